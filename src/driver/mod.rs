@@ -1,0 +1,181 @@
+//! The host behind small traits. Drivers see and do; they decide nothing.
+//!
+//! All but [`Probes`] block: the loop calls them from threads that may block.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::desired::{Attachment, CheckNode, NetworkNode, Run};
+use crate::health::Answer;
+use crate::plan::world::{FileMark, FileView, Identity, Life, LifeId, NetworkView};
+use crate::spec::model::{Confirm, Firewall, LogLimit, Signal};
+use crate::spec::time::Time;
+
+/// Why a driver could not do something.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct DriverError {
+    /// What went wrong: "cannot … `name`: why", and the remedy where there is one.
+    pub message: String,
+    /// Whether it may go away by itself.
+    pub kind: ErrorKind,
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Somebody else holds the name, address or port.
+    Foreign,
+    /// The thing is not there (any more).
+    Gone,
+    /// The kernel, the disk or a program refused.
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
+/// What drivers answer.
+pub type Result<T> = std::result::Result<T, DriverError>;
+
+/// Something happened; each only wakes the loop to look again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A main process ended, or a cgroup became empty.
+    Ended(LifeId),
+    /// A workload said READY=1.
+    Notified(LifeId),
+    /// Links or addresses changed.
+    Network,
+    /// One of these paths may have changed.
+    Files(Vec<PathBuf>),
+}
+
+/// All that is needed to start a workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Which life this will be.
+    pub id: LifeId,
+    /// What is written on its cgroup.
+    pub identity: Identity,
+    /// What each template's file holds now, for `applied`.
+    pub applied: std::collections::BTreeMap<String, String>,
+    /// What is run.
+    pub run: Run,
+    /// The bound of its log file.
+    pub log: LogLimit,
+}
+
+/// Containers and processes.
+pub trait Workloads: Send + Sync {
+    /// Every life of this stack, from the cgroups.
+    fn observe(&self) -> Result<Vec<Life>>;
+    /// Starts one, and returns when its program was executed (nspawn said READY for containers).
+    fn start(&self, start: &Start) -> Result<()>;
+    /// Signals the main process only, by pidfd.
+    fn signal(&self, life: &LifeId, signal: Signal) -> Result<()>;
+    /// Signals the main process and waits for the confirmation, at most `timeout`.
+    fn reload(
+        &self,
+        life: &LifeId,
+        signal: Signal,
+        confirm: Confirm,
+        timeout: Duration,
+    ) -> Result<()>;
+    /// Kills all that is left of it.
+    fn kill(&self, life: &LifeId) -> Result<()>;
+    /// Removes what an ended one left: cgroups of both hierarchies, its root's scratch.
+    fn remove(&self, life: &LifeId) -> Result<()>;
+    /// Notes on the cgroup what templates it has read.
+    fn note_applied(
+        &self,
+        life: &LifeId,
+        applied: &std::collections::BTreeMap<String, String>,
+    ) -> Result<()>;
+}
+
+/// Bridges, namespaces, links, firewalls.
+pub trait Networks: Send + Sync {
+    /// What is there: all that carries the stack's mark, and the links called `names`.
+    fn observe(&self, names: &[String]) -> Result<NetworkView>;
+    /// Makes or mends a bridge; `forward` turns on ip_forward and never off.
+    fn create(&self, network: &NetworkNode) -> Result<()>;
+    /// Removes a bridge of ours.
+    fn remove(&self, bridge: &str) -> Result<()>;
+    /// Makes or mends a namespace with its link, address and route.
+    fn attach(&self, attachment: &Attachment) -> Result<()>;
+    /// Puts exactly this firewall into a namespace, in one transaction; `None` takes it out.
+    fn firewall(&self, namespace: &str, firewall: Option<&Firewall>) -> Result<()>;
+    /// Removes a namespace with its link.
+    fn detach(&self, namespace: &str) -> Result<()>;
+}
+
+/// A file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where, absolute.
+    pub path: PathBuf,
+    /// What.
+    pub content: String,
+    /// Mode bits.
+    pub mode: u32,
+    /// `user`, `user:group` or numbers; root unless given.
+    pub owner: Option<String>,
+    /// Left on it as an xattr.
+    pub mark: Option<FileMark>,
+}
+
+/// Files that we read, render and generate.
+pub trait Files: Send + Sync {
+    /// How a file is; never an error.
+    fn look(&self, path: &Path) -> FileView;
+    /// Its text; at most `limit` bytes.
+    fn read(&self, path: &Path, limit: u64) -> Result<String>;
+    /// Atomically, through a temporary file beside it; a symlink at `path` is not followed.
+    fn write(&self, file: &NewFile) -> Result<()>;
+    /// In place, keeping the inode: for files that are bind-mounted.
+    fn rewrite(&self, path: &Path, content: &str) -> Result<()>;
+    /// Only if it carries the mark of `stack` (or lies in one of our own folders).
+    fn remove(&self, path: &Path, stack: &str) -> Result<()>;
+}
+
+/// What a command said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// 0 is success; `None` when a signal or the time-out ended it.
+    pub code: Option<i32>,
+    /// The end of both its streams, at most 4 KiB, lossy UTF-8.
+    pub text: String,
+}
+
+/// Host commands: validators, `pre_start`, reload commands.
+pub trait Commands: Send + Sync {
+    /// Runs a command on the host.
+    fn run(&self, command: &[String], dir: &Path, timeout: Duration) -> Result<Output>;
+    /// Runs a validator in a mount namespace of its own, in which the candidates lie at
+    /// their destinations and nothing that it writes beside them stays.
+    fn validate(
+        &self,
+        command: &[String],
+        candidates: &[NewFile],
+        timeout: Duration,
+    ) -> Result<Output>;
+    /// Who listens on this TCP address: "nginx (pid 12)", if anybody.
+    fn port_holder(&self, address: SocketAddr) -> Option<String>;
+}
+
+/// Health probes. The only asynchronous ones: many wait at once.
+pub trait Probes: Send + Sync {
+    /// Asks once. `pid` is the main process whose namespaces an `exec` probe enters.
+    fn probe(&self, check: &CheckNode, pid: Option<i32>) -> BoxFuture<'static, Answer>;
+}
+
+/// The kernel's clock.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Time;
+}

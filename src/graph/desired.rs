@@ -1,0 +1,346 @@
+//! The spec with every expression evaluated and every group expanded: what the world is to be.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::model::{
+    Condition, Confirm, Firewall, LogLimit, Registry, Requirement, Restart, RootMode, Signal, Wait,
+    WhenEmpty,
+};
+use crate::spec::node::NodeId;
+
+/// What the world is to be: nodes in start order, and what each needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The stack's name.
+    pub stack: String,
+    /// The folder of the spec, absolute.
+    pub spec_dir: PathBuf,
+    /// Where this stack keeps things on the host.
+    pub dirs: Dirs,
+    /// What the machine must have.
+    pub requires: Vec<Requirement>,
+    /// All nodes, in a topological order that keeps the spec's order where edges are silent.
+    pub nodes: IndexMap<NodeId, Node>,
+    /// What each node needs before it starts. Every node has an entry.
+    pub needs: BTreeMap<NodeId, Vec<Need>>,
+    /// Start waves: each node's needs are all in earlier waves.
+    pub waves: Vec<Vec<NodeId>>,
+    /// The spec's `vars`, for templates.
+    pub vars: IndexMap<String, serde_json::Value>,
+}
+
+/// The folders of one stack on the host. All are absolute and end in the stack's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dirs {
+    /// Sockets, the lock, generated hosts files; gone after a reboot. `/run/hatchery/STACK`.
+    pub run: PathBuf,
+    /// What is kept. `/var/lib/hatchery/STACK`.
+    pub state: PathBuf,
+    /// Log files. `/var/log/hatchery/STACK`.
+    pub log: PathBuf,
+}
+
+/// One edge of the graph.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// What must come first.
+    pub on: NodeId,
+    /// How far it must be.
+    pub condition: Condition,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// The registry.
+    Registry(Registry),
+    /// A bridge.
+    Network(NetworkNode),
+    /// One instance of a container or process.
+    Workload(Box<WorkloadNode>),
+    /// One endpoint of a service.
+    Endpoint(EndpointNode),
+    /// A shared check's definition; it acts through the endpoints and workloads that name it.
+    Check,
+    /// A rendered file.
+    Template(Box<TemplateNode>),
+}
+
+/// A bridge network, with its names on the host worked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNode {
+    /// Its name in the spec.
+    pub name: String,
+    /// The bridge's interface name, at most 15 bytes.
+    pub bridge: String,
+    /// The subnet.
+    pub subnet: Ipv4Net,
+    /// The host's address in it.
+    pub gateway: Ipv4Addr,
+    /// Whether `net.ipv4.ip_forward` is to be on.
+    pub forward: bool,
+}
+
+/// One instance of a container or process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkloadNode {
+    /// `containers/prime1`.
+    pub id: NodeId,
+    /// The name in the spec, `prime`.
+    pub group: String,
+    /// 1 for the first.
+    pub replica: u32,
+    /// What is run. Its [`identity`](crate::graph::identity) decides on replacement.
+    pub run: Run,
+    /// Files whose content is part of what runs: absolute paths.
+    pub watch: Vec<PathBuf>,
+    /// What happens after its exit.
+    pub restart: Restart,
+    /// The signal that asks it to end.
+    pub stop_signal: Signal,
+    /// How long after it the rest is killed.
+    pub stop_grace_period: Duration,
+    /// When it counts as ready.
+    pub ready: ReadyNode,
+    /// Its network attachment; containers in a network only.
+    pub attachment: Option<Attachment>,
+    /// Commands before each start; processes only.
+    pub pre_start: Vec<Vec<String>>,
+    /// Bound of its log.
+    pub log: LogLimit,
+}
+
+/// What is run, in full: all that the spawner needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Environment, complete but for what the spawner adds for sd_notify.
+    pub environment: BTreeMap<String, String>,
+    /// `user`, `user:group` or numbers.
+    pub user: Option<String>,
+    /// The folder it starts in.
+    pub working_dir: Option<PathBuf>,
+    /// Whether it tells readiness through `$NOTIFY_SOCKET`.
+    pub notify: bool,
+    /// The container around it; `None` for a host process.
+    pub container: Option<ContainerRun>,
+}
+
+/// The container's part of [`Run`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRun {
+    /// The hostname inside: the instance's name, `prime1`.
+    pub hostname: String,
+    /// The machine's name on the host: stack and instance.
+    pub machine: String,
+    /// What `/` is.
+    pub root: RootRun,
+    /// Bind mounts, absolute on both sides.
+    pub mounts: Vec<MountRun>,
+    /// Folders that are a fresh tmpfs.
+    pub tmpfs: Vec<PathBuf>,
+    /// The host's network, none, or the attachment's namespace.
+    pub network: NetworkRun,
+    /// The generated file that is bound to `/etc/hosts`; rewritten in place, never renamed.
+    pub hosts: PathBuf,
+}
+
+/// What a container's `/` is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootRun {
+    /// The host's `/usr` under a volatile `/`.
+    Host,
+    /// A directory.
+    Path {
+        /// Absolute.
+        path: PathBuf,
+        /// How it is used.
+        mode: RootMode,
+    },
+}
+
+/// One bind mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRun {
+    /// On the host, absolute.
+    pub source: PathBuf,
+    /// In the container, absolute.
+    pub destination: PathBuf,
+    /// Whether writing is refused.
+    pub read_only: bool,
+}
+
+/// Which network a container runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkRun {
+    /// The host's own.
+    Host,
+    /// Loopback only.
+    None,
+    /// The namespace of this name under `/run/netns`.
+    Namespace(String),
+}
+
+/// A container's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network's name in the spec.
+    pub network: String,
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// The namespace's name under `/run/netns`.
+    pub namespace: String,
+    /// The host end of the veth pair, at most 15 bytes. Inside it is `eth0`.
+    pub link: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The subnet's prefix length.
+    pub prefix: u8,
+    /// The default route.
+    pub gateway: Ipv4Addr,
+    /// What may come in; `None` leaves it open.
+    pub firewall: Option<Firewall>,
+}
+
+/// When a workload counts as ready, expressions evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReadyNode {
+    /// As soon as it runs.
+    Started,
+    /// At READY=1.
+    Notify {
+        /// Its longest start.
+        timeout: Duration,
+    },
+    /// When this probe passes (a listening address is a `tcp` probe).
+    Check {
+        /// The probe, with its schedule.
+        check: CheckNode,
+        /// Its longest start.
+        timeout: Duration,
+    },
+}
+
+/// One registered address of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointNode {
+    /// The service.
+    pub service: String,
+    /// The endpoint's id in the registry: stack, service and instance.
+    pub service_id: String,
+    /// The workload behind it, if it is one of ours.
+    pub target: Option<NodeId>,
+    /// Where it answers.
+    pub address: String,
+    /// The port.
+    pub port: u16,
+    /// Consul's tags.
+    pub tags: Vec<String>,
+    /// Consul's meta.
+    pub meta: BTreeMap<String, String>,
+    /// Its checks.
+    pub checks: Vec<CheckNode>,
+}
+
+/// One check, with its expressions evaluated for one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckNode {
+    /// Its id in the registry.
+    pub id: String,
+    /// Its name: the spec's name, or one made from the service's.
+    pub name: String,
+    /// What is asked.
+    pub probe: ProbeNode,
+    /// Between the starts of two probes.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// So many failures in a row make it critical.
+    pub retries: u32,
+    /// Failures in this time after the start do not count.
+    pub start_period: Duration,
+    /// The interval until it first passes.
+    pub start_interval: Duration,
+}
+
+/// What a check asks, expressions evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeNode {
+    /// An HTTP request.
+    Http {
+        /// Where.
+        url: String,
+        /// The method.
+        method: String,
+        /// Request headers.
+        headers: BTreeMap<String, String>,
+        /// Accepted codes; empty means 200 to 299.
+        status: Vec<u16>,
+        /// Text that the body must hold.
+        body: Option<String>,
+    },
+    /// A TCP connection to `ADDRESS:PORT`.
+    Tcp(String),
+    /// A command in the namespaces of this workload (of the host for `None` or a process).
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// In whose namespaces.
+        target: Option<NodeId>,
+    },
+    /// Somebody must say so at least this often.
+    Ttl(Duration),
+}
+
+/// A rendered file, expressions evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateNode {
+    /// Its name in the spec.
+    pub name: String,
+    /// The template's file, absolute.
+    pub source: PathBuf,
+    /// Where its text goes, absolute.
+    pub destination: PathBuf,
+    /// Mode of the file.
+    pub mode: u32,
+    /// Owner of the file.
+    pub owner: Option<String>,
+    /// Looks at the candidate.
+    pub validate: Option<Vec<String>>,
+    /// What is told afterwards.
+    pub reload: Option<ReloadNode>,
+    /// How long changes are gathered.
+    pub wait: Wait,
+    /// What an empty instance list means.
+    pub when_empty: WhenEmpty,
+    /// The services that a trial render on an empty catalog read.
+    pub reads: Vec<String>,
+}
+
+/// What is told after a file changed; equal ones are told once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadNode {
+    /// A signal to a process of the spec.
+    Signal {
+        /// `processes/nginx`; every instance of the group is told.
+        process: NodeId,
+        /// Which signal.
+        signal: Signal,
+        /// When it counts as done.
+        confirm: Confirm,
+    },
+    /// A command on the host.
+    Command(Vec<String>),
+}

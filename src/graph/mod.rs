@@ -1,0 +1,3 @@
+//! Spec -> dependency graph; start and stop order; cycle paths. The only user of petgraph.
+
+pub mod desired;

@@ -1,0 +1,4 @@
+//! (desired, observed, memory, now) -> plan; reasons; back-off; how a plan reads.
+
+pub mod model;
+pub mod world;

@@ -1,0 +1,273 @@
+//! How the rest of the program speaks with the loop.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::plan::model::{Change, Detail, FileDiff, Gate, NodeStatus, Plan};
+use crate::spec::node::NodeId;
+
+/// A spec's text and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecText {
+    /// The file, absolute; relative paths of the spec are relative to its folder.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// What somebody asks of the loop.
+#[derive(Debug)]
+pub enum Request {
+    /// How it stands.
+    Status(oneshot::Sender<StackStatus>),
+    /// What would be done for this spec; nothing is.
+    Plan(SpecText, oneshot::Sender<Result<PlanView, String>>),
+    /// From now on this spec.
+    Apply {
+        /// The spec.
+        spec: SpecText,
+        /// It may remove everything.
+        allow_empty: bool,
+        /// The generation that it became, or why it did not.
+        answer: oneshot::Sender<Result<u64, String>>,
+    },
+    /// Stop everything and end; `purge` keeps nothing.
+    Down {
+        /// Persistent data of ours too: logs and state.
+        purge: bool,
+        /// Kill instead of asking.
+        kill: bool,
+        /// Answered when all is gone.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// `start`, `stop` or `restart` some nodes; a group's name stands for its instances.
+    Operate {
+        /// What.
+        verb: Verb,
+        /// Whom.
+        names: Vec<String>,
+        /// The nodes meant, or why not.
+        answer: oneshot::Sender<Result<Vec<NodeId>, String>>,
+    },
+    /// End the controller; workloads live on.
+    Leave(oneshot::Sender<()>),
+}
+
+/// What an operator does to a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// Lets it run again.
+    Start,
+    /// Keeps it stopped.
+    Stop,
+    /// Ends this life; a new one follows.
+    Restart,
+}
+
+/// How a stack stands, as the control socket tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackStatus {
+    /// Its name.
+    pub stack: String,
+    /// The controller's process.
+    pub controller_pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The spec's file.
+    pub spec: PathBuf,
+    /// How many specs were taken, this one included.
+    pub generation: u64,
+    /// Nothing is outstanding.
+    pub converged: bool,
+    /// What the newest edit of the file was refused for, if it was.
+    pub spec_error: Option<String>,
+    /// Where the registry answers.
+    pub registry: Option<String>,
+    /// Every node.
+    pub nodes: Vec<NodeStatus>,
+    /// What is outstanding, as one line each.
+    pub outstanding: Vec<String>,
+}
+
+/// A plan as readers get it: no steps, no contents but the diffs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The version of this form; 1.
+    pub format_version: u32,
+    /// The stack.
+    pub stack: String,
+    /// Start waves.
+    pub waves: Vec<Vec<NodeId>>,
+    /// What is outstanding.
+    pub items: Vec<ItemView>,
+    /// Items that add (a replacement adds and destroys).
+    pub add: usize,
+    /// Items that change in place.
+    pub change: usize,
+    /// Items that destroy.
+    pub destroy: usize,
+}
+
+/// One item as readers get it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ItemView {
+    /// Whose.
+    pub node: NodeId,
+    /// What becomes of it.
+    pub change: Change,
+    /// Why.
+    pub reason: String,
+    /// Whether it can be done now.
+    pub gate: Gate,
+    /// Attributes.
+    pub details: Vec<Detail>,
+    /// The change of a rendered file.
+    pub diff: Option<FileDiff>,
+}
+
+impl PlanView {
+    /// What a reader sees of `plan`.
+    pub fn new(stack: &str, plan: &Plan) -> Self {
+        let (add, change, destroy) = plan.counts();
+        PlanView {
+            format_version: 1,
+            stack: stack.to_owned(),
+            waves: plan.waves.clone(),
+            items: plan
+                .items
+                .iter()
+                .map(|item| ItemView {
+                    node: item.node.clone(),
+                    change: item.change,
+                    reason: item.reason.clone(),
+                    gate: item.gate.clone(),
+                    details: item.details.clone(),
+                    diff: item.diff.clone(),
+                })
+                .collect(),
+            add,
+            change,
+            destroy,
+        }
+    }
+}
+
+/// One line of the story, for the terminal and the event stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// About what; `None` for the stack.
+    pub node: Option<NodeId>,
+    /// How grave.
+    pub level: Level,
+    /// In words: "starting", "ready after 0.4s", "check answers: critical: connection refused".
+    pub text: String,
+}
+
+/// How grave a happening is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Steps on the way.
+    Progress,
+    /// Worth a line in a quiet log.
+    Notice,
+    /// Something is not as it should be.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// The loop's far end: cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    happenings: broadcast::Sender<Happening>,
+}
+
+/// The controller ended before it answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the controller ended before it answered")]
+pub struct Ended;
+
+impl Handle {
+    /// A handle on the loop that reads `requests`.
+    pub fn new(requests: mpsc::Sender<Request>, happenings: broadcast::Sender<Happening>) -> Self {
+        Handle {
+            requests,
+            happenings,
+        }
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Ended> {
+        let (sender, receiver) = oneshot::channel();
+        self.requests.send(make(sender)).await.map_err(|_| Ended)?;
+        receiver.await.map_err(|_| Ended)
+    }
+
+    /// How the stack stands.
+    pub async fn status(&self) -> Result<StackStatus, Ended> {
+        self.ask(Request::Status).await
+    }
+
+    /// What would be done for `spec`.
+    pub async fn plan(&self, spec: SpecText) -> Result<Result<PlanView, String>, Ended> {
+        self.ask(|answer| Request::Plan(spec, answer)).await
+    }
+
+    /// Hands over a spec; answers its generation once it is taken, not once it converged.
+    pub async fn apply(
+        &self,
+        spec: SpecText,
+        allow_empty: bool,
+    ) -> Result<Result<u64, String>, Ended> {
+        self.ask(|answer| Request::Apply {
+            spec,
+            allow_empty,
+            answer,
+        })
+        .await
+    }
+
+    /// Takes the stack down; answers when all is gone.
+    pub async fn down(&self, purge: bool, kill: bool) -> Result<Result<(), String>, Ended> {
+        self.ask(|answer| Request::Down {
+            purge,
+            kill,
+            answer,
+        })
+        .await
+    }
+
+    /// Starts, stops or restarts by name.
+    pub async fn operate(
+        &self,
+        verb: Verb,
+        names: Vec<String>,
+    ) -> Result<Result<Vec<NodeId>, String>, Ended> {
+        self.ask(|answer| Request::Operate {
+            verb,
+            names,
+            answer,
+        })
+        .await
+    }
+
+    /// Ends the controller and leaves the workloads.
+    pub async fn leave(&self) -> Result<(), Ended> {
+        self.ask(Request::Leave).await
+    }
+
+    /// The story from now on.
+    pub fn happenings(&self) -> broadcast::Receiver<Happening> {
+        self.happenings.subscribe()
+    }
+
+    /// How long a caller may wait for an answer that needs no convergence.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+}

@@ -1,0 +1,3 @@
+//! The loop: triggers, pass, execute.
+
+pub mod handle;
