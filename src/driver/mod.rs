@@ -90,6 +90,10 @@ pub trait Workloads: Send + Sync {
     fn kill(&self, life: &LifeId) -> Result<()>;
     /// Removes what an ended one left: cgroups of both hierarchies, its root's scratch.
     fn remove(&self, life: &LifeId) -> Result<()>;
+    /// Removes what the stack itself left once nothing of it runs: its own cgroups.
+    fn clear_stack(&self) -> Result<()>;
+    /// Rotates the logs that are over their bound.
+    fn rotate_logs(&self);
     /// Notes on the cgroup what templates it has read.
     fn note_applied(
         &self,

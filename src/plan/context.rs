@@ -10,7 +10,7 @@ use super::world::{Life, LifeState, Observed};
 use crate::driver::ErrorKind;
 use crate::graph::desired::{Desired, EndpointNode, Need, Node, TemplateNode, WorkloadNode};
 use crate::spec::model::{Condition, Status};
-use crate::spec::node::{Kind, NodeId};
+use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
 /// How far a node is, for those that need it.
@@ -58,7 +58,7 @@ pub(super) struct Context<'a> {
     lives: BTreeMap<&'a NodeId, Vec<&'a Life>>,
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
-    groups: BTreeMap<(Kind, &'a str), Vec<&'a WorkloadNode>>,
+    groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
     pub levels: BTreeMap<&'a NodeId, Level>,
@@ -81,7 +81,7 @@ impl<'a> Context<'a> {
             of_node.sort_by_key(|life| life.id.incarnation);
         }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
-        let mut groups: BTreeMap<(Kind, &str), Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
@@ -90,7 +90,8 @@ impl<'a> Context<'a> {
                     }
                 }
                 Node::Workload(workload) => {
-                    groups.entry((workload.id.kind, &workload.group)).or_default().push(workload);
+                    let group = NodeId::new(workload.id.kind, workload.group.clone());
+                    groups.entry(group).or_default().push(workload);
                 }
                 _ => {}
             }
@@ -144,12 +145,13 @@ impl<'a> Context<'a> {
     }
 
     pub fn group(&self, node: &WorkloadNode) -> &[&'a WorkloadNode] {
-        self.groups.get(&(node.id.kind, node.group.as_str())).map_or(&[], Vec::as_slice)
+        let group = NodeId::new(node.id.kind, node.group.clone());
+        self.groups.get(&group).map_or(&[], Vec::as_slice)
     }
 
     /// Every workload of the group of this name.
     pub fn group_named(&self, group: &NodeId) -> Vec<&'a WorkloadNode> {
-        self.groups.get(&(group.kind, group.name.as_str())).cloned().unwrap_or_else(|| {
+        self.groups.get(group).cloned().unwrap_or_else(|| {
             match self.desired.nodes.get(group) {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),

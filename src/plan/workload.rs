@@ -271,10 +271,11 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
 fn in_place(context: &Context<'_>, node: &WorkloadNode) -> Option<Item> {
     let (steps, details) = surroundings(context, node);
     let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
+    let reason = format!("{} changed", names.join(", "));
     (!steps.is_empty()).then(|| Item {
         node: node.id.clone(),
         change: Change::Change,
-        reason: format!("{} changed", names.join(", ")),
+        reason,
         gate: Gate::Ready,
         steps,
         details,
