@@ -84,3 +84,6 @@ fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

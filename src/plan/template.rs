@@ -8,8 +8,8 @@ use super::model::{Change, FileDiff, Gate, Item, NodeState, Notes, Step, mark};
 use super::world::FileView;
 use crate::driver::NewFile;
 use crate::graph::desired::{CheckNode, Node, ReadyNode, ReloadNode, TemplateNode};
-use crate::spec::model::WhenEmpty;
-use crate::spec::node::NodeId;
+use crate::spec::model::{Condition, WhenEmpty};
+use crate::spec::node::{Kind, NodeId};
 use crate::template::{Reads, Rendered, render};
 
 /// What a template would hold now.
@@ -284,7 +284,7 @@ fn change_of(state: &TemplateState<'_>) -> Change {
 
 /// There is no text yet. Where a good file serves, nothing is outstanding.
 fn waiting(id: &NodeId, state: &TemplateState<'_>, on: &str, level: Level) -> Planned {
-    if level.started {
+    if state.on_disk.is_some() && state.foreign.is_none() {
         let detail = format!("keeps the last good file; waiting on {on}");
         return Planned::idle(status(id, NodeState::Running, detail), level);
     }
@@ -359,7 +359,7 @@ fn write(
         item.gate = Gate::Waiting(vec![format!("a quiet {}", words(wait.min))]);
         return Planned { status: running, item: Some(item), level, wake: Some(quiet) };
     }
-    let needs = context.lacking(id);
+    let needs = lacking(context, id);
     if !needs.is_empty() {
         item.gate = Gate::Waiting(needs);
         return Planned { status: running, item: Some(item), level, wake: None };
@@ -370,6 +370,21 @@ fn write(
         return Planned { status: running, item: Some(item), level, wake: None };
     };
     judge(context, state, command, file, item, level)
+}
+
+/// What must be there before the file is written. That an instance is listed at all is no part
+/// of it: the others serve meanwhile.
+fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
+    let listed: Vec<String> = context
+        .desired
+        .needs
+        .get(id)
+        .into_iter()
+        .flatten()
+        .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
+        .map(|need| need.on.to_string())
+        .collect();
+    context.lacking(id).into_iter().filter(|lack| !listed.contains(lack)).collect()
 }
 
 /// Asks the validator, waits for it, believes it.

@@ -47,6 +47,7 @@ impl Controller {
     fn is_converged(&self) -> bool {
         self.memory.down.is_none()
             && self.plan.items.is_empty()
+            && self.memory.unchecked.is_empty()
             && self.memory.attempts.values().all(|attempt| !attempt.running)
             && self.plan.nodes.iter().all(|status| {
                 matches!(
