@@ -2,6 +2,8 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+pub mod network;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
