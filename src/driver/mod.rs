@@ -2,6 +2,9 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+pub mod clock;
+pub mod probe;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
