@@ -118,7 +118,8 @@ async fn every_http_probe_opens_a_connection_of_its_own() {
 async fn http_judges_status_and_body() {
     let busy = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
     let moved = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n";
-    let cases: [(&'static [u8], &[u16], Option<&str>, Status); 7] = [
+    type Case = (&'static [u8], &'static [u16], Option<&'static str>, Status);
+    let cases: [Case; 7] = [
         (busy, &[], None, Status::Warning),
         (busy, &[429], None, Status::Passing),
         (busy, &[200], None, Status::Critical),
