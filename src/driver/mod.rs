@@ -3,6 +3,8 @@
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
 pub mod network;
+pub mod clock;
+pub mod probe;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,10 +13,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::desired::{Attachment, CheckNode, NetworkNode, Run};
+use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
 use crate::health::Answer;
-use crate::plan::world::{FileMark, FileView, Identity, Life, LifeId, NetworkView};
-use crate::spec::model::{Confirm, Firewall, LogLimit, Signal};
+pub use crate::plan::model::{NewFile, Start};
+use crate::plan::world::{FileView, Life, LifeId, NetworkView};
+use crate::spec::model::{Confirm, Firewall, Signal};
 use crate::spec::time::Time;
 
 /// Why a driver could not do something.
@@ -55,21 +58,6 @@ pub enum Event {
     Network,
     /// One of these paths may have changed.
     Files(Vec<PathBuf>),
-}
-
-/// All that is needed to start a workload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Start {
-    /// Which life this will be.
-    pub id: LifeId,
-    /// What is written on its cgroup.
-    pub identity: Identity,
-    /// What each template's file holds now, for `applied`.
-    pub applied: std::collections::BTreeMap<String, String>,
-    /// What is run.
-    pub run: Run,
-    /// The bound of its log file.
-    pub log: LogLimit,
 }
 
 /// Containers and processes.
@@ -118,21 +106,6 @@ pub trait Networks: Send + Sync {
     fn firewall(&self, namespace: &str, firewall: Option<&Firewall>) -> Result<()>;
     /// Removes a namespace with its link.
     fn detach(&self, namespace: &str) -> Result<()>;
-}
-
-/// A file to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewFile {
-    /// Where, absolute.
-    pub path: PathBuf,
-    /// What.
-    pub content: String,
-    /// Mode bits.
-    pub mode: u32,
-    /// `user`, `user:group` or numbers; root unless given.
-    pub owner: Option<String>,
-    /// Left on it as an xattr.
-    pub mark: Option<FileMark>,
 }
 
 /// Files that we read, render and generate.

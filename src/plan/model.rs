@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::world::{FileMark, LifeId};
-use crate::driver::{NewFile, Start};
-use crate::graph::desired::{Attachment, EndpointNode, NetworkNode};
-use crate::spec::model::{Confirm, Firewall, Registry, Signal, Status};
+use super::world::{FileMark, Identity, LifeId};
+use crate::graph::desired::{Attachment, EndpointNode, NetworkNode, Run};
+use crate::spec::model::{Confirm, Firewall, LogLimit, Registry, Signal, Status};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -286,4 +285,34 @@ pub fn mark(stack: &str, template: &str, hash: &str) -> FileMark {
         template: template.to_owned(),
         hash: hash.to_owned(),
     }
+}
+
+/// All that is needed to start a workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Which life this will be.
+    pub id: LifeId,
+    /// What is written on its cgroup.
+    pub identity: Identity,
+    /// What each template's file holds now, for `applied`.
+    pub applied: BTreeMap<String, String>,
+    /// What is run.
+    pub run: Run,
+    /// The bound of its log file.
+    pub log: LogLimit,
+}
+
+/// A file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where, absolute.
+    pub path: PathBuf,
+    /// What.
+    pub content: String,
+    /// Mode bits.
+    pub mode: u32,
+    /// `user`, `user:group` or numbers; root unless given.
+    pub owner: Option<String>,
+    /// Left on it as an xattr.
+    pub mark: Option<FileMark>,
 }
