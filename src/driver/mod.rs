@@ -2,6 +2,11 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+mod because;
+pub mod commands;
+pub mod files;
+pub mod requirements;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
