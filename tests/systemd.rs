@@ -21,7 +21,9 @@ struct Machine {
 }
 
 fn run(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 fn must(command: &mut Command) -> String {
@@ -38,7 +40,11 @@ fn child_of(parent: i32) -> Option<i32> {
 impl Machine {
     fn boot() -> Machine {
         let folder = Path::new("/mnt");
-        must(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(folder));
+        must(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "tmpfs"])
+                .arg(folder),
+        );
         for name in ["upper", "work", "root"] {
             fs::create_dir(folder.join(name)).expect("a folder");
         }
@@ -52,13 +58,25 @@ impl Machine {
         ]));
         fs::remove_file("/mnt/root/etc/machine-id").ok();
         fs::write("/mnt/root/etc/machine-id", "uninitialized\n").expect("a machine id");
-        let cgroup = support::cgroup_roots()[0].join("hatchery").join(support::stack());
+        let cgroup = support::cgroup_roots()[0]
+            .join("hatchery")
+            .join(support::stack());
         fs::create_dir_all(&cgroup).expect("a cgroup");
         fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).expect("entered");
         let nspawn = Command::new("systemd-nspawn")
             .args(["--quiet", "--register=no", "--keep-unit", "--settings=no"])
-            .args(["--link-journal=no", "--machine=hatchery-test", "-D", "/mnt/root"])
-            .args(["--capability=all", "--private-network", "--console=pipe", "--boot"])
+            .args([
+                "--link-journal=no",
+                "--machine=hatchery-test",
+                "-D",
+                "/mnt/root",
+            ])
+            .args([
+                "--capability=all",
+                "--private-network",
+                "--console=pipe",
+                "--boot",
+            ])
             .args(["systemd.firstboot=off", "systemd.unit=multi-user.target"])
             .arg("systemd.mask=systemd-networkd-wait-online.service")
             .env("SYSTEMD_SECCOMP", "0")
@@ -74,7 +92,9 @@ impl Machine {
         wait_for("the machine to have booted", LONG, || {
             let state = run(machine.inside(&["/bin/systemctl", "is-system-running"]));
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            ["running", "degraded"].contains(&state.as_str()).then_some(())
+            ["running", "degraded"]
+                .contains(&state.as_str())
+                .then_some(())
         });
         machine
     }
@@ -82,7 +102,9 @@ impl Machine {
     fn inside(&self, command: &[&str]) -> &mut Command {
         let init = self.init.to_string();
         let mut all = Command::new("nsenter");
-        all.args(["-t", &init, "-a"]).args(command).stdin(Stdio::null());
+        all.args(["-t", &init, "-a"])
+            .args(command)
+            .stdin(Stdio::null());
         Box::leak(Box::new(all))
     }
 
@@ -141,11 +163,23 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     ]));
     let journal = || must(machine.inside(&["journalctl", "-u", "hatchery-test", "-n", "40"]));
     let deadline = std::time::Instant::now() + LONG;
-    while machine.status().is_none_or(|status| status["converged"] != true) {
-        assert!(std::time::Instant::now() < deadline, "not converged:\n{}", journal());
+    while machine
+        .status()
+        .is_none_or(|status| status["converged"] != true)
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not converged:\n{}",
+            journal()
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
-    let four = ["prime-prime1", "prime-prime2", "prime-prime3", "prime-prime4"];
+    let four = [
+        "prime-prime1",
+        "prime-prime2",
+        "prime-prime3",
+        "prime-prime4",
+    ];
     assert_eq!(machine.machines(), four);
     let slice = must(machine.inside(&["systemctl", "list-units", "--no-legend", "*.scope"]));
     assert!(slice.contains("prime-prime1"), "{slice}");
@@ -156,9 +190,9 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     let after = wait_for("prime2 to be back", LONG, || {
         let status = machine.status()?;
         let pids = machine.pids();
-        let back = pids.iter().any(|(node, pid)| {
-            node.contains("prime2") && before.iter().all(|(_, old)| old != pid)
-        });
+        let back = pids
+            .iter()
+            .any(|(node, pid)| node.contains("prime2") && before.iter().all(|(_, old)| old != pid));
         (status["converged"] == true && back).then_some(pids)
     });
     let same = before.iter().filter(|entry| after.contains(entry)).count();

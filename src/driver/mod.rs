@@ -2,9 +2,13 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
-pub mod network;
+mod because;
 pub mod clock;
+pub mod commands;
+pub mod files;
+pub mod network;
 pub mod probe;
+pub mod requirements;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
 use crate::health::Answer;
-pub use crate::plan::model::{NewFile, Start};
+pub use crate::plan::model::{ErrorKind, NewFile, Start};
 use crate::plan::world::{FileView, Life, LifeId, NetworkView};
 use crate::spec::model::{Confirm, Firewall, Signal};
 use crate::spec::time::Time;
@@ -28,20 +32,6 @@ pub struct DriverError {
     pub message: String,
     /// Whether it may go away by itself.
     pub kind: ErrorKind,
-}
-
-/// What kind of failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// Somebody else holds the name, address or port.
-    Foreign,
-    /// The thing is not there (any more).
-    Gone,
-    /// The kernel, the disk or a program refused.
-    Failed,
-    /// It took too long.
-    TimedOut,
 }
 
 /// What drivers answer.

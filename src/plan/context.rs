@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::model::{Detail, Gate, Item, NodeState, NodeStatus};
+use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
-use crate::driver::ErrorKind;
 use crate::graph::desired::{Desired, EndpointNode, Need, Node, TemplateNode, WorkloadNode};
 use crate::spec::model::{Condition, Status};
 use crate::spec::node::NodeId;
@@ -23,7 +22,11 @@ pub(super) struct Level {
 
 impl Level {
     /// Ready, and nothing more is to be asked of it.
-    pub const FULL: Level = Level { started: true, healthy: true, completed: true };
+    pub const FULL: Level = Level {
+        started: true,
+        healthy: true,
+        completed: true,
+    };
 
     fn reaches(self, condition: Condition) -> bool {
         match condition {
@@ -46,7 +49,12 @@ pub(super) struct Planned {
 impl Planned {
     /// A node with nothing outstanding.
     pub fn idle(status: NodeStatus, level: Level) -> Self {
-        Planned { status, item: None, level, wake: None }
+        Planned {
+            status,
+            item: None,
+            level,
+            wake: None,
+        }
     }
 }
 
@@ -151,12 +159,13 @@ impl<'a> Context<'a> {
 
     /// Every workload of the group of this name.
     pub fn group_named(&self, group: &NodeId) -> Vec<&'a WorkloadNode> {
-        self.groups.get(group).cloned().unwrap_or_else(|| {
-            match self.desired.nodes.get(group) {
+        self.groups
+            .get(group)
+            .cloned()
+            .unwrap_or_else(|| match self.desired.nodes.get(group) {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),
-            }
-        })
+            })
     }
 
     /// How a registered endpoint stands.
@@ -169,7 +178,8 @@ impl<'a> Context<'a> {
         self.endpoints(node)
             .iter()
             .map(|endpoint| {
-                self.endpoint_status(&endpoint.service_id).unwrap_or(Status::Critical)
+                self.endpoint_status(&endpoint.service_id)
+                    .unwrap_or(Status::Critical)
             })
             .max()
     }
@@ -268,19 +278,29 @@ pub(super) fn status(node: &NodeId, state: NodeState, detail: impl Into<String>)
 
 /// One attribute of something new.
 pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
-    Detail { name: name.to_owned(), old: None, new: Some(new.to_string()) }
+    Detail {
+        name: name.to_owned(),
+        old: None,
+        new: Some(new.to_string()),
+    }
 }
 
 /// Lets what is under way go on, and what failed wait for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
-    let Some(item) = &mut planned.item else { return };
-    let Some(attempt) = context.memory.attempts.get(&item.node) else { return };
+    let Some(item) = &mut planned.item else {
+        return;
+    };
+    let Some(attempt) = context.memory.attempts.get(&item.node) else {
+        return;
+    };
     if attempt.running {
         item.gate = Gate::Running;
         item.steps.clear();
         return;
     }
-    let Some((kind, error)) = &attempt.error else { return };
+    let Some((kind, error)) = &attempt.error else {
+        return;
+    };
     planned.status.state = NodeState::Failed;
     planned.status.detail.clone_from(error);
     if context.now >= attempt.retry_at {

@@ -55,14 +55,23 @@ pub(super) fn waiting(
 ) -> Planned {
     let words = format!("{reason}; waiting on {}", on.join(", "));
     let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
-    let wake = context.memory.leaving.get(&life.id).map(|since| *since + LEAVE_AT_MOST);
+    let wake = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .map(|since| *since + LEAVE_AT_MOST);
     planned(life, item, words, wake.filter(|wake| *wake > context.now))
 }
 
 /// Kills all of a life at once.
 pub(super) fn kill(life: &Life, reason: &str) -> Planned {
     let steps = vec![Step::Kill(life.id.clone())];
-    planned(life, item(life, Change::Remove, reason, Gate::Ready, steps), reason.to_owned(), None)
+    planned(
+        life,
+        item(life, Change::Remove, reason, Gate::Ready, steps),
+        reason.to_owned(),
+        None,
+    )
 }
 
 /// The main process is gone and something of it is left. A container's own processes end by
@@ -71,12 +80,20 @@ pub(super) fn kill(life: &Life, reason: &str) -> Planned {
 pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
     let life = ending.life;
     let reason = "its main process ended, other processes of it are left";
-    let since = context.memory.ending.get(&life.id).copied().unwrap_or(context.now);
+    let since = context
+        .memory
+        .ending
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
     let end = since + LEFTOVERS;
     if context.now >= end {
         return kill(life, reason);
     }
-    let on = vec![format!("its other processes, at most {}", words(end.since(context.now)))];
+    let on = vec![format!(
+        "its other processes, at most {}",
+        words(end.since(context.now))
+    )];
     let item = item(life, Change::Change, reason, Gate::Waiting(on), Vec::new());
     planned(life, item, reason.to_owned(), Some(end))
 }
@@ -91,20 +108,23 @@ pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, life: &Life) -> b
 
 /// What still leads requests to a life that is to end; `None` when nothing does, or when the
 /// proxies had their time.
-pub(super) fn still_announced(
-    context: &Context<'_>,
-    node: &NodeId,
-    life: &Life,
-) -> Option<String> {
-    let since = context.memory.leaving.get(&life.id).copied().unwrap_or(context.now);
+pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
+    let since = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
     if context.now.since(since) >= LEAVE_AT_MOST {
         return None;
     }
     let endpoints = context.endpoints(node);
-    if let Some(endpoint) = endpoints
-        .iter()
-        .find(|endpoint| context.observed.registered.contains_key(&endpoint.service_id))
-    {
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| {
+        context
+            .observed
+            .registered
+            .contains_key(&endpoint.service_id)
+    }) {
         return Some(format!("`{}` to leave the registry", endpoint.service_id));
     }
     endpoints
@@ -116,7 +136,12 @@ pub(super) fn still_announced(
 /// The same for a life whose node left the spec: which services it served is known only from
 /// what is registered, so every file that is on its way is waited for.
 pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
-    let since = context.memory.leaving.get(&life.id).copied().unwrap_or(context.now);
+    let since = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
     if context.now.since(since) >= LEAVE_AT_MOST {
         return None;
     }
@@ -147,20 +172,45 @@ pub(super) fn end(
     match context.memory.asked.get(&life.id) {
         _ if at_once => {
             let steps = vec![Step::Kill(life.id.clone())];
-            planned(life, item(life, change, reason, Gate::Ready, steps), reason.to_owned(), None)
+            planned(
+                life,
+                item(life, change, reason, Gate::Ready, steps),
+                reason.to_owned(),
+                None,
+            )
         }
         None => {
-            let steps = vec![Step::Signal { life: life.id.clone(), signal: ending.signal }];
-            planned(life, item(life, change, reason, Gate::Ready, steps), reason.to_owned(), None)
+            let steps = vec![Step::Signal {
+                life: life.id.clone(),
+                signal: ending.signal,
+            }];
+            planned(
+                life,
+                item(life, change, reason, Gate::Ready, steps),
+                reason.to_owned(),
+                None,
+            )
         }
         Some(asked) if context.now >= *asked + ending.grace => {
-            let late = format!("{reason}; not gone {} after {}", words(ending.grace), ending.signal);
+            let late = format!(
+                "{reason}; not gone {} after {}",
+                words(ending.grace),
+                ending.signal
+            );
             let steps = vec![Step::Kill(life.id.clone())];
-            planned(life, item(life, change, &late, Gate::Ready, steps), late.clone(), None)
+            planned(
+                life,
+                item(life, change, &late, Gate::Ready, steps),
+                late.clone(),
+                None,
+            )
         }
         Some(asked) => {
             let end = *asked + ending.grace;
-            let on = vec![format!("it to end, at most {}", words(end.since(context.now)))];
+            let on = vec![format!(
+                "it to end, at most {}",
+                words(end.since(context.now))
+            )];
             let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
             planned(life, item, reason.to_owned(), Some(end))
         }

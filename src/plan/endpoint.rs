@@ -8,7 +8,11 @@ use crate::spec::node::NodeId;
 
 /// What is compared to know whether a registration is current.
 pub fn registration_hash(endpoint: &EndpointNode) -> String {
-    let checks: Vec<_> = endpoint.checks.iter().map(|check| (&check.id, &check.name)).collect();
+    let checks: Vec<_> = endpoint
+        .checks
+        .iter()
+        .map(|check| (&check.id, &check.name))
+        .collect();
     let ttls: Vec<_> = endpoint
         .checks
         .iter()
@@ -26,7 +30,11 @@ pub fn registration_hash(endpoint: &EndpointNode) -> String {
         endpoint.tags,
         endpoint.meta
     );
-    blake3::hash(parts.as_bytes()).to_hex().chars().take(16).collect()
+    blake3::hash(parts.as_bytes())
+        .to_hex()
+        .chars()
+        .take(16)
+        .collect()
 }
 
 /// Plans one endpoint.
@@ -37,7 +45,10 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
         Some(target) => context.current(target).is_some(),
         None => true,
     };
-    let leaving = endpoint.target.as_ref().is_some_and(|target| context.leaving.contains(target));
+    let leaving = endpoint
+        .target
+        .as_ref()
+        .is_some_and(|target| context.leaving.contains(target));
     let mut planned = match registered {
         Some(_) if leaving => leave(id, endpoint),
         Some(there) if there.hash == registration_hash(endpoint) => {
@@ -48,7 +59,13 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
             };
             Planned::idle(status(id, NodeState::Running, ""), level)
         }
-        Some(_) => register(context, id, endpoint, Change::Change, "registration changed"),
+        Some(_) => register(
+            context,
+            id,
+            endpoint,
+            Change::Change,
+            "registration changed",
+        ),
         None if leaving => {
             let words = "its target leaves";
             Planned::idle(status(id, NodeState::Stopping, words), Level::default())
@@ -65,7 +82,10 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
 }
 
 fn stopped(context: &Context<'_>, endpoint: &EndpointNode) -> bool {
-    endpoint.target.as_ref().is_some_and(|target| context.memory.stopped.contains(target))
+    endpoint
+        .target
+        .as_ref()
+        .is_some_and(|target| context.memory.stopped.contains(target))
 }
 
 fn leave(id: &NodeId, endpoint: &EndpointNode) -> Planned {
@@ -102,7 +122,10 @@ fn register(
         waits.retain(|wait| *wait != target.to_string());
     }
     let (gate, steps) = if waits.is_empty() {
-        (Gate::Ready, vec![Step::Register(Box::new(endpoint.clone()))])
+        (
+            Gate::Ready,
+            vec![Step::Register(Box::new(endpoint.clone()))],
+        )
     } else {
         (Gate::Waiting(waits.clone()), Vec::new())
     };
@@ -129,15 +152,21 @@ fn register(
 }
 
 fn attributes(endpoint: &EndpointNode) -> Vec<Detail> {
-    let mut details =
-        vec![detail("address", format!("{}:{}", endpoint.address, endpoint.port))];
+    let mut details = vec![detail(
+        "address",
+        format!("{}:{}", endpoint.address, endpoint.port),
+    )];
     if !endpoint.tags.is_empty() {
         details.push(detail("tags", endpoint.tags.join(", ")));
     }
     for check in &endpoint.checks {
         details.push(detail(
             "check",
-            format!("{} every {}", check.name, super::context::words(check.interval)),
+            format!(
+                "{} every {}",
+                check.name,
+                super::context::words(check.interval)
+            ),
         ));
     }
     details

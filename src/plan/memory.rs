@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::Notes;
+use super::model::{ErrorKind, Notes};
 use super::world::{Exit, LifeId};
-use crate::driver::ErrorKind;
 use crate::spec::model::Signal;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -142,7 +141,13 @@ impl Memory {
                     pending.hash.clone_from(hash);
                     pending.last = now;
                 }
-                none => *none = Some(Pending { hash: hash.clone(), first: now, last: now }),
+                none => {
+                    *none = Some(Pending {
+                        hash: hash.clone(),
+                        first: now,
+                        last: now,
+                    })
+                }
             }
         }
         for (name, memory) in &mut self.templates {
@@ -164,11 +169,25 @@ impl Memory {
 
     /// Remembers a verdict, and forgets the oldest one when there are too many.
     pub fn judge(&mut self, key: String, accepted: bool, output: String, at: Time) {
-        let times = self.verdicts.get(&key).map_or(1, |old| old.times.saturating_add(1));
-        self.verdicts.insert(key, Verdict { accepted, output, at, times });
+        let times = self
+            .verdicts
+            .get(&key)
+            .map_or(1, |old| old.times.saturating_add(1));
+        self.verdicts.insert(
+            key,
+            Verdict {
+                accepted,
+                output,
+                at,
+                times,
+            },
+        );
         if self.verdicts.len() > Self::VERDICTS {
-            let oldest =
-                self.verdicts.iter().min_by_key(|(_, v)| v.at).map(|(key, _)| key.clone());
+            let oldest = self
+                .verdicts
+                .iter()
+                .min_by_key(|(_, v)| v.at)
+                .map(|(key, _)| key.clone());
             if let Some(oldest) = oldest {
                 self.verdicts.remove(&oldest);
             }

@@ -5,8 +5,8 @@
 
 pub mod backoff;
 mod context;
-pub mod endpoint;
 mod ending;
+pub mod endpoint;
 pub mod firewall;
 pub mod memory;
 pub mod model;
@@ -30,14 +30,19 @@ use world::Observed;
 /// Works out every outstanding action.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) -> Plan {
     let mut context = Context::new(desired, observed, memory, now);
-    let mut plan = Plan { waves: desired.waves.clone(), ..Plan::default() };
+    let mut plan = Plan {
+        waves: desired.waves.clone(),
+        ..Plan::default()
+    };
     for mut planned in prune::plan(&context, &mut plan.notes) {
         hold_back(&context, &mut planned);
         take(&mut plan, planned);
     }
     if memory.down.is_none() {
         for (id, node) in &desired.nodes {
-            let Some(mut planned) = plan_node(&mut context, id, node, &mut plan) else { continue };
+            let Some(mut planned) = plan_node(&mut context, id, node, &mut plan) else {
+                continue;
+            };
             hold_back(&context, &mut planned);
             context.levels.insert(id, planned.level);
             take(&mut plan, planned);
@@ -66,7 +71,11 @@ fn plan_node(
         Node::Template(_) => return template::plan(context, id, &mut plan.notes),
         Node::Check => {
             let level = check_level(context, id);
-            let state = if level.started { NodeState::Running } else { NodeState::Waiting };
+            let state = if level.started {
+                NodeState::Running
+            } else {
+                NodeState::Waiting
+            };
             Planned::idle(status(id, state, ""), level)
         }
     })

@@ -62,6 +62,20 @@ pub struct Item {
     pub diff: Option<FileDiff>,
 }
 
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Somebody else holds the name, address or port.
+    Foreign,
+    /// The thing is not there (any more).
+    Gone,
+    /// The kernel, the disk or a program refused.
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
 /// What becomes of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

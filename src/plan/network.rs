@@ -34,8 +34,17 @@ pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Regis
         diff: None,
     };
     // The catalog itself serves the stack even while its address is being moved.
-    let level = if view.up { Level::FULL } else { Level::default() };
-    Planned { status: status(id, NodeState::Waiting, reason), item: Some(item), level, wake: None }
+    let level = if view.up {
+        Level::FULL
+    } else {
+        Level::default()
+    };
+    Planned {
+        status: status(id, NodeState::Waiting, reason),
+        item: Some(item),
+        level,
+        wake: None,
+    }
 }
 
 /// Plans one bridge.
@@ -45,7 +54,11 @@ pub(super) fn plan_network(context: &Context<'_>, id: &NodeId, network: &Network
         return stopped_by(id, network, why);
     }
     let whole = view.is_some_and(|view| {
-        view.up && view.addresses.iter().any(|address| is_gateway(network, address))
+        view.up
+            && view
+                .addresses
+                .iter()
+                .any(|address| is_gateway(network, address))
     });
     let forward = !network.forward || context.observed.network.forward;
     if whole && forward {
@@ -109,9 +122,14 @@ fn taken(
     if view.is_some() {
         return None;
     }
-    let (link, theirs) = context.observed.network.foreign.iter().find(|(_, theirs)| {
-        theirs.contains(&network.subnet.network()) || network.subnet.contains(&theirs.network())
-    })?;
+    let (link, theirs) = context
+        .observed
+        .network
+        .foreign
+        .iter()
+        .find(|(_, theirs)| {
+            theirs.contains(&network.subnet.network()) || network.subnet.contains(&theirs.network())
+        })?;
     Some(format!(
         "cannot make bridge `{}`: its subnet {} overlaps with {theirs} of link `{link}`; choose \
          another `subnet`",
@@ -151,9 +169,16 @@ pub(super) fn attached(view: &AttachmentView, wanted: &Attachment) -> bool {
 /// Who holds the name of a workload's namespace, if somebody else does.
 pub(super) fn blocked(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
     let attachment = node.attachment.as_ref()?;
-    let view = context.observed.network.attachments.get(&attachment.namespace)?;
+    let view = context
+        .observed
+        .network
+        .attachments
+        .get(&attachment.namespace)?;
     let holder = view.foreign.as_ref()?;
-    Some(format!("cannot use namespace `{}`: it is held by {holder}", attachment.namespace))
+    Some(format!(
+        "cannot use namespace `{}`: it is held by {holder}",
+        attachment.namespace
+    ))
 }
 
 /// The id of a bridge that left the spec.

@@ -35,8 +35,11 @@ fn removal(node: NodeId, reason: &str, waits: Vec<String>, steps: Vec<Step>) -> 
     } else {
         format!("{reason}; waiting on {}", waits.join(", "))
     };
-    let (gate, steps) =
-        if waits.is_empty() { (Gate::Ready, steps) } else { (Gate::Waiting(waits), Vec::new()) };
+    let (gate, steps) = if waits.is_empty() {
+        (Gate::Ready, steps)
+    } else {
+        (Gate::Waiting(waits), Vec::new())
+    };
     Planned {
         status: status(&node, NodeState::Stopping, words),
         item: Some(Item {
@@ -54,7 +57,11 @@ fn removal(node: NodeId, reason: &str, waits: Vec<String>, steps: Vec<Step>) -> 
 }
 
 fn reason(context: &Context<'_>) -> &'static str {
-    if context.memory.down.is_some() { "the stack goes down" } else { "not in the spec" }
+    if context.memory.down.is_some() {
+        "the stack goes down"
+    } else {
+        "not in the spec"
+    }
 }
 
 fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
@@ -68,7 +75,10 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
             .collect();
         planned.push(match up.last() {
             None => {
-                let steps = lives.iter().map(|life| Step::Clear(life.id.clone())).collect();
+                let steps = lives
+                    .iter()
+                    .map(|life| Step::Clear(life.id.clone()))
+                    .collect();
                 removal(node, reason(context), Vec::new(), steps)
             }
             Some(_) if up.len() > 1 => {
@@ -112,19 +122,32 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
             return ending::waiting(context, life, Change::Remove, reason, vec![still]);
         }
     }
-    ending::end(context, &Ending { life, signal, grace }, Change::Remove, reason)
+    ending::end(
+        context,
+        &Ending {
+            life,
+            signal,
+            grace,
+        },
+        Change::Remove,
+        reason,
+    )
 }
 
 fn order_unknown(context: &Context<'_>, node: &NodeId) -> bool {
-    !context.memory.past_needs.values().any(|needs| needs.contains(node))
+    !context
+        .memory
+        .past_needs
+        .values()
+        .any(|needs| needs.contains(node))
         && !context.desired.nodes.contains_key(node)
 }
 
 fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
     context.memory.down.is_none()
-        && context.desired.nodes.values().any(|node| {
-            matches!(node, Node::Endpoint(endpoint) if endpoint.service_id == service_id)
-        })
+        && context.desired.nodes.values().any(
+            |node| matches!(node, Node::Endpoint(endpoint) if endpoint.service_id == service_id),
+        )
 }
 
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
@@ -134,7 +157,10 @@ fn registrations(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
         .map(|(service_id, registered)| {
-            let node = NodeId::new(Kind::Services, format!("{}/{service_id}", registered.service));
+            let node = NodeId::new(
+                Kind::Services,
+                format!("{}/{service_id}", registered.service),
+            );
             let steps = vec![Step::Deregister(service_id.clone())];
             removal(node, reason(context), Vec::new(), steps)
         })
@@ -158,9 +184,9 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
         .files
         .iter()
         .filter_map(|(path, view)| match view {
-            FileView::File { mark: Some(mark), .. } if mark.stack == context.desired.stack => {
-                Some((path, mark))
-            }
+            FileView::File {
+                mark: Some(mark), ..
+            } if mark.stack == context.desired.stack => Some((path, mark)),
             _ => None,
         })
         .filter(|(path, _)| down || !rendered.contains(path))
@@ -172,10 +198,15 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
             }
             waits.sort();
             waits.dedup();
-            removal(node, reason(context), waits, vec![Step::RemoveFile {
-                path: path.clone(),
-                stack: context.desired.stack.clone(),
-            }])
+            removal(
+                node,
+                reason(context),
+                waits,
+                vec![Step::RemoveFile {
+                    path: path.clone(),
+                    stack: context.desired.stack.clone(),
+                }],
+            )
         })
         .collect()
 }
@@ -218,7 +249,12 @@ fn attachments(context: &Context<'_>) -> Vec<Planned> {
                 None => Vec::new(),
             };
             let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
-            removal(node, reason(context), waits, vec![Step::Detach(name.clone())])
+            removal(
+                node,
+                reason(context),
+                waits,
+                vec![Step::Detach(name.clone())],
+            )
         })
         .collect()
 }
@@ -241,14 +277,28 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
         .map(|(bridge, _)| {
-            let in_use = context.observed.network.attachments.values().any(|attachment| {
-                attachment.link.as_ref().is_some_and(|(_, to)| to.as_ref() == Some(bridge))
-            });
-            let waits =
-                if in_use { vec![format!("the links of `{bridge}`")] } else { Vec::new() };
-            removal(id_of_bridge(bridge), reason(context), waits, vec![Step::RemoveNetwork(
-                bridge.clone(),
-            )])
+            let in_use = context
+                .observed
+                .network
+                .attachments
+                .values()
+                .any(|attachment| {
+                    attachment
+                        .link
+                        .as_ref()
+                        .is_some_and(|(_, to)| to.as_ref() == Some(bridge))
+                });
+            let waits = if in_use {
+                vec![format!("the links of `{bridge}`")]
+            } else {
+                Vec::new()
+            };
+            removal(
+                id_of_bridge(bridge),
+                reason(context),
+                waits,
+                vec![Step::RemoveNetwork(bridge.clone())],
+            )
         })
         .collect()
 }

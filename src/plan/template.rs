@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
-use super::model::{Change, FileDiff, Gate, Item, NodeState, Notes, Step, mark};
+use super::model::{Change, FileDiff, Gate, Item, NewFile, NodeState, Notes, Step, mark};
 use super::world::FileView;
-use crate::driver::NewFile;
 use crate::graph::desired::{CheckNode, Node, ReadyNode, ReloadNode, TemplateNode};
 use crate::spec::model::{Condition, WhenEmpty};
 use crate::spec::node::{Kind, NodeId};
@@ -27,7 +26,11 @@ pub(super) struct TemplateState<'a> {
 #[derive(Debug)]
 pub(super) enum Text {
     /// The text and its hash.
-    Ready { text: String, hash: String, reads: Reads },
+    Ready {
+        text: String,
+        hash: String,
+        reads: Reads,
+    },
     /// Not before this: words that follow "waiting on".
     Unknown(String),
     /// It cannot be rendered.
@@ -86,7 +89,12 @@ fn state<'a>(context: &Context<'a>, node: &'a TemplateNode) -> TemplateState<'a>
         Some(FileView::Unreadable(why)) => (None, Some(why.clone())),
         Some(FileView::Missing) | None => (None, None),
     };
-    TemplateState { node, text: text(context, node), on_disk, foreign }
+    TemplateState {
+        node,
+        text: text(context, node),
+        on_disk,
+        foreign,
+    }
 }
 
 fn text(context: &Context<'_>, node: &TemplateNode) -> Text {
@@ -136,14 +144,19 @@ fn unknown(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
             _ => None,
         })
         .flat_map(|endpoint| {
-            let ready = endpoint.target.as_ref().and_then(|target| ready_check(context, target));
+            let ready = endpoint
+                .target
+                .as_ref()
+                .and_then(|target| ready_check(context, target));
             endpoint.checks.iter().chain(ready)
         })
         .filter(|check| context.memory.unchecked.contains(&check.id))
         .map(|check| check.id.as_str())
         .collect();
     if let Some(first) = unchecked.first() {
-        return Some(format!("the first answer of check `{first}` after the adoption"));
+        return Some(format!(
+            "the first answer of check `{first}` after the adoption"
+        ));
     }
     if node.when_empty == WhenEmpty::Render {
         return None;
@@ -156,10 +169,10 @@ fn unknown(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
 /// `None`) has anything left to write or to tell. One that cannot render or was refused has nothing to tell either.
 pub(super) fn settled(context: &Context<'_>, service: Option<&str>) -> bool {
     context.templates.values().all(|state| {
-        let Text::Ready { reads, hash, .. } = &state.text else { return true };
-        if service.is_some_and(|service| {
-            !reads.catalog && !reads.services.contains_key(service)
-        }) {
+        let Text::Ready { reads, hash, .. } = &state.text else {
+            return true;
+        };
+        if service.is_some_and(|service| !reads.catalog && !reads.services.contains_key(service)) {
             return true;
         }
         if state.foreign.is_some() || refused(context, state).is_some() {
@@ -174,7 +187,11 @@ fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bool {
     match &node.reload {
         None => true,
         Some(ReloadNode::Command(_)) => {
-            context.memory.templates.get(&node.name).and_then(|memory| memory.told.as_deref())
+            context
+                .memory
+                .templates
+                .get(&node.name)
+                .and_then(|memory| memory.told.as_deref())
                 == Some(hash)
         }
         Some(ReloadNode::Signal { process, .. }) => {
@@ -203,7 +220,9 @@ fn verdict_key(command: &[String], candidates: &[NewFile]) -> String {
         hasher.update(word.as_bytes()).update(&[0]);
     }
     for file in candidates {
-        hasher.update(&[1]).update(file.path.as_os_str().as_encoded_bytes());
+        hasher
+            .update(&[1])
+            .update(file.path.as_os_str().as_encoded_bytes());
         hasher.update(&[0]).update(file.content.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
@@ -227,7 +246,10 @@ fn candidates<'a>(context: &'a Context<'_>, state: &'a TemplateState<'_>) -> Vec
         verdict.is_some_and(|verdict| !verdict.accepted)
     });
     if set_refused && all.len() > 1 {
-        return all.into_iter().filter(|file| file.path == state.node.destination).collect();
+        return all
+            .into_iter()
+            .filter(|file| file.path == state.node.destination)
+            .collect();
     }
     all
 }
@@ -246,7 +268,11 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Opt
     let memory = context.memory.templates.get(&id.name);
     let serves = state.on_disk.is_some() && state.foreign.is_none();
     let good = memory.is_some_and(|memory| memory.good);
-    let level = if serves && (good || state.written()) { Level::FULL } else { Level::default() };
+    let level = if serves && (good || state.written()) {
+        Level::FULL
+    } else {
+        Level::default()
+    };
     let planned = match &state.text {
         Text::Lacks(files) => {
             notes.lacks.extend(files.iter().cloned());
@@ -279,7 +305,11 @@ fn adoptable(state: &TemplateState<'_>) -> bool {
 }
 
 fn change_of(state: &TemplateState<'_>) -> Change {
-    if state.on_disk.is_some() { Change::Change } else { Change::Add }
+    if state.on_disk.is_some() {
+        Change::Change
+    } else {
+        Change::Add
+    }
 }
 
 /// There is no text yet. Where a good file serves, nothing is outstanding.
@@ -320,7 +350,12 @@ fn failed(id: &NodeId, state: &TemplateState<'_>, error: String, level: Level) -
         details: vec![detail("destination", state.node.destination.display())],
         diff: None,
     };
-    Planned { status: status(id, NodeState::Failed, error), item: Some(item), level, wake: None }
+    Planned {
+        status: status(id, NodeState::Failed, error),
+        item: Some(item),
+        level,
+        wake: None,
+    }
 }
 
 fn write(
@@ -331,7 +366,11 @@ fn write(
     hash: &str,
     level: Level,
 ) -> Planned {
-    let pending = context.memory.templates.get(&id.name).and_then(|m| m.pending.as_ref());
+    let pending = context
+        .memory
+        .templates
+        .get(&id.name)
+        .and_then(|m| m.pending.as_ref());
     let wait = state.node.wait;
     let quiet = match pending {
         Some(pending) if pending.hash == hash => {
@@ -343,7 +382,12 @@ fn write(
     let mut item = Item {
         node: id.clone(),
         change: change_of(state),
-        reason: if state.on_disk.is_some() { "content changed" } else { "not there" }.to_owned(),
+        reason: if state.on_disk.is_some() {
+            "content changed"
+        } else {
+            "not there"
+        }
+        .to_owned(),
         gate: Gate::Ready,
         steps: Vec::new(),
         details: vec![detail("destination", state.node.destination.display())],
@@ -357,17 +401,32 @@ fn write(
     let running = status(id, NodeState::Starting, "has a new text");
     if context.now < quiet {
         item.gate = Gate::Waiting(vec![format!("a quiet {}", words(wait.min))]);
-        return Planned { status: running, item: Some(item), level, wake: Some(quiet) };
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: Some(quiet),
+        };
     }
     let needs = lacking(context, id);
     if !needs.is_empty() {
         item.gate = Gate::Waiting(needs);
-        return Planned { status: running, item: Some(item), level, wake: None };
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: None,
+        };
     }
     let file = candidate(context, state.node, text, hash);
     let Some(command) = &state.node.validate else {
         item.steps = vec![Step::Write(Box::new(file))];
-        return Planned { status: running, item: Some(item), level, wake: None };
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: None,
+        };
     };
     judge(context, state, command, file, item, level)
 }
@@ -384,7 +443,11 @@ fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
         .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
         .map(|need| need.on.to_string())
         .collect();
-    context.lacking(id).into_iter().filter(|lack| !listed.contains(lack)).collect()
+    context
+        .lacking(id)
+        .into_iter()
+        .filter(|lack| !listed.contains(lack))
+        .collect()
 }
 
 /// Asks the validator, waits for it, believes it.
@@ -406,26 +469,43 @@ fn judge(
         verdict => {
             let again = verdict.map(|v| (v.at + verdict_delay(v.times), &v.output));
             if let Some((at, output)) = again {
-                let error = format!("`{}` refuses the new text: {}", command.join(" "), output.trim());
+                let error = format!(
+                    "`{}` refuses the new text: {}",
+                    command.join(" "),
+                    output.trim()
+                );
                 running = status(&id, NodeState::Failed, error.clone());
                 item.reason = error.clone();
                 if context.now < at {
                     item.gate = Gate::Blocked(error);
-                    return Planned { status: running, item: Some(item), level, wake: Some(at) };
+                    return Planned {
+                        status: running,
+                        item: Some(item),
+                        level,
+                        wake: Some(at),
+                    };
                 }
             }
             // One template asks for all that share the validator; the others wait for it.
             let first = candidates.first().map(|first| &first.path);
             if first == Some(&state.node.destination) {
-                item.steps =
-                    vec![Step::Validate { key, command: command.to_vec(), candidates }];
+                item.steps = vec![Step::Validate {
+                    key,
+                    command: command.to_vec(),
+                    candidates,
+                }];
             } else {
                 item.gate = Gate::Waiting(vec!["the validation of all that share it".to_owned()]);
                 wake = earliest(wake, again.map(|(at, _)| at));
             }
         }
     }
-    Planned { status: running, item: Some(item), level, wake }
+    Planned {
+        status: running,
+        item: Some(item),
+        level,
+        wake,
+    }
 }
 
 /// The file is right. What is left is a reload command; processes are told by their own plan.
@@ -437,7 +517,9 @@ fn tell(
     level: Level,
 ) -> Planned {
     let done = Planned::idle(status(id, NodeState::Running, ""), level);
-    let Some(ReloadNode::Command(command)) = &state.node.reload else { return done };
+    let Some(ReloadNode::Command(command)) = &state.node.reload else {
+        return done;
+    };
     if told(context, state.node, hash) {
         return done;
     }
@@ -448,7 +530,10 @@ fn tell(
         .filter(|other| other.node.reload == state.node.reload)
         .collect();
     let first = sharing.iter().find(|other| {
-        other.written() && other.hash().is_some_and(|hash| !told(context, other.node, hash))
+        other.written()
+            && other
+                .hash()
+                .is_some_and(|hash| !told(context, other.node, hash))
     });
     if first.is_none_or(|first| first.node.name != id.name) {
         return done;

@@ -1,5 +1,10 @@
 //! The planner against a model of the host: what it plans is done, and the world answers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,22 +15,20 @@ use proptest::prelude::*;
 
 use super::endpoint::registration_hash;
 use super::memory::{Attempt, Down, LastExit, Memory};
-use super::model::{Change, Gate, Plan, Step};
+use super::model::{Change, ErrorKind, Gate, Plan, Step};
 use super::world::{
-    AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered,
-    RegistryView,
+    AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered, RegistryView,
 };
-use crate::driver::ErrorKind;
 use crate::graph::desired::*;
 use crate::spec::model::{
-    Condition, Confirm, LogLimit, Registry, Restart, RestartPolicy, Signal, Status, Wait,
-    WhenEmpty,
+    Condition, Confirm, LogLimit, Registry, Restart, RestartPolicy, Signal, Status, Wait, WhenEmpty,
 };
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 use crate::template::{Instance, Snapshot};
 
-const SOURCE: &str = "{% for i in service('prime') %}server {{ i.address }}:{{ i.port }};\n{% endfor %}";
+const SOURCE: &str =
+    "{% for i in service('prime') %}server {{ i.address }}:{{ i.port }};\n{% endfor %}";
 
 fn run(command: &str, container: Option<ContainerRun>) -> Run {
     Run {
@@ -61,7 +64,10 @@ fn workload(id: NodeId, group: &str, replica: u32, run: Run) -> WorkloadNode {
         ready: ReadyNode::Started,
         attachment: None,
         pre_start: Vec::new(),
-        log: LogLimit { max_size: 1 << 20, max_files: 1 },
+        log: LogLimit {
+            max_size: 1 << 20,
+            max_files: 1,
+        },
     }
 }
 
@@ -81,7 +87,12 @@ fn container(replica: u32, command: &str) -> WorkloadNode {
             hosts: format!("/run/hatchery/t/hosts/{name}").into(),
         }),
     );
-    let mut node = workload(NodeId::new(Kind::Containers, name.clone()), "prime", replica, run);
+    let mut node = workload(
+        NodeId::new(Kind::Containers, name.clone()),
+        "prime",
+        replica,
+        run,
+    );
     node.attachment = Some(Attachment {
         network: "prime0".to_owned(),
         bridge: "prime0".to_owned(),
@@ -99,7 +110,10 @@ fn container(replica: u32, command: &str) -> WorkloadNode {
 fn farm(replicas: u32, command: &str) -> Desired {
     let mut nodes = indexmap::IndexMap::new();
     let mut needs = BTreeMap::new();
-    let need = |on: &NodeId| Need { on: on.clone(), condition: Condition::Started };
+    let need = |on: &NodeId| Need {
+        on: on.clone(),
+        condition: Condition::Started,
+    };
     let registry = NodeId::registry();
     nodes.insert(registry.clone(), Node::Registry(Registry::default()));
     let network = NodeId::new(Kind::Networks, "prime0");
@@ -121,16 +135,19 @@ fn farm(replicas: u32, command: &str) -> Desired {
         needs.insert(node.id.clone(), vec![need(&network)]);
         needs.insert(endpoint.clone(), vec![need(&registry), need(&node.id)]);
         template_needs.push(need(&endpoint));
-        nodes.insert(endpoint, Node::Endpoint(EndpointNode {
-            service: "prime".to_owned(),
-            service_id: format!("t-prime-{}", node.id.name),
-            target: Some(node.id.clone()),
-            address: node.attachment.as_ref().unwrap().address.to_string(),
-            port: 8080,
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
-            checks: Vec::new(),
-        }));
+        nodes.insert(
+            endpoint,
+            Node::Endpoint(EndpointNode {
+                service: "prime".to_owned(),
+                service_id: format!("t-prime-{}", node.id.name),
+                target: Some(node.id.clone()),
+                address: node.attachment.as_ref().unwrap().address.to_string(),
+                port: 8080,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                checks: Vec::new(),
+            }),
+        );
         nodes.insert(node.id.clone(), Node::Workload(Box::new(node)));
     }
     // Endpoints follow their targets.
@@ -140,13 +157,22 @@ fn farm(replicas: u32, command: &str) -> Desired {
     let nginx = NodeId::new(Kind::Processes, "nginx");
     nodes.insert(
         nginx.clone(),
-        Node::Workload(Box::new(workload(nginx.clone(), "nginx", 1, run("nginx", None)))),
+        Node::Workload(Box::new(workload(
+            nginx.clone(),
+            "nginx",
+            1,
+            run("nginx", None),
+        ))),
     );
     needs.insert(nginx, vec![need(&template)]);
     Desired {
         stack: "t".to_owned(),
         spec_dir: "/spec".into(),
-        dirs: Dirs { run: "/run".into(), state: "/state".into(), log: "/log".into() },
+        dirs: Dirs {
+            run: "/run".into(),
+            state: "/state".into(),
+            log: "/log".into(),
+        },
         requires: Vec::new(),
         nodes,
         needs,
@@ -168,7 +194,10 @@ fn upstream() -> TemplateNode {
             signal: Signal(1),
             confirm: Confirm::NewChild,
         }),
-        wait: Wait { min: Duration::from_millis(5), max: Duration::from_millis(20) },
+        wait: Wait {
+            min: Duration::from_millis(5),
+            max: Duration::from_millis(20),
+        },
         when_empty: WhenEmpty::Keep,
         reads: vec!["prime".to_owned()],
     }
@@ -191,7 +220,10 @@ struct World {
 impl World {
     fn new(desired: Desired) -> World {
         let mut observed = Observed::default();
-        observed.inputs.files.insert("/spec/upstream.j2".into(), Ok(SOURCE.to_owned()));
+        observed
+            .inputs
+            .files
+            .insert("/spec/upstream.j2".into(), Ok(SOURCE.to_owned()));
         World {
             desired,
             observed,
@@ -211,22 +243,32 @@ impl World {
             .filter(|life| life.state == LifeState::Up)
             .map(|life| &life.id.node)
             .collect();
-        let instances = self.observed.registered.iter().filter_map(|(id, registered)| {
-            let target = registered.target.as_ref()?;
-            let passing = up.contains(target) && !self.sick.contains(&target.name);
-            Some(Instance {
-                id: id.clone(),
-                name: registered.service.clone(),
-                address: format!("addr-{}", target.name),
-                port: 8080,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
-                node: "host".to_owned(),
-                status: if passing { Status::Passing } else { Status::Critical },
-            })
-        });
+        let instances = self
+            .observed
+            .registered
+            .iter()
+            .filter_map(|(id, registered)| {
+                let target = registered.target.as_ref()?;
+                let passing = up.contains(target) && !self.sick.contains(&target.name);
+                Some(Instance {
+                    id: id.clone(),
+                    name: registered.service.clone(),
+                    address: format!("addr-{}", target.name),
+                    port: 8080,
+                    tags: Vec::new(),
+                    meta: BTreeMap::new(),
+                    node: "host".to_owned(),
+                    status: if passing {
+                        Status::Passing
+                    } else {
+                        Status::Critical
+                    },
+                })
+            });
         let mut snapshot = Snapshot::default();
-        snapshot.services.insert("prime".to_owned(), instances.collect());
+        snapshot
+            .services
+            .insert("prime".to_owned(), instances.collect());
         self.observed.catalog = Arc::new(snapshot);
     }
 
@@ -270,16 +312,22 @@ impl World {
         let observed = &mut self.observed;
         match step {
             Step::OpenRegistry(registry) => {
-                observed.registry = RegistryView { up: true, http: registry.http };
+                observed.registry = RegistryView {
+                    up: true,
+                    http: registry.http,
+                };
             }
             Step::CreateNetwork(network) => {
                 let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());
-                observed.network.bridges.insert(network.bridge.clone(), BridgeView {
-                    ours: true,
-                    up: true,
-                    addresses: vec![address.unwrap()],
-                    holder: String::new(),
-                });
+                observed.network.bridges.insert(
+                    network.bridge.clone(),
+                    BridgeView {
+                        ours: true,
+                        up: true,
+                        addresses: vec![address.unwrap()],
+                        holder: String::new(),
+                    },
+                );
             }
             Step::RemoveNetwork(bridge) => {
                 observed.network.bridges.remove(bridge);
@@ -293,7 +341,10 @@ impl World {
                     firewall: None,
                     foreign: None,
                 };
-                observed.network.attachments.insert(wanted.namespace.clone(), view);
+                observed
+                    .network
+                    .attachments
+                    .insert(wanted.namespace.clone(), view);
             }
             Step::Detach(namespace) => {
                 observed.network.attachments.remove(namespace);
@@ -317,17 +368,21 @@ impl World {
             }
             Step::Clear(life) => observed.lives.retain(|other| other.id != *life),
             Step::Register(endpoint) => {
-                observed.registered.insert(endpoint.service_id.clone(), Registered {
-                    hash: registration_hash(endpoint),
-                    service: endpoint.service.clone(),
-                    target: endpoint.target.clone(),
-                });
+                observed.registered.insert(
+                    endpoint.service_id.clone(),
+                    Registered {
+                        hash: registration_hash(endpoint),
+                        service: endpoint.service.clone(),
+                        target: endpoint.target.clone(),
+                    },
+                );
             }
             Step::Deregister(id) => {
                 observed.registered.remove(id);
             }
             Step::Validate { key, .. } => {
-                self.memory.judge(key.clone(), self.accepts, "no".to_owned(), self.now);
+                self.memory
+                    .judge(key.clone(), self.accepts, "no".to_owned(), self.now);
             }
             Step::Write(file) => put(observed, &file.path, &file.content, file.mark.clone()),
             Step::RemoveFile { path, .. } => {
@@ -350,15 +405,24 @@ impl World {
     /// The newest life of a node ends.
     fn exit(&mut self, node: &NodeId, exit: Exit) {
         let now = self.now;
-        let life = self.observed.lives.iter_mut().rev().find(|life| life.id.node == *node);
+        let life = self
+            .observed
+            .lives
+            .iter_mut()
+            .rev()
+            .find(|life| life.id.node == *node);
         let Some(life) = life else { return };
         life.state = LifeState::Ended { exit, at: now };
-        let asked = self.memory.asked.contains_key(&life.id)
-            || self.memory.restart.contains(&life.id);
+        let asked =
+            self.memory.asked.contains_key(&life.id) || self.memory.restart.contains(&life.id);
         let memory = self.memory.workloads.entry(node.clone()).or_default();
         memory.failures = if asked { 0 } else { memory.failures + 1 };
-        memory.last_exit =
-            Some(LastExit { exit, at: now, incarnation: life.id.incarnation, asked });
+        memory.last_exit = Some(LastExit {
+            exit,
+            at: now,
+            incarnation: life.id.incarnation,
+            asked,
+        });
     }
 
     fn edit(&mut self, desired: Desired) {
@@ -391,7 +455,14 @@ fn put(
     mark: Option<super::world::FileMark>,
 ) {
     let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
-    observed.files.insert(path.to_owned(), FileView::File { hash, mark, mode: 0o644 });
+    observed.files.insert(
+        path.to_owned(),
+        FileView::File {
+            hash,
+            mark,
+            mode: 0o644,
+        },
+    );
 }
 
 #[test]
@@ -399,9 +470,20 @@ fn the_first_plan_adds_everything_and_says_what_waits() {
     let mut world = World::new(farm(4, "python3"));
     let plan = world.plan();
     assert_eq!(plan.counts(), (12, 0, 0));
-    let nginx = plan.items.iter().find(|item| item.node.name == "nginx").unwrap();
-    assert_eq!(nginx.gate, Gate::Waiting(vec!["templates/upstream".to_owned()]));
-    let template = plan.items.iter().find(|item| item.node.kind == Kind::Templates).unwrap();
+    let nginx = plan
+        .items
+        .iter()
+        .find(|item| item.node.name == "nginx")
+        .unwrap();
+    assert_eq!(
+        nginx.gate,
+        Gate::Waiting(vec!["templates/upstream".to_owned()])
+    );
+    let template = plan
+        .items
+        .iter()
+        .find(|item| item.node.kind == Kind::Templates)
+        .unwrap();
     let unknown = template.diff.as_ref().unwrap().unknown.as_deref().unwrap();
     assert_eq!(unknown, "known after an instance of `prime` that passes");
 }
@@ -431,16 +513,30 @@ fn an_exit_leaves_the_file_first_and_restarts_after_its_delay() {
     let died = world.now;
     let plan = world.pass();
     let item = plan.items.iter().find(|item| item.node == node).unwrap();
-    assert!(item.reason.starts_with("killed by SIGKILL"), "{}", item.reason);
+    assert!(
+        item.reason.starts_with("killed by SIGKILL"),
+        "{}",
+        item.reason
+    );
     assert!(matches!(&item.gate, Gate::Waiting(on) if on[0].starts_with("its restart delay")));
-    while !world.done.iter().any(|step| matches!(step, Step::ReloadProcess { .. })) {
+    while !world
+        .done
+        .iter()
+        .any(|step| matches!(step, Step::ReloadProcess { .. }))
+    {
         world.pass();
     }
-    assert!(world.now.since(died) < Duration::from_millis(100), "the reload waited");
+    assert!(
+        world.now.since(died) < Duration::from_millis(100),
+        "the reload waited"
+    );
     world.converge();
     assert!(world.now.since(died) >= Duration::from_secs(1));
     let after = world.lives();
-    let changed: Vec<_> = before.iter().filter(|(node, life)| after[*node] != **life).collect();
+    let changed: Vec<_> = before
+        .iter()
+        .filter(|(node, life)| after[*node] != **life)
+        .collect();
     assert_eq!(changed.len(), 1);
 }
 
@@ -460,9 +556,20 @@ fn scaling_touches_only_the_difference() {
     assert_eq!(two.len(), 3);
     assert!(two.iter().all(|(node, life)| six[node] == *life));
     // The file forgot them before they were asked to end.
-    let told = world.done.iter().position(|s| matches!(s, Step::ReloadProcess { .. })).unwrap();
-    let asked = world.done.iter().position(|s| matches!(s, Step::Signal { .. })).unwrap();
-    assert!(told < asked, "an instance was stopped while nginx still led to it");
+    let told = world
+        .done
+        .iter()
+        .position(|s| matches!(s, Step::ReloadProcess { .. }))
+        .unwrap();
+    let asked = world
+        .done
+        .iter()
+        .position(|s| matches!(s, Step::Signal { .. }))
+        .unwrap();
+    assert!(
+        told < asked,
+        "an instance was stopped while nginx still led to it"
+    );
 }
 
 #[test]
@@ -473,7 +580,11 @@ fn a_changed_command_rolls_one_after_the_other() {
     let mut least = usize::MAX;
     for _ in 0..400 {
         let plan = world.pass();
-        let up = world.lives().keys().filter(|node| node.starts_with("containers/")).count();
+        let up = world
+            .lives()
+            .keys()
+            .filter(|node| node.starts_with("containers/"))
+            .count();
         least = least.min(up);
         if plan.is_empty() {
             break;
@@ -481,7 +592,11 @@ fn a_changed_command_rolls_one_after_the_other() {
     }
     assert!(world.plan().is_empty());
     assert_eq!(least, 3, "more than one instance was away at a time");
-    let starts = world.done.iter().filter(|s| matches!(s, Step::Start(_))).count();
+    let starts = world
+        .done
+        .iter()
+        .filter(|s| matches!(s, Step::Start(_)))
+        .count();
     assert_eq!(starts, 4, "nginx was started again, or an instance twice");
 }
 
@@ -493,9 +608,9 @@ fn a_refused_text_stays_out_and_the_last_good_file_serves() {
     world.accepts = false;
     world.exit(&NodeId::new(Kind::Containers, "prime1"), Exit::Code(1));
     let blocked = (0..10).any(|_| {
-        world.pass().items.iter().any(|item| {
-            matches!(&item.gate, Gate::Blocked(why) if why.contains("refuses the new text"))
-        })
+        world.pass().items.iter().any(
+            |item| matches!(&item.gate, Gate::Blocked(why) if why.contains("refuses the new text")),
+        )
     });
     assert!(blocked, "the refusal is not in the plan");
     assert_eq!(*world.file(), good);
@@ -508,7 +623,11 @@ fn an_empty_list_keeps_the_last_good_file() {
     let good = world.file().clone();
     world.sick = ["prime1".to_owned(), "prime2".to_owned()].into();
     let plan = world.pass();
-    assert!(plan.items.iter().all(|item| item.node.kind != Kind::Templates));
+    assert!(
+        plan.items
+            .iter()
+            .all(|item| item.node.kind != Kind::Templates)
+    );
     assert_eq!(*world.file(), good);
 }
 
@@ -534,7 +653,10 @@ fn nothing_is_rendered_before_adopted_checks_answered() {
     world.memory.unchecked = ["t-prime-prime1:answers".to_owned()].into();
     world.sick = ["prime1".to_owned()].into();
     for _ in 0..5 {
-        assert!(world.pass().is_empty(), "something was planned on unknown health");
+        assert!(
+            world.pass().is_empty(),
+            "something was planned on unknown health"
+        );
     }
     world.memory.unchecked.clear();
     assert!(!world.pass().is_empty());
@@ -543,25 +665,46 @@ fn nothing_is_rendered_before_adopted_checks_answered() {
 #[test]
 fn a_foreign_file_and_a_foreign_bridge_stop_their_node_alone() {
     let mut world = World::new(farm(1, "python3"));
-    put(&mut world.observed, std::path::Path::new("/etc/upstream.conf"), "mine", None);
+    put(
+        &mut world.observed,
+        std::path::Path::new("/etc/upstream.conf"),
+        "mine",
+        None,
+    );
     for _ in 0..50 {
         world.pass();
     }
     let plan = world.plan();
-    let template = plan.items.iter().find(|item| item.node.kind == Kind::Templates).unwrap();
+    let template = plan
+        .items
+        .iter()
+        .find(|item| item.node.kind == Kind::Templates)
+        .unwrap();
     assert!(matches!(&template.gate, Gate::Blocked(why) if why.contains("not written by")));
     assert!(world.lives().contains_key("containers/prime1"));
-    assert!(world.done.iter().all(|step| !matches!(step, Step::Write(_))));
+    assert!(
+        world
+            .done
+            .iter()
+            .all(|step| !matches!(step, Step::Write(_)))
+    );
 
     let mut world = World::new(farm(1, "python3"));
-    world.observed.network.bridges.insert("prime0".to_owned(), BridgeView {
-        ours: false,
-        up: true,
-        addresses: Vec::new(),
-        holder: "docker".to_owned(),
-    });
+    world.observed.network.bridges.insert(
+        "prime0".to_owned(),
+        BridgeView {
+            ours: false,
+            up: true,
+            addresses: Vec::new(),
+            holder: "docker".to_owned(),
+        },
+    );
     let plan = world.pass();
-    let network = plan.items.iter().find(|item| item.node.kind == Kind::Networks).unwrap();
+    let network = plan
+        .items
+        .iter()
+        .find(|item| item.node.kind == Kind::Networks)
+        .unwrap();
     assert!(matches!(&network.gate, Gate::Blocked(why) if why.contains("docker")));
 }
 
@@ -592,12 +735,15 @@ fn down_goes_in_reverse_and_leaves_nothing() {
 fn what_failed_waits_for_its_next_try_and_holds_nothing_else() {
     let mut world = World::new(farm(2, "python3"));
     let node = NodeId::new(Kind::Containers, "prime1");
-    world.memory.attempts.insert(node.clone(), Attempt {
-        running: false,
-        failures: 3,
-        error: Some((ErrorKind::Failed, "cannot start it".to_owned())),
-        retry_at: world.now + Duration::from_secs(3600),
-    });
+    world.memory.attempts.insert(
+        node.clone(),
+        Attempt {
+            running: false,
+            failures: 3,
+            error: Some((ErrorKind::Failed, "cannot start it".to_owned())),
+            retry_at: world.now + Duration::from_secs(3600),
+        },
+    );
     for _ in 0..60 {
         let before = world.now;
         world.pass();
@@ -605,7 +751,10 @@ fn what_failed_waits_for_its_next_try_and_holds_nothing_else() {
             world.now = before + Duration::from_millis(1);
         }
     }
-    assert!(world.lives().contains_key("processes/nginx"), "an independent branch was held up");
+    assert!(
+        world.lives().contains_key("processes/nginx"),
+        "an independent branch was held up"
+    );
     assert!(!world.lives().contains_key("containers/prime1"));
     let plan = world.plan();
     assert_eq!(plan.items.len(), 2, "{:#?}", plan.items);

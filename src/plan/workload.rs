@@ -6,14 +6,13 @@ use super::backoff::restart_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
 use super::ending::{self, Ending};
 use super::memory::{LastExit, WorkloadMemory};
-use super::model::{Change, Detail, Gate, Item, NodeState, NodeStatus, Notes, Step};
+use super::model::{Change, Detail, Gate, Item, NodeState, NodeStatus, Notes, Start, Step};
 use super::template;
 use super::world::{Exit, FileView, Identity, Life, LifeId, LifeState};
 use super::{firewall, network};
-use crate::spec::model::Firewall;
-use crate::driver::Start;
 use crate::graph::desired::{ReadyNode, ReloadNode, RootRun, WorkloadNode};
 use crate::graph::{hosts_text, identity};
+use crate::spec::model::Firewall;
 use crate::spec::model::{RestartPolicy, RootMode, Status};
 use crate::spec::node::NodeId;
 
@@ -35,7 +34,10 @@ fn describe(
     current: Option<&Life>,
     status: &mut NodeStatus,
 ) {
-    status.address = node.attachment.as_ref().map(|attachment| attachment.address.to_string());
+    status.address = node
+        .attachment
+        .as_ref()
+        .map(|attachment| attachment.address.to_string());
     if let Some(memory) = context.memory.workloads.get(&node.id) {
         status.restarts = memory.restarts;
         status.last_exit = memory.last_exit.map(|last| exit_words(last.exit));
@@ -60,7 +62,11 @@ pub fn exit_words(exit: Exit) -> String {
 
 /// What it would be started as. A watched file that cannot be read now is believed to be
 /// what the running life had, so that a half-done save rolls nothing.
-fn wanted(context: &Context<'_>, node: &WorkloadNode, life: Option<&Life>) -> Result<Identity, String> {
+fn wanted(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: Option<&Life>,
+) -> Result<Identity, String> {
     let mut watched = BTreeMap::new();
     let mut missing = Vec::new();
     for path in &node.watch {
@@ -75,7 +81,10 @@ fn wanted(context: &Context<'_>, node: &WorkloadNode, life: Option<&Life>) -> Re
     let mut identity = identity::identity(node, &watched, &context.desired.spec_dir);
     if let Some((path, why)) = missing.first() {
         let Some(life) = life else {
-            return Err(format!("cannot read `{}`, which it watches: {why}", path.display()));
+            return Err(format!(
+                "cannot read `{}`, which it watches: {why}",
+                path.display()
+            ));
         };
         for (path, _) in &missing {
             let field = identity::watch_field(path, &context.desired.spec_dir);
@@ -107,20 +116,40 @@ fn alive(
     life: &Life,
     notes: &mut Notes,
 ) -> Planned {
-    if let Some(older) = context.lives(&node.id).iter().find(|other| {
-        other.id != life.id && !matches!(other.state, LifeState::Ended { .. })
-    }) {
+    if let Some(older) = context
+        .lives(&node.id)
+        .iter()
+        .find(|other| other.id != life.id && !matches!(other.state, LifeState::Ended { .. }))
+    {
         return ending::kill(older, "a second life of it runs");
     }
-    let ending = Ending { life, signal: node.stop_signal, grace: node.stop_grace_period };
+    let ending = Ending {
+        life,
+        signal: node.stop_signal,
+        grace: node.stop_grace_period,
+    };
     if life.state == LifeState::Ending {
         return ending::leftovers(context, &ending);
     }
     if context.memory.stopped.contains(&node.id) {
-        return end(context, node, &ending, Change::Remove, "stopped by an operator", notes);
+        return end(
+            context,
+            node,
+            &ending,
+            Change::Remove,
+            "stopped by an operator",
+            notes,
+        );
     }
     if context.memory.restart.contains(&life.id) {
-        return end(context, node, &ending, Change::Replace, "restart was asked for", notes);
+        return end(
+            context,
+            node,
+            &ending,
+            Change::Replace,
+            "restart was asked for",
+            notes,
+        );
     }
     let reason = match wanted(context, node, Some(life)) {
         Ok(wanted) => difference(&life.identity, &wanted),
@@ -132,7 +161,14 @@ fn alive(
     }
     if context.memory.asked.contains_key(&life.id) {
         // What was asked for is no longer wanted, but the signal cannot be taken back.
-        return end(context, node, &ending, Change::Replace, "it was asked to end", notes);
+        return end(
+            context,
+            node,
+            &ending,
+            Change::Replace,
+            "it was asked to end",
+            notes,
+        );
     }
     if let Some(late) = too_late(context, node, life) {
         return end(context, node, &ending, Change::Replace, &late, notes);
@@ -143,7 +179,11 @@ fn alive(
 /// A life whose namespace was taken from under it cannot be mended from outside.
 fn lost_network(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
     let attachment = node.attachment.as_ref()?;
-    let view = context.observed.network.attachments.get(&attachment.namespace);
+    let view = context
+        .observed
+        .network
+        .attachments
+        .get(&attachment.namespace);
     let there = view.is_some_and(|view| view.namespace);
     (!there).then(|| "its network namespace is gone".to_owned())
 }
@@ -171,9 +211,13 @@ pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) 
 
 /// Whether it serves as well as it can: ready, and all that it serves passes.
 fn is_healthy(context: &Context<'_>, node: &WorkloadNode) -> bool {
-    let Some(life) = context.current(&node.id) else { return false };
+    let Some(life) = context.current(&node.id) else {
+        return false;
+    };
     is_ready(context, node, life)
-        && context.health(&node.id).is_none_or(|health| health != Status::Critical)
+        && context
+            .health(&node.id)
+            .is_none_or(|health| health != Status::Critical)
 }
 
 /// One of a group leaves at a time, and only while all others are well; one that is not well
@@ -210,7 +254,9 @@ fn replace(
 /// Whether `other` is the one of the group that leaves before `node`: it is leaving already,
 /// or stands before it and is due as well.
 fn leaves_first(context: &Context<'_>, other: &WorkloadNode, node: &WorkloadNode) -> bool {
-    let Some(life) = context.current(&other.id) else { return false };
+    let Some(life) = context.current(&other.id) else {
+        return false;
+    };
     if context.memory.leaving.contains_key(&life.id) || context.memory.asked.contains_key(&life.id)
     {
         return true;
@@ -243,8 +289,14 @@ fn end(
 fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {
     let started = is_ready(context, node, life);
     let healthy = started
-        && context.health(&node.id).is_none_or(|health| health == Status::Passing);
-    Level { started, healthy, completed: false }
+        && context
+            .health(&node.id)
+            .is_none_or(|health| health == Status::Passing);
+    Level {
+        started,
+        healthy,
+        completed: false,
+    }
 }
 
 /// It runs what it should. What is left can change in place.
@@ -255,7 +307,10 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
         (ReadyNode::Notify { .. }, false) => {
             (NodeState::Starting, "waiting on its READY=1".to_owned())
         }
-        (_, false) => (NodeState::Starting, "waiting on its readiness check".to_owned()),
+        (_, false) => (
+            NodeState::Starting,
+            "waiting on its readiness check".to_owned(),
+        ),
     };
     let mut planned = Planned::idle(status(&node.id, state, words), level);
     if let ReadyNode::Notify { timeout } | ReadyNode::Check { timeout, .. } = &node.ready
@@ -288,7 +343,11 @@ fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<Step>, Vec<D
     let mut steps = Vec::new();
     let mut details = Vec::new();
     if let Some(attachment) = &node.attachment {
-        let view = context.observed.network.attachments.get(&attachment.namespace);
+        let view = context
+            .observed
+            .network
+            .attachments
+            .get(&attachment.namespace);
         if !view.is_some_and(|view| network::attached(view, attachment)) {
             steps.push(Step::Attach(Box::new(attachment.clone())));
             details.push(detail("network link", &attachment.link));
@@ -300,7 +359,10 @@ fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<Step>, Vec<D
                 namespace: attachment.namespace.clone(),
                 firewall: attachment.firewall.clone(),
             });
-            details.push(detail("firewall", firewall_words(attachment.firewall.as_ref())));
+            details.push(detail(
+                "firewall",
+                firewall_words(attachment.firewall.as_ref()),
+            ));
         }
     }
     if let Some(container) = &node.run.container {
@@ -311,7 +373,10 @@ fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<Step>, Vec<D
             Some(FileView::File { hash: there, .. }) if *there == hash
         );
         if !right {
-            steps.push(Step::Rewrite { path: container.hosts.clone(), content });
+            steps.push(Step::Rewrite {
+                path: container.hosts.clone(),
+                content,
+            });
             details.push(detail("hosts", "names of this stack"));
         }
     }
@@ -326,16 +391,24 @@ fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Ite
         .iter()
         .filter(|template| files.get(&template.name) != life.applied.get(&template.name))
         .filter(|template| {
-            context.templates.get(template.name.as_str()).is_some_and(|state| state.foreign.is_none())
+            context
+                .templates
+                .get(template.name.as_str())
+                .is_some_and(|state| state.foreign.is_none())
         })
         .filter(|template| files.contains_key(&template.name))
         .collect();
-    let ReloadNode::Signal { signal, confirm, .. } = stale.first()?.reload.as_ref()? else {
+    let ReloadNode::Signal {
+        signal, confirm, ..
+    } = stale.first()?.reload.as_ref()?
+    else {
         return None;
     };
     let (signal, confirm) = (*signal, *confirm);
-    let names: Vec<String> =
-        stale.iter().map(|template| template.destination.display().to_string()).collect();
+    let names: Vec<String> = stale
+        .iter()
+        .map(|template| template.destination.display().to_string())
+        .collect();
     let unsettled = told.iter().any(|template| {
         context
             .templates
@@ -349,12 +422,21 @@ fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Ite
     } else {
         Gate::Ready
     };
-    let step = Step::ReloadProcess { life: life.id.clone(), signal, confirm, applied: files };
+    let step = Step::ReloadProcess {
+        life: life.id.clone(),
+        signal,
+        confirm,
+        applied: files,
+    };
     Some(Item {
         node: node.id.clone(),
         change: Change::Change,
         reason: format!("{} changed since it was read", names.join(", ")),
-        steps: if gate == Gate::Ready { vec![step] } else { Vec::new() },
+        steps: if gate == Gate::Ready {
+            vec![step]
+        } else {
+            Vec::new()
+        },
         gate,
         details: vec![detail("reload", signal)],
         diff: None,
@@ -374,9 +456,17 @@ fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         Err(error) => return cannot_start(node, error),
     };
     let changed = ended.and_then(|life| difference(&life.identity, &wanted));
-    let mut due = Due { change: Change::Add, reason: "not running".to_owned(), at: None };
+    let mut due = Due {
+        change: Change::Add,
+        reason: "not running".to_owned(),
+        at: None,
+    };
     if let Some(changed) = changed {
-        due = Due { change: Change::Replace, reason: changed, at: None };
+        due = Due {
+            change: Change::Replace,
+            reason: changed,
+            at: None,
+        };
     } else if let Some(last) = memory.and_then(|memory| memory.last_exit)
         && ended.is_some_and(|life| life.id.incarnation == last.incarnation)
     {
@@ -404,7 +494,11 @@ fn after_exit(
     let ago = words(context.now.since(last.at));
     let reason = format!("{} {ago} ago", exit_words(last.exit));
     if last.asked {
-        return Ok(Due { change: Change::Add, reason: "was stopped".to_owned(), at: None });
+        return Ok(Due {
+            change: Change::Add,
+            reason: "was stopped".to_owned(),
+            at: None,
+        });
     }
     let success = last.exit == Exit::Code(0);
     let again = match node.restart.policy {
@@ -413,17 +507,36 @@ fn after_exit(
         RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
     };
     if !again {
-        let state = if success { NodeState::Completed } else { NodeState::Exited };
-        let level = if success { Level::FULL } else { Level::default() };
-        return Err(Box::new(Planned::idle(status(&node.id, state, reason), level)));
+        let state = if success {
+            NodeState::Completed
+        } else {
+            NodeState::Exited
+        };
+        let level = if success {
+            Level::FULL
+        } else {
+            Level::default()
+        };
+        return Err(Box::new(Planned::idle(
+            status(&node.id, state, reason),
+            level,
+        )));
     }
     let failures = memory.map_or(1, |memory| memory.failures).max(1);
-    if node.restart.max_attempts.is_some_and(|most| failures > most) {
+    if node
+        .restart
+        .max_attempts
+        .is_some_and(|most| failures > most)
+    {
         let error = format!("{reason}; gave up after {failures} failures in a row");
         return Err(Box::new(cannot_start(node, error)));
     }
     let at = last.at + restart_delay(&node.restart, &node.id, failures);
-    Ok(Due { change: Change::Add, reason, at: Some(at) })
+    Ok(Due {
+        change: Change::Add,
+        reason,
+        at: Some(at),
+    })
 }
 
 fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
@@ -458,14 +571,22 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Du
     let mut waits = context.lacking(&node.id);
     let mut state = NodeState::Waiting;
     if let Some(at) = due.at.filter(|at| *at > context.now) {
-        waits.push(format!("its restart delay, {}", words(at.since(context.now))));
+        waits.push(format!(
+            "its restart delay, {}",
+            words(at.since(context.now))
+        ));
         wake = earliest(wake, Some(at));
         state = NodeState::Backoff;
     }
     if let Some(blocked) = network::blocked(context, node) {
         item.gate = Gate::Blocked(blocked.clone());
         let status = status(&node.id, NodeState::Failed, blocked);
-        return Planned { status, item: Some(item), level: Level::default(), wake };
+        return Planned {
+            status,
+            item: Some(item),
+            level: Level::default(),
+            wake,
+        };
     }
     let words = if waits.is_empty() {
         item.steps = start_steps(context, node, identity);
@@ -473,15 +594,27 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Du
     } else {
         let words = format!("waiting on {}", waits.join(", "));
         item.gate = Gate::Waiting(waits);
-        if state == NodeState::Backoff { format!("{}; {words}", due.reason) } else { words }
+        if state == NodeState::Backoff {
+            format!("{}; {words}", due.reason)
+        } else {
+            words
+        }
     };
     let status = status(&node.id, state, words);
-    Planned { status, item: Some(item), level: Level::default(), wake }
+    Planned {
+        status,
+        item: Some(item),
+        level: Level::default(),
+        wake,
+    }
 }
 
 fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -> Vec<Step> {
     let lives = context.lives(&node.id);
-    let mut steps: Vec<Step> = lives.iter().map(|life| Step::Clear(life.id.clone())).collect();
+    let mut steps: Vec<Step> = lives
+        .iter()
+        .map(|life| Step::Clear(life.id.clone()))
+        .collect();
     steps.extend(surroundings(context, node).0);
     if let ReadyNode::Check { check, .. } = &node.ready
         && let crate::graph::desired::ProbeNode::Tcp(address) = &check.probe
@@ -494,13 +627,23 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
         command: command.clone(),
         dir: context.desired.spec_dir.clone(),
     }));
-    let newest = lives.iter().map(|life| life.id.incarnation).max().unwrap_or(0);
-    let remembered =
-        context.memory.workloads.get(&node.id).map_or(0, |memory| memory.incarnation);
+    let newest = lives
+        .iter()
+        .map(|life| life.id.incarnation)
+        .max()
+        .unwrap_or(0);
+    let remembered = context
+        .memory
+        .workloads
+        .get(&node.id)
+        .map_or(0, |memory| memory.incarnation);
     // Milliseconds since boot make it unique even after everything was forgotten.
     let incarnation = (newest.max(remembered) + 1).max(context.now.0 / 1_000_000);
     steps.push(Step::Start(Box::new(Start {
-        id: LifeId { node: node.id.clone(), incarnation },
+        id: LifeId {
+            node: node.id.clone(),
+            incarnation,
+        },
         identity,
         applied: template::files_of(context, node),
         run: node.run.clone(),
@@ -516,15 +659,24 @@ fn attributes(node: &WorkloadNode) -> Vec<Detail> {
         details.push(detail("root", root_words(&container.root)));
         for mount in &container.mounts {
             let mode = if mount.read_only { "ro" } else { "rw" };
-            let words =
-                format!("{}:{}:{mode}", mount.source.display(), mount.destination.display());
+            let words = format!(
+                "{}:{}:{mode}",
+                mount.source.display(),
+                mount.destination.display()
+            );
             details.push(detail("mount", words));
         }
     }
     if let Some(attachment) = &node.attachment {
-        details.push(detail("address", format!("{}/{}", attachment.address, attachment.prefix)));
+        details.push(detail(
+            "address",
+            format!("{}/{}", attachment.address, attachment.prefix),
+        ));
         if attachment.firewall.is_some() {
-            details.push(detail("firewall", firewall_words(attachment.firewall.as_ref())));
+            details.push(detail(
+                "firewall",
+                firewall_words(attachment.firewall.as_ref()),
+            ));
         }
     }
     details
@@ -545,9 +697,17 @@ fn root_words(root: &RootRun) -> String {
 }
 
 fn firewall_words(firewall: Option<&Firewall>) -> String {
-    let Some(firewall) = firewall else { return "open".to_owned() };
+    let Some(firewall) = firewall else {
+        return "open".to_owned();
+    };
     let mut words = Vec::new();
-    let ports = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    let ports = |ports: &[u16]| {
+        ports
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     if !firewall.allow_tcp.is_empty() {
         words.push(format!("tcp {}", ports(&firewall.allow_tcp)));
     }
@@ -557,8 +717,17 @@ fn firewall_words(firewall: Option<&Firewall>) -> String {
     if firewall.allow_ping {
         words.push("ping".to_owned());
     }
-    words.extend(firewall.allow_from.iter().map(|from| format!("all from {from}")));
-    if words.is_empty() { "nothing may come in".to_owned() } else { words.join(", ") }
+    words.extend(
+        firewall
+            .allow_from
+            .iter()
+            .map(|from| format!("all from {from}")),
+    );
+    if words.is_empty() {
+        "nothing may come in".to_owned()
+    } else {
+        words.join(", ")
+    }
 }
 
 /// What a node has to do with an id: its own, or its group's.

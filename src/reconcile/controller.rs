@@ -28,7 +28,12 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    pub const ALL: Dirty = Dirty { lives: true, network: true, files: true, catalog: true };
+    pub const ALL: Dirty = Dirty {
+        lives: true,
+        network: true,
+        files: true,
+        catalog: true,
+    };
 
     /// What a step may have changed.
     pub fn by(&mut self, step: &Step) {
@@ -97,7 +102,9 @@ impl Controller {
     pub fn tell(&self, node: Option<&NodeId>, level: Level, text: impl Into<String>) {
         let at_ms = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            });
         let text = text.into();
         match (level, node) {
             (Level::Error | Level::Warning, Some(node)) => tracing::warn!(%node, "{text}"),
@@ -106,7 +113,12 @@ impl Controller {
             (_, None) => tracing::info!("{text}"),
         }
         // Nobody listening is no error.
-        let _ = self.happenings.send(Happening { at_ms, node: node.cloned(), level, text });
+        let _ = self.happenings.send(Happening {
+            at_ms,
+            node: node.cloned(),
+            level,
+            text,
+        });
     }
 
     /// Every workload of the spec.
@@ -176,7 +188,8 @@ impl Controller {
                 if let Step::Register(endpoint) = step
                     && let Some(target) = &endpoint.target
                 {
-                    self.targets.insert(endpoint.service_id.clone(), target.clone());
+                    self.targets
+                        .insert(endpoint.service_id.clone(), target.clone());
                 }
             }
             let (host, done) = (self.host.clone(), self.done.clone());
@@ -233,8 +246,11 @@ fn remember_needs(memory: &mut Memory, desired: &Desired) {
 pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
     for node in desired.nodes.values() {
         if let Node::Workload(workload) = node {
-            memory.workloads.entry(workload.id.clone()).or_default().stop =
-                Some((workload.stop_signal, workload.stop_grace_period));
+            memory
+                .workloads
+                .entry(workload.id.clone())
+                .or_default()
+                .stop = Some((workload.stop_signal, workload.stop_grace_period));
         }
     }
 }

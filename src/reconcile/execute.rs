@@ -41,23 +41,33 @@ pub(super) struct Finished {
 
 /// Does the steps of one item until one fails.
 pub(super) async fn execute(host: Host, node: NodeId, steps: Vec<Step>) -> Done {
-    let mut done = Done { node, steps: Vec::new(), error: None };
+    let mut done = Done {
+        node,
+        steps: Vec::new(),
+        error: None,
+    };
     for step in steps {
         let began = host.clock.now();
         let result = if let Step::OpenRegistry(registry) = &step {
             host.listener.open(registry.clone()).await.map(|()| None)
         } else {
             let (host, step) = (host.clone(), step.clone());
-            tokio::task::spawn_blocking(move || do_step(&host, &step)).await.unwrap_or_else(|_| {
-                Err(DriverError {
-                    message: "the step was cut off by the controller's end".to_owned(),
-                    kind: ErrorKind::Failed,
+            tokio::task::spawn_blocking(move || do_step(&host, &step))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(DriverError {
+                        message: "the step was cut off by the controller's end".to_owned(),
+                        kind: ErrorKind::Failed,
+                    })
                 })
-            })
         };
         let took = host.clock.now().since(began);
         match result {
-            Ok(verdict) => done.steps.push(Finished { step, took, verdict }),
+            Ok(verdict) => done.steps.push(Finished {
+                step,
+                took,
+                verdict,
+            }),
             Err(error) => {
                 done.error = Some(error);
                 break;
@@ -73,7 +83,10 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
         Step::CreateNetwork(network) => host.networks.create(network)?,
         Step::RemoveNetwork(bridge) => host.networks.remove(bridge)?,
         Step::Attach(attachment) => host.networks.attach(attachment)?,
-        Step::Firewall { namespace, firewall } => {
+        Step::Firewall {
+            namespace,
+            firewall,
+        } => {
             host.networks.firewall(namespace, firewall.as_ref())?;
         }
         Step::Detach(namespace) => host.networks.detach(namespace)?,
@@ -90,17 +103,31 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
         Step::Deregister(service_id) => {
             host.catalog.with(|catalog| catalog.deregister(service_id));
         }
-        Step::Validate { command, candidates, .. } => {
-            return host.commands.validate(command, candidates, VALIDATOR).map(Some);
+        Step::Validate {
+            command,
+            candidates,
+            ..
+        } => {
+            return host
+                .commands
+                .validate(command, candidates, VALIDATOR)
+                .map(Some);
         }
         Step::Write(file) => host.files.write(file)?,
         Step::RemoveFile { path, stack } => host.files.remove(path, stack)?,
-        Step::ReloadProcess { life, signal, confirm, applied } => {
+        Step::ReloadProcess {
+            life,
+            signal,
+            confirm,
+            applied,
+        } => {
             host.workloads.reload(life, *signal, *confirm, RELOAD)?;
             host.workloads.note_applied(life, applied)?;
         }
         Step::ReloadCommand { command, dir, .. } => {
-            succeed("the reload command", command, || host.commands.run(command, dir, COMMAND))?;
+            succeed("the reload command", command, || {
+                host.commands.run(command, dir, COMMAND)
+            })?;
         }
     }
     Ok(None)
@@ -122,9 +149,15 @@ fn succeed(
     if output.code == Some(0) {
         return Ok(());
     }
-    let how = output.code.map_or("did not end".to_owned(), |code| format!("exited {code}"));
+    let how = output
+        .code
+        .map_or("did not end".to_owned(), |code| format!("exited {code}"));
     Err(DriverError {
-        message: format!("{what} `{}` {how}: {}", command.join(" "), output.text.trim()),
+        message: format!(
+            "{what} `{}` {how}: {}",
+            command.join(" "),
+            output.text.trim()
+        ),
         kind: ErrorKind::Failed,
     })
 }
@@ -182,10 +215,11 @@ fn register(host: &Host, endpoint: &EndpointNode) -> Result<(), DriverError> {
         hash: registration_hash(endpoint),
     };
     let now = host.clock.now();
-    host.catalog.with(|catalog| catalog.register(registration, now)).map(|_| ()).map_err(|error| {
-        DriverError {
+    host.catalog
+        .with(|catalog| catalog.register(registration, now))
+        .map(|_| ())
+        .map_err(|error| DriverError {
             message: format!("cannot register `{}`: {error}", endpoint.service_id),
             kind: ErrorKind::Failed,
-        }
-    })
+        })
 }

@@ -42,9 +42,8 @@ pub fn load(
     color: bool,
 ) -> Result<Loaded, String> {
     let name = text.path.display().to_string();
-    let report = |errors: Vec<spec::diagnostic::Diagnostic>| {
-        spec::report(&name, &text.text, &errors, color)
-    };
+    let report =
+        |errors: Vec<spec::diagnostic::Diagnostic>| spec::report(&name, &text.text, &errors, color);
     let (parsed, places) = spec::parse(&name, &text.text).map_err(report)?;
     let mut errors = spec::validate(&parsed, &places);
     let spec_dir = text.path.parent().unwrap_or(Path::new("/")).to_owned();
@@ -52,7 +51,9 @@ pub fn load(
         graph::template_files(&parsed, &spec_dir)
             .into_iter()
             .map(|path| {
-                let source = files.read(&path, INPUT_LIMIT).map_err(|error| error.message);
+                let source = files
+                    .read(&path, INPUT_LIMIT)
+                    .map_err(|error| error.message);
                 (path, source)
             })
             .collect();

@@ -73,8 +73,10 @@ impl Controller {
             }
         }
         paths.extend(rendered);
-        self.observed.files =
-            paths.into_iter().map(|path| (path.clone(), self.host.files.look(&path))).collect();
+        self.observed.files = paths
+            .into_iter()
+            .map(|path| (path.clone(), self.host.files.look(&path)))
+            .collect();
         let inputs: Vec<_> = self.observed.inputs.files.keys().cloned().collect();
         self.fetch(inputs);
     }
@@ -82,7 +84,11 @@ impl Controller {
     /// Reads files for templates.
     pub(super) fn fetch(&mut self, paths: impl IntoIterator<Item = std::path::PathBuf>) {
         for path in paths {
-            let text = self.host.files.read(&path, INPUT_LIMIT).map_err(|error| error.message);
+            let text = self
+                .host
+                .files
+                .read(&path, INPUT_LIMIT)
+                .map_err(|error| error.message);
             self.observed.inputs.files.insert(path, text);
         }
     }
@@ -90,8 +96,12 @@ impl Controller {
     /// Remembers ends, and forgets what is about lives that are gone.
     fn settle_lives(&mut self) {
         let now = self.host.clock.now();
-        let there: BTreeSet<LifeId> =
-            self.observed.lives.iter().map(|life| life.id.clone()).collect();
+        let there: BTreeSet<LifeId> = self
+            .observed
+            .lives
+            .iter()
+            .map(|life| life.id.clone())
+            .collect();
         for life in &self.observed.lives {
             match life.state {
                 LifeState::Up => {}
@@ -101,8 +111,12 @@ impl Controller {
                 LifeState::Ended { exit, at } => {
                     let asked = self.memory.asked.contains_key(&life.id)
                         || self.memory.restart.contains(&life.id);
-                    let last =
-                        LastExit { exit, at, incarnation: life.id.incarnation, asked };
+                    let last = LastExit {
+                        exit,
+                        at,
+                        incarnation: life.id.incarnation,
+                        asked,
+                    };
                     note_exit(&mut self.memory, &self.desired, life, last);
                 }
             }
@@ -122,7 +136,9 @@ impl Controller {
             .iter()
             .filter(|life| life.id.node == *node)
             .max_by_key(|life| life.id.incarnation);
-        let Some(life) = newest else { return Err(format!("{node} does not run")) };
+        let Some(life) = newest else {
+            return Err(format!("{node} does not run"));
+        };
         match life.state {
             LifeState::Up => {}
             LifeState::Ending => return Err(format!("the main process of {node} ended")),
@@ -138,7 +154,11 @@ impl Controller {
             },
             _ => true,
         };
-        if ready { Ok(()) } else { Err(format!("{node} is not ready yet")) }
+        if ready {
+            Ok(())
+        } else {
+            Err(format!("{node} is not ready yet"))
+        }
     }
 
     /// What ended serves no longer, whatever its checks said last.
@@ -158,16 +178,28 @@ impl Controller {
         self.host.catalog.with(|catalog| catalog.expire(now));
         self.observed.catalog = self.host.catalog.snapshot();
         let registered = self.host.catalog.with(|catalog| catalog.registered());
-        self.targets.retain(|service_id, _| registered.contains_key(service_id) || self.memory.attempts.values().any(|attempt| attempt.running));
+        self.targets.retain(|service_id, _| {
+            registered.contains_key(service_id)
+                || self.memory.attempts.values().any(|attempt| attempt.running)
+        });
         self.observed.registered = registered
             .into_iter()
             .map(|(id, (hash, service))| {
                 let target = self.targets.get(&id).cloned();
-                (id, Registered { hash, service, target })
+                (
+                    id,
+                    Registered {
+                        hash,
+                        service,
+                        target,
+                    },
+                )
             })
             .collect();
-        self.observed.registry =
-            RegistryView { up: self.open, http: self.host.listener.address() };
+        self.observed.registry = RegistryView {
+            up: self.open,
+            http: self.host.listener.address(),
+        };
     }
 
     /// Tells the monitors what is to be asked from now on.
@@ -193,7 +225,10 @@ impl Controller {
                     }
                 }
                 Node::Endpoint(endpoint) => {
-                    let life = endpoint.target.as_ref().map(|target| up.get(target).copied());
+                    let life = endpoint
+                        .target
+                        .as_ref()
+                        .map(|target| up.get(target).copied());
                     if life == Some(None)
                         || !self.observed.registered.contains_key(&endpoint.service_id)
                     {
@@ -211,7 +246,10 @@ impl Controller {
         }
         let now = self.host.clock.now();
         for (id, watched) in &wanted {
-            let same = self.watched.get(id).is_some_and(|before| before.since == watched.since);
+            let same = self
+                .watched
+                .get(id)
+                .is_some_and(|before| before.since == watched.since);
             if !same && !matches!(watched.check.probe, ProbeNode::Ttl(_)) {
                 self.host.catalog.with(|catalog| {
                     // A readiness check has no entry in the catalog.
@@ -233,7 +271,10 @@ impl Controller {
         };
         // What is known of it matters only when its monitor begins; afterwards it stays as it
         // was, so that nothing starts anew.
-        let first = self.watched.get(&check.id).map_or(first, |before| before.first);
+        let first = self
+            .watched
+            .get(&check.id)
+            .map_or(first, |before| before.first);
         let watched = Watched {
             check: check.clone(),
             pid: life.map(|life| life.main_pid).filter(|pid| *pid > 0),
@@ -252,7 +293,10 @@ fn note_exit(
 ) {
     let workload = memory.workloads.entry(life.id.node.clone()).or_default();
     workload.incarnation = workload.incarnation.max(life.id.incarnation);
-    if workload.last_exit.is_some_and(|known| known.incarnation >= last.incarnation) {
+    if workload
+        .last_exit
+        .is_some_and(|known| known.incarnation >= last.incarnation)
+    {
         return;
     }
     workload.last_exit = Some(last);
@@ -293,7 +337,10 @@ pub(super) fn unchecked(
                 }
             }
             Node::Endpoint(endpoint)
-                if endpoint.target.as_ref().is_some_and(|target| up.contains(target)) =>
+                if endpoint
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| up.contains(target)) =>
             {
                 unchecked.extend(
                     endpoint

@@ -14,8 +14,12 @@ use super::execute::Finished;
 impl Controller {
     /// Tells what changed since the pass before.
     pub(super) fn report(&mut self) {
-        let now: BTreeMap<_, _> =
-            self.plan.nodes.iter().map(|status| (status.node.clone(), status.clone())).collect();
+        let now: BTreeMap<_, _> = self
+            .plan
+            .nodes
+            .iter()
+            .map(|status| (status.node.clone(), status.clone()))
+            .collect();
         let mut lines = Vec::new();
         for (node, status) in &now {
             let before = self.before.get(node);
@@ -48,7 +52,11 @@ impl Controller {
         self.memory.down.is_none()
             && self.plan.items.is_empty()
             && self.memory.unchecked.is_empty()
-            && self.memory.attempts.values().all(|attempt| !attempt.running)
+            && self
+                .memory
+                .attempts
+                .values()
+                .all(|attempt| !attempt.running)
             && self.plan.nodes.iter().all(|status| {
                 matches!(
                     status.state,
@@ -56,8 +64,7 @@ impl Controller {
                         | NodeState::Completed
                         | NodeState::Stopped
                         | NodeState::Exited
-                ) && (status.state != NodeState::Running
-                    || status.health != Some(Status::Critical))
+                ) && (status.state != NodeState::Running || status.health != Some(Status::Critical))
             })
     }
 
@@ -71,11 +78,15 @@ impl Controller {
             }
             Step::ReloadProcess { signal, .. } => {
                 let millis = finished.took.as_millis();
-                (Level::Notice, format!("reloaded by {signal}, confirmed after {millis}ms"))
+                (
+                    Level::Notice,
+                    format!("reloaded by {signal}, confirmed after {millis}ms"),
+                )
             }
-            Step::ReloadCommand { command, .. } => {
-                (Level::Notice, format!("ran `{}` in {took}", command.join(" ")))
-            }
+            Step::ReloadCommand { command, .. } => (
+                Level::Notice,
+                format!("ran `{}` in {took}", command.join(" ")),
+            ),
             Step::Start(start) => {
                 let millis = finished.took.as_millis();
                 let _ = start;
@@ -91,15 +102,22 @@ impl Controller {
                 None => return,
             },
             Step::Validate { command, .. } => {
-                let accepted =
-                    finished.verdict.as_ref().is_some_and(|output| output.code == Some(0));
+                let accepted = finished
+                    .verdict
+                    .as_ref()
+                    .is_some_and(|output| output.code == Some(0));
                 if accepted {
                     let millis = finished.took.as_millis();
                     (Level::Progress, format!("validated in {millis}ms"))
                 } else {
-                    let said =
-                        finished.verdict.as_ref().map_or("", |output| output.text.trim());
-                    (Level::Error, format!("`{}` refuses the new text: {said}", command.join(" ")))
+                    let said = finished
+                        .verdict
+                        .as_ref()
+                        .map_or("", |output| output.text.trim());
+                    (
+                        Level::Error,
+                        format!("`{}` refuses the new text: {said}", command.join(" ")),
+                    )
                 }
             }
             Step::Firewall { .. } => (Level::Progress, "firewall set".to_owned()),
@@ -151,7 +169,12 @@ fn one_line(item: &Item) -> String {
     match &item.gate {
         Gate::Ready | Gate::Running => format!("{}: {}", item.node, item.reason),
         Gate::Waiting(on) => {
-            format!("{}: {}; waiting on {}", item.node, item.reason, on.join(", "))
+            format!(
+                "{}: {}; waiting on {}",
+                item.node,
+                item.reason,
+                on.join(", ")
+            )
         }
         Gate::Blocked(error) => format!("{}: {error}", item.node),
     }
@@ -159,7 +182,11 @@ fn one_line(item: &Item) -> String {
 
 fn state_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Level, String)> {
     let detail = || {
-        if status.detail.is_empty() { String::new() } else { format!(": {}", status.detail) }
+        if status.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", status.detail)
+        }
     };
     let (level, text) = match status.state {
         NodeState::Waiting => (Level::Progress, status.detail.clone()),
@@ -169,7 +196,11 @@ fn state_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Level
                 return None;
             }
             let quiet = before.is_none_or(|before| before.state == NodeState::Starting);
-            let level = if quiet { Level::Progress } else { Level::Notice };
+            let level = if quiet {
+                Level::Progress
+            } else {
+                Level::Notice
+            };
             let text = match (status.node.kind, status.age) {
                 (Kind::Containers | Kind::Processes, Some(age)) => {
                     format!("ready, {} after its start", words(age))
@@ -202,8 +233,8 @@ fn health_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Leve
         Status::Passing => Some((Level::Notice, "passing".to_owned())),
         Status::Warning => Some((Level::Warning, "warning".to_owned())),
         // One that was never seen to pass is not yet news.
-        Status::Critical => {
-            before.and_then(|before| before.health).map(|_| (Level::Warning, "critical".to_owned()))
-        }
+        Status::Critical => before
+            .and_then(|before| before.health)
+            .map(|_| (Level::Warning, "critical".to_owned())),
     }
 }

@@ -19,15 +19,23 @@ impl Controller {
     /// An edit that is not taken: everything goes on as before.
     pub(super) fn refuse_spec(&mut self, report: String) {
         if self.spec_error.as_ref() != Some(&report) {
-            self.tell(None, Level::Error, format!("the edit is not taken:\n{report}"));
+            self.tell(
+                None,
+                Level::Error,
+                format!("the edit is not taken:\n{report}"),
+            );
         }
         self.spec_error = Some(report);
     }
 
     /// Why a spec is held: it would end every workload that runs.
     pub(super) fn removes_all(&self, loaded: &Loaded) -> Option<String> {
-        let mut running =
-            self.observed.lives.iter().filter(|life| life.state == LifeState::Up).peekable();
+        let mut running = self
+            .observed
+            .lives
+            .iter()
+            .filter(|life| life.state == LifeState::Up)
+            .peekable();
         running.peek()?;
         let stays = running.any(|life| loaded.desired.nodes.contains_key(&life.id.node));
         (!stays).then(|| {
@@ -44,8 +52,13 @@ impl Controller {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
-        let loaded =
-            load(&spec, &self.around, &self.held(), self.host.files.as_ref(), false)?;
+        let loaded = load(
+            &spec,
+            &self.around,
+            &self.held(),
+            self.host.files.as_ref(),
+            false,
+        )?;
         if loaded.desired.stack != self.desired.stack {
             return Err(format!(
                 "the spec is of stack `{}`, this controller keeps stack `{}`",
@@ -58,14 +71,23 @@ impl Controller {
         self.adopt_spec(spec, loaded);
         self.converged = false;
         self.busy_since = self.host.clock.now();
-        self.tell(None, Level::Notice, format!("took generation {}", self.generation));
+        self.tell(
+            None,
+            Level::Notice,
+            format!("took generation {}", self.generation),
+        );
         Ok(self.generation)
     }
 
     /// What would be done for `spec`, as the world is now.
     pub(super) fn plan_for(&self, spec: &SpecText) -> Result<PlanView, String> {
-        let loaded =
-            load(spec, &self.around, &self.held(), self.host.files.as_ref(), false)?;
+        let loaded = load(
+            spec,
+            &self.around,
+            &self.held(),
+            self.host.files.as_ref(),
+            false,
+        )?;
         if loaded.desired.stack != self.desired.stack {
             return Err(format!(
                 "the spec is of stack `{}`, this controller keeps stack `{}`",
@@ -96,16 +118,15 @@ impl Controller {
         // Failures of the past must not hold up the way down.
         self.memory.attempts.retain(|_, attempt| attempt.running);
         self.dirty = super::controller::Dirty::ALL;
-        let down = self.down.get_or_insert(Leaving { purge, answers: Vec::new() });
+        let down = self.down.get_or_insert(Leaving {
+            purge,
+            answers: Vec::new(),
+        });
         down.purge |= purge;
         down.answers.push(answer);
     }
 
-    pub(super) fn operate(
-        &mut self,
-        verb: Verb,
-        asked: &[String],
-    ) -> Result<Vec<NodeId>, String> {
+    pub(super) fn operate(&mut self, verb: Verb, asked: &[String]) -> Result<Vec<NodeId>, String> {
         let mut meant = Vec::new();
         for name in asked {
             let found: Vec<NodeId> = self
@@ -137,10 +158,14 @@ impl Controller {
                 Verb::Restart => {
                     self.memory.stopped.remove(node);
                     self.forgive(node);
-                    let lives = self.observed.lives.iter().filter(|life| {
-                        life.id.node == *node && life.state == LifeState::Up
-                    });
-                    self.memory.restart.extend(lives.map(|life| life.id.clone()));
+                    let lives = self
+                        .observed
+                        .lives
+                        .iter()
+                        .filter(|life| life.id.node == *node && life.state == LifeState::Up);
+                    self.memory
+                        .restart
+                        .extend(lives.map(|life| life.id.clone()));
                 }
             }
         }
@@ -152,8 +177,11 @@ impl Controller {
 
     /// An operator's word ends a restart delay, and a rest after an exit.
     fn forgive(&mut self, node: &NodeId) {
-        if let Some(last) =
-            self.memory.workloads.get_mut(node).and_then(|memory| memory.last_exit.as_mut())
+        if let Some(last) = self
+            .memory
+            .workloads
+            .get_mut(node)
+            .and_then(|memory| memory.last_exit.as_mut())
         {
             last.asked = true;
         }
@@ -166,17 +194,25 @@ impl Controller {
             Step::Validate { key, .. } => {
                 if let Some(output) = &finished.verdict {
                     let accepted = output.code == Some(0);
-                    self.memory.judge(key.clone(), accepted, output.text.clone(), now);
+                    self.memory
+                        .judge(key.clone(), accepted, output.text.clone(), now);
                 }
             }
             Step::ReloadCommand { applied, .. } => {
                 for (template, hash) in applied {
-                    self.memory.templates.entry(template.clone()).or_default().told =
-                        Some(hash.clone());
+                    self.memory
+                        .templates
+                        .entry(template.clone())
+                        .or_default()
+                        .told = Some(hash.clone());
                 }
             }
             Step::Start(start) => {
-                let memory = self.memory.workloads.entry(start.id.node.clone()).or_default();
+                let memory = self
+                    .memory
+                    .workloads
+                    .entry(start.id.node.clone())
+                    .or_default();
                 memory.incarnation = start.id.incarnation;
                 if memory.last_exit.is_some_and(|last| !last.asked) {
                     memory.restarts = memory.restarts.saturating_add(1);
@@ -238,7 +274,10 @@ pub fn preview(
             _ => Vec::new(),
         };
         for path in paths {
-            observed.files.entry(path.clone()).or_insert_with(|| files.look(&path));
+            observed
+                .files
+                .entry(path.clone())
+                .or_insert_with(|| files.look(&path));
         }
     }
     let first = plan(&loaded.desired, observed, memory, now);
@@ -246,8 +285,9 @@ pub fn preview(
         return first;
     }
     for path in first.notes.lacks {
-        let text =
-            files.read(&path, super::load::INPUT_LIMIT).map_err(|error| error.message);
+        let text = files
+            .read(&path, super::load::INPUT_LIMIT)
+            .map_err(|error| error.message);
         observed.inputs.files.insert(path, text);
     }
     plan(&loaded.desired, observed, memory, now)

@@ -12,7 +12,7 @@ use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
 use super::monitors::{Monitors, Verdict, Wanted};
 use super::observe::unchecked;
-use crate::driver::{Event, ErrorKind};
+use crate::driver::{ErrorKind, Event};
 use crate::graph::desired::Desired;
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
@@ -58,7 +58,14 @@ pub async fn run(beginning: Beginning, channels: Channels) -> Result<(), String>
     let (done, finished) = mpsc::unbounded_channel();
     let (verdicts_in, verdicts) = mpsc::channel(256);
     let controller = begin(beginning, &channels.happenings, done, verdicts_in)?;
-    Loop { controller, channels, finished, verdicts }.run().await;
+    Loop {
+        controller,
+        channels,
+        finished,
+        verdicts,
+    }
+    .run()
+    .await;
     Ok(())
 }
 
@@ -68,7 +75,14 @@ fn begin(
     done: mpsc::UnboundedSender<Done>,
     verdicts: mpsc::Sender<Verdict>,
 ) -> Result<Controller, String> {
-    let Beginning { host, around, spec, stack, follows, seed } = beginning;
+    let Beginning {
+        host,
+        around,
+        spec,
+        stack,
+        follows,
+        seed,
+    } = beginning;
     let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
     if let Ok(view) = tokio::task::block_in_place(|| host.networks.observe(&[])) {
@@ -81,8 +95,17 @@ fn begin(
             (spec, loaded)
         }
         None => {
-            let spec = SpecText { path: "/".into(), text: String::new() };
-            (spec, Loaded { desired: nothing(&stack, &around), sources: BTreeMap::new() })
+            let spec = SpecText {
+                path: "/".into(),
+                text: String::new(),
+            };
+            (
+                spec,
+                Loaded {
+                    desired: nothing(&stack, &around),
+                    sources: BTreeMap::new(),
+                },
+            )
         }
     };
     let now = host.clock.now();
@@ -197,7 +220,10 @@ impl Loop {
     fn sleep(&self) -> impl Future<Output = ()> + use<> {
         let controller = &self.controller;
         let now = controller.host.clock.now();
-        let expiry = controller.host.catalog.with(|catalog| catalog.next_expiry());
+        let expiry = controller
+            .host
+            .catalog
+            .with(|catalog| catalog.next_expiry());
         let next = [controller.plan.wake, expiry]
             .into_iter()
             .flatten()
@@ -229,7 +255,9 @@ impl Loop {
             plan = self.make_plan();
         }
         let controller = &mut self.controller;
-        controller.memory.absorb(&plan.notes, controller.host.clock.now());
+        controller
+            .memory
+            .absorb(&plan.notes, controller.host.clock.now());
         controller.plan = plan;
         controller.report();
         controller.dispatch();
@@ -240,7 +268,11 @@ impl Loop {
                 Err(error) => controller.tell(None, Level::Warning, error.message),
             }
         }
-        let idle = controller.memory.attempts.values().all(|attempt| !attempt.running);
+        let idle = controller
+            .memory
+            .attempts
+            .values()
+            .all(|attempt| !attempt.running);
         let gone = controller.memory.down.is_some()
             && controller.plan.items.is_empty()
             && controller.observed.lives.is_empty()
@@ -251,7 +283,12 @@ impl Loop {
     fn make_plan(&self) -> Plan {
         let controller = &self.controller;
         let now = controller.host.clock.now();
-        plan(&controller.desired, &controller.observed, &controller.memory, now)
+        plan(
+            &controller.desired,
+            &controller.observed,
+            &controller.memory,
+            now,
+        )
     }
 
     fn on_event(&mut self, event: Event) {
@@ -261,7 +298,10 @@ impl Loop {
             Event::Files(paths) => {
                 self.controller.dirty.files = true;
                 // Something that a validator reads may have been mended.
-                self.controller.memory.verdicts.retain(|_, verdict| verdict.accepted);
+                self.controller
+                    .memory
+                    .verdicts
+                    .retain(|_, verdict| verdict.accepted);
                 let spec = &self.controller.spec.path;
                 let source = paths.iter().any(|path| {
                     (self.controller.follows && path == spec)
@@ -282,7 +322,11 @@ impl Loop {
         }
         let mut spec = controller.spec.clone();
         if controller.follows {
-            match controller.host.files.read(&spec.path, super::load::INPUT_LIMIT) {
+            match controller
+                .host
+                .files
+                .read(&spec.path, super::load::INPUT_LIMIT)
+            {
                 Ok(text) => spec.text = text,
                 Err(error) => {
                     let text = format!("{}; the last good spec stays in force", error.message);
@@ -292,8 +336,13 @@ impl Loop {
             }
         }
         let held = controller.held();
-        let loaded =
-            load(&spec, &controller.around, &held, controller.host.files.as_ref(), false);
+        let loaded = load(
+            &spec,
+            &controller.around,
+            &held,
+            controller.host.files.as_ref(),
+            false,
+        );
         match loaded {
             Ok(loaded) => {
                 if let Some(held) = controller.removes_all(&loaded) {
@@ -377,7 +426,10 @@ impl Loop {
                 let changed = controller.host.catalog.with(|catalog| {
                     catalog.set_check(&verdict.check_id, verdict.status, &verdict.output, now)
                 });
-                if verdict.flip && verdict.failing | (verdict.status != Status::Critical) && changed.is_ok() {
+                if verdict.flip
+                    && verdict.failing | (verdict.status != Status::Critical)
+                    && changed.is_ok()
+                {
                     controller.report_flip(&verdict);
                 }
             }
@@ -386,14 +438,20 @@ impl Loop {
 
     fn finish_down(&mut self) {
         let controller = &mut self.controller;
-        let Some(down) = controller.down.take() else { return };
+        let Some(down) = controller.down.take() else {
+            return;
+        };
         let result = controller
             .host
             .workloads
             .clear_stack()
             .and_then(|()| controller.host.keep.clear(down.purge))
             .map_err(|error| error.message);
-        controller.tell(None, Level::Notice, format!("stack `{}` is down", controller.desired.stack));
+        controller.tell(
+            None,
+            Level::Notice,
+            format!("stack `{}` is down", controller.desired.stack),
+        );
         for answer in down.answers {
             // Who asked may have gone away meanwhile.
             let _ = answer.send(result.clone());
@@ -409,11 +467,23 @@ impl Loop {
             Request::Plan(spec, answer) => {
                 let _ = answer.send(controller.plan_for(&spec));
             }
-            Request::Apply { spec, allow_empty, answer } => {
+            Request::Apply {
+                spec,
+                allow_empty,
+                answer,
+            } => {
                 let _ = answer.send(controller.apply(spec, allow_empty));
             }
-            Request::Down { purge, kill, answer } => controller.go_down(purge, kill, answer),
-            Request::Operate { verb, names, answer } => {
+            Request::Down {
+                purge,
+                kill,
+                answer,
+            } => controller.go_down(purge, kill, answer),
+            Request::Operate {
+                verb,
+                names,
+                answer,
+            } => {
                 let _ = answer.send(controller.operate(verb, &names));
             }
             Request::Leave(answer) => {

@@ -35,7 +35,9 @@ pub struct Traces {
 }
 
 fn text(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -102,15 +104,26 @@ impl Farm {
         }
         // nginx's folder is one for the whole machine; this namespace gets its own.
         let nginx = folder.join("etc-nginx");
-        let copied =
-            Command::new("cp").args(["-a", "/etc/nginx"]).arg(&nginx).status().expect("cp runs");
-        assert!(copied.success(), "nginx's configuration can be copied (package nginx-light)");
+        let copied = Command::new("cp")
+            .args(["-a", "/etc/nginx"])
+            .arg(&nginx)
+            .status()
+            .expect("cp runs");
+        assert!(
+            copied.success(),
+            "nginx's configuration can be copied (package nginx-light)"
+        );
         let bound = Command::new("mount")
             .arg("--bind")
             .args([nginx.as_path(), Path::new("/etc/nginx")])
             .status();
         assert!(bound.expect("mount runs").success());
-        let farm = Farm { stack: stack(), folder, keep, controller: None };
+        let farm = Farm {
+            stack: stack(),
+            folder,
+            keep,
+            controller: None,
+        };
         farm.edit(|spec| spec.replacen("name: prime\n", &format!("name: {}\n", stack()), 1));
         farm
     }
@@ -223,15 +236,22 @@ impl Farm {
     /// One node of `ps`.
     pub fn node(&self, name: &str) -> Option<Value> {
         let status = self.try_status()?;
-        status["nodes"].as_array()?.iter().find(|node| node["node"] == name).cloned()
+        status["nodes"]
+            .as_array()?
+            .iter()
+            .find(|node| node["node"] == name)
+            .cloned()
     }
 
     pub fn pid(&self, node: &str) -> Option<i32> {
-        self.node(node)?["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+        self.node(node)?["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok())
     }
 
     pub fn demand_pid(&self, node: &str) -> i32 {
-        self.pid(node).unwrap_or_else(|| panic!("{node} runs: {:?}", self.node(node)))
+        self.pid(node)
+            .unwrap_or_else(|| panic!("{node} runs: {:?}", self.node(node)))
     }
 
     /// The processes of these containers.
@@ -273,7 +293,9 @@ impl Farm {
 
     pub fn wait_listed(&self, addresses: &[&str]) {
         let wanted: BTreeSet<String> = addresses.iter().map(|a| (*a).to_owned()).collect();
-        self.wait(&format!("nginx to list {wanted:?}"), |_| self.listed() == wanted);
+        self.wait(&format!("nginx to list {wanted:?}"), |_| {
+            self.listed() == wanted
+        });
     }
 
     /// Asks nginx; the status code, who answered, and the body.
@@ -289,7 +311,9 @@ pub fn ask(address: &str, path: &str) -> (u16, String, String) {
         let address: std::net::SocketAddr = address.parse().ok()?;
         let mut stream =
             std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -299,7 +323,8 @@ pub fn ask(address: &str, path: &str) -> (u16, String, String) {
             .lines()
             .find_map(|line| {
                 let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("x-served-by").then(|| value.trim().to_owned())
+                name.eq_ignore_ascii_case("x-served-by")
+                    .then(|| value.trim().to_owned())
             })
             .unwrap_or_default();
         Some((code, by, body.trim().to_owned()))
