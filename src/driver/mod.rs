@@ -2,6 +2,11 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+pub mod cgroup;
+pub mod inner;
+pub mod log;
+pub mod workloads;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
