@@ -9,6 +9,10 @@ pub mod files;
 pub mod network;
 pub mod probe;
 pub mod requirements;
+pub mod cgroup;
+pub mod inner;
+pub mod log;
+pub mod workloads;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
