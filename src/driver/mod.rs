@@ -77,7 +77,7 @@ pub trait Workloads: Send + Sync {
     /// Removes what the stack itself left once nothing of it runs: its own cgroups.
     fn clear_stack(&self) -> Result<()>;
     /// Rotates the logs that are over their bound.
-    fn rotate_logs(&self);
+    fn rotate_logs(&self) -> Result<()>;
     /// Notes on the cgroup what templates it has read.
     fn note_applied(
         &self,

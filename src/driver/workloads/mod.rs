@@ -230,6 +230,14 @@ impl HostWorkloads {
 }
 
 impl Workloads for HostWorkloads {
+    fn clear_stack(&self) -> Result<()> {
+        self.remove_stack_root()
+    }
+
+    fn rotate_logs(&self) -> Result<()> {
+        HostWorkloads::rotate_logs(self)
+    }
+
     fn observe(&self) -> Result<Vec<Life>> {
         let mut table = self.watch.shared.lock();
         self.adopt(&mut table)?;
