@@ -39,6 +39,8 @@ pub struct Host {
 pub trait Follow: Send + Sync {
     /// From now on exactly these paths.
     fn set(&self, paths: BTreeSet<PathBuf>) -> Result<()>;
+    /// Files that are being saved at this moment: what is seen of them may be half of it.
+    fn unsettled(&self) -> BTreeSet<PathBuf>;
 }
 
 /// The embedded registry's HTTP address.

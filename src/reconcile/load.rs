@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::handle::SpecText;
 use crate::driver::Files;
@@ -25,10 +26,10 @@ pub struct Loaded {
 }
 
 /// Where the caller found the folders and the environment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Surroundings {
     /// Gives a stack's folders by its name.
-    pub dirs: fn(&str) -> Dirs,
+    pub dirs: Arc<dyn Fn(&str) -> Dirs + Send + Sync>,
     /// The environment that expressions see.
     pub env: Env,
 }

@@ -266,7 +266,12 @@ impl Loop {
         let paths = controller.followed();
         if paths != controller.following {
             match controller.host.follow.set(paths.clone()) {
-                Ok(()) => controller.following = paths,
+                Ok(()) => {
+                    // What changed before the watch began was told by nobody.
+                    controller.following = paths;
+                    controller.dirty.files = true;
+                    controller.plan.wake = Some(controller.host.clock.now());
+                }
                 Err(error) => controller.tell(None, Level::Warning, error.message),
             }
         }
