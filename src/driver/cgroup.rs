@@ -121,7 +121,7 @@ impl Cgroups {
     /// What the kernel said, with the folder.
     pub fn create(&self, relative: &Path) -> super::Result<()> {
         for folder in self.folders(relative) {
-            fs::create_dir_all(&folder).map_err(|error| {
+            create_all(&folder).map_err(|error| {
                 failed(format!(
                     "cannot make the cgroup `{}`: {error}",
                     folder.display()
@@ -232,6 +232,20 @@ fn gather(folder: &Path, depth: usize, found: &mut BTreeSet<i32>) {
     for child in subfolders(folder) {
         gather(&child, depth + 1, found);
     }
+}
+
+/// The folder above may be taken away by another stack's end just before ours is made in it.
+fn create_all(folder: &Path) -> io::Result<()> {
+    const TRIES: usize = 20;
+    let mut outcome = Ok(());
+    for _ in 0..TRIES {
+        outcome = fs::create_dir_all(folder);
+        match &outcome {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            _ => break,
+        }
+    }
+    outcome
 }
 
 fn subfolders(folder: &Path) -> Vec<PathBuf> {

@@ -21,6 +21,8 @@
 //! stack name of its own, see [`stack`]; whatever is left of it is removed after the test.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bench;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

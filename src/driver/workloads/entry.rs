@@ -216,17 +216,20 @@ impl Entry {
     }
 }
 
-/// The leader and the main process of the container in `folder`: numbers 1 and 2 of its pid
-/// namespace, by `--as-pid2`.
+/// The leader and the main process of the container in `folder`.
+///
+/// By `--as-pid2` the leader becomes a stub with a name of its own once it has made its one
+/// child, the payload. What it adopts later has a higher number: the kernel counts up, and
+/// when it begins anew it leaves the first few hundred out.
 pub(super) fn find_payload(folder: &Path) -> Option<(i32, Process)> {
-    for pid in cgroup::processes(folder) {
-        let Some(stat) = proc::stat(pid) else {
-            continue;
-        };
-        if proc::number_inside(pid) == Some(2) && proc::number_inside(stat.parent) == Some(1) {
-            let process = Process::open(pid, Some(stat.start)).ok()?;
-            return Some((stat.parent, process));
-        }
-    }
-    None
+    let children = cgroup::processes(folder).into_iter().filter_map(|pid| {
+        let stat = proc::stat(pid)?;
+        let stub = proc::number_inside(stat.parent) == Some(1)
+            && proc::name(stat.parent).as_deref() == Some("(sd-stubinit)");
+        let number = proc::number_inside(pid).filter(|_| stub)?;
+        Some((number, pid, stat))
+    });
+    let (_, pid, stat) = children.min_by_key(|(number, ..)| *number)?;
+    let process = Process::open(pid, Some(stat.start)).ok()?;
+    Some((stat.parent, process))
 }

@@ -283,10 +283,14 @@ impl<'a> Launch<'a> {
         let begin = Instant::now();
         loop {
             let mut table = shared.lock();
+            if let Some(entry) = table.find(&self.start.id) {
+                shared.settle(entry, now());
+            }
+            // After the look at its processes: what nspawn said before it ended is here now.
+            shared.messages(&mut table);
             let Some(entry) = table.find(&self.start.id) else {
                 return Err(self.problem("it was removed meanwhile"));
             };
-            shared.settle(entry, now());
             let executed = entry.payload.as_ref().is_some_and(|payload| {
                 let leads = proc::program(entry.leader);
                 let runs = proc::program(payload.process.pid);
@@ -297,6 +301,10 @@ impl<'a> Launch<'a> {
                 return Ok(());
             }
             if !entry.spawned.as_ref().is_some_and(Tracked::runs) {
+                // It was set up, ran and ended between two looks.
+                if entry.leader != 0 {
+                    return Ok(());
+                }
                 return Err(self.problem(&self.last_words("systemd-nspawn ended")));
             }
             if begin.elapsed() > PATIENCE {

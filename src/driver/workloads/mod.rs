@@ -126,8 +126,8 @@ impl HostWorkloads {
         first
     }
 
-    /// Removes what belongs to the stack as a whole, once no life is left: its cgroup, the
-    /// roots' scratch, the notify socket.
+    /// Removes what belongs to the stack as a whole, once no life is left: its cgroup and the
+    /// roots' scratch. The notify socket lies in `dirs.run` and goes with that.
     ///
     /// # Errors
     /// When something of the stack still runs.
@@ -138,10 +138,7 @@ impl HostWorkloads {
             // Refused while another stack has its own in there, as it should be.
             let _ = fs::remove_dir(folder);
         }
-        for folder in [self.dirs.run.join("roots"), notify::folder(&self.dirs.run)] {
-            remove_folder(&folder)?;
-        }
-        Ok(())
+        remove_folder(&self.dirs.run.join("roots"))
     }
 
     fn stack_group(&self) -> PathBuf {

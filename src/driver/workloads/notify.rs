@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt,
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
 };
 
 /// Longer messages are dropped.
@@ -46,7 +46,7 @@ pub(super) fn open(run: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::bind(&path)?;
     // Workloads run as any user. Who they are is told by the kernel, not by the path.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-    sockopt::set_socket_passcred(&socket, true)?;
+    setsockopt(&socket, sockopt::PassCred, &true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -56,22 +56,27 @@ pub(super) fn open(run: &Path) -> io::Result<UnixDatagram> {
 pub(super) fn receive(socket: &UnixDatagram) -> Option<Message> {
     let mut bytes = [0u8; MOST];
     // There is room for credentials only: descriptors that somebody sends are closed.
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+    let mut control = nix::cmsg_space!(UnixCredentials);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC,
     )
     .ok()?;
-    let pid = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get()),
-        _ => None,
+    let pid = received.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+            _ => None,
+        })
     });
-    let whole = !received.flags.contains(ReturnFlags::TRUNC);
-    let text = bytes.get(..received.bytes).filter(|_| whole);
-    Some(parse(text.unwrap_or_default(), pid.unwrap_or(0)))
+    let whole = !received.flags.contains(MsgFlags::MSG_TRUNC);
+    let length = if whole { received.bytes } else { 0 };
+    Some(parse(
+        bytes.get(..length).unwrap_or_default(),
+        pid.unwrap_or(0),
+    ))
 }
 
 fn parse(bytes: &[u8], pid: i32) -> Message {

@@ -48,7 +48,12 @@ pub(super) fn command(run: &Run, container: &ContainerRun, around: &Around<'_>) 
     ]
     .map(str::to_owned)
     .to_vec();
-    let mut add = |name: &str, value: &str| line.push(format!("--{name}={value}"));
+    let mut add = |name: &str, value: &str| {
+        line.push(match value {
+            "" => format!("--{name}"),
+            value => format!("--{name}={value}"),
+        });
+    };
     add("register", if around.register { "yes" } else { "no" });
     add("drop-capability", DROPPED);
     add("machine", &container.machine);
@@ -56,7 +61,7 @@ pub(super) fn command(run: &Run, container: &ContainerRun, around: &Around<'_>) 
     add("uuid", around.machine_id);
     root(&container.root, &mut add);
     if container.network == NetworkRun::None {
-        add("private-network", "yes");
+        add("private-network", "");
     }
     for mount in around.binds.iter().chain(&container.mounts) {
         let name = if mount.read_only { "bind-ro" } else { "bind" };
@@ -97,7 +102,7 @@ fn root(root: &RootRun, add: &mut impl FnMut(&str, &str)) {
             add("directory", &path.to_string_lossy());
             match mode {
                 RootMode::ReadOnly => {
-                    add("read-only", "yes");
+                    add("read-only", "");
                     for folder in ["/tmp", "/var/tmp"] {
                         if path.join(folder.trim_start_matches('/')).is_dir() {
                             add("tmpfs", &format!("{folder}:mode=1777"));

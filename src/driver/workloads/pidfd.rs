@@ -50,7 +50,7 @@ impl Process {
     /// When it is gone, or another has its number now.
     pub fn open(pid: i32, start: Option<u64>) -> io::Result<Process> {
         let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-        let number = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(gone)?;
+        let number = Pid::from_raw(pid.max(0)).ok_or_else(gone)?;
         let fd = pidfd_open(number, PidfdFlags::empty())?;
         // Asked after the pidfd was opened, so that the answer is about the process it holds.
         match start {
@@ -163,6 +163,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// The child is reaped through its pidfd, which is what is tried here.
+    #[allow(clippy::zombie_processes)]
     fn end_of(script: &str) -> Ending {
         let child = std::process::Command::new("sh")
             .args(["-c", script])

@@ -60,6 +60,12 @@ pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// The short name that a process gave itself, or its program's.
+pub(super) fn name(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
 /// The program that a process runs.
 pub(super) fn program(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()

@@ -246,7 +246,8 @@ impl Shared {
         changed
     }
 
-    fn messages(&self, table: &mut Table) {
+    /// Reads what waits on the notify socket.
+    pub fn messages(&self, table: &mut Table) {
         // A sender that never stops must not keep the thread from its other work.
         for _ in 0..64 {
             let Some(message) = notify::receive(&self.socket) else {
@@ -277,10 +278,8 @@ fn spawned_pid(entry: &Entry) -> Option<i32> {
     entry.spawned.as_ref().map(|tracked| tracked.process.pid)
 }
 
-/// A short-lived sender's cgroup may be unreadable by now; a main process's number is known.
+/// The cgroup of a sender that has ended cannot be read; what we started is known by number.
 fn sent_by(entry: &Entry, pid: i32, folder: Option<&PathBuf>) -> bool {
-    match folder {
-        Some(folder) => folder.starts_with(&entry.folder),
-        None => spawned_pid(entry) == Some(pid),
-    }
+    folder.is_some_and(|folder| folder.starts_with(&entry.folder))
+        || spawned_pid(entry) == Some(pid)
 }
