@@ -2,8 +2,13 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+mod because;
 pub mod clock;
+pub mod commands;
+pub mod files;
+pub mod network;
 pub mod probe;
+pub mod requirements;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
 use crate::health::Answer;
-pub use crate::plan::model::{NewFile, Start};
+pub use crate::plan::model::{ErrorKind, NewFile, Start};
 use crate::plan::world::{FileView, Life, LifeId, NetworkView};
 use crate::spec::model::{Confirm, Firewall, Signal};
 use crate::spec::time::Time;
@@ -27,20 +32,6 @@ pub struct DriverError {
     pub message: String,
     /// Whether it may go away by itself.
     pub kind: ErrorKind,
-}
-
-/// What kind of failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// Somebody else holds the name, address or port.
-    Foreign,
-    /// The thing is not there (any more).
-    Gone,
-    /// The kernel, the disk or a program refused.
-    Failed,
-    /// It took too long.
-    TimedOut,
 }
 
 /// What drivers answer.
@@ -79,6 +70,10 @@ pub trait Workloads: Send + Sync {
     fn kill(&self, life: &LifeId) -> Result<()>;
     /// Removes what an ended one left: cgroups of both hierarchies, its root's scratch.
     fn remove(&self, life: &LifeId) -> Result<()>;
+    /// Removes what the stack itself left once nothing of it runs: its own cgroups.
+    fn clear_stack(&self) -> Result<()>;
+    /// Rotates the logs that are over their bound.
+    fn rotate_logs(&self);
     /// Notes on the cgroup what templates it has read.
     fn note_applied(
         &self,

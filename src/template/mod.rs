@@ -1,5 +1,11 @@
 //! (source, catalog, inputs) -> text, or what it lacks. The only user of minijinja.
 
+mod engine;
+pub mod expr;
+mod render;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,6 +14,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::model::{Env, Status};
+
+pub use render::{LONGEST_FILE, normalise, render, trial};
 
 /// What templates may read of the catalog.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
