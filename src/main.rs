@@ -1,12 +1,8 @@
-//! The `hatchery` binary.
+//! The program: arguments in, exit code out.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let inner = arguments.next().is_some_and(|first| first == "__inner");
-    if inner && arguments.next().is_some_and(|job| job == "validate") {
-        return hatchery::driver::commands::sandbox::inner_validate();
-    }
-    ExitCode::SUCCESS
+    let arguments: Vec<_> = std::env::args_os().collect();
+    hatchery::driver::inner::requested(&arguments).unwrap_or(ExitCode::SUCCESS)
 }

@@ -9,6 +9,10 @@ pub mod files;
 pub mod network;
 pub mod probe;
 pub mod requirements;
+pub mod cgroup;
+pub mod inner;
+pub mod log;
+pub mod workloads;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -73,7 +77,7 @@ pub trait Workloads: Send + Sync {
     /// Removes what the stack itself left once nothing of it runs: its own cgroups.
     fn clear_stack(&self) -> Result<()>;
     /// Rotates the logs that are over their bound.
-    fn rotate_logs(&self);
+    fn rotate_logs(&self) -> Result<()>;
     /// Notes on the cgroup what templates it has read.
     fn note_applied(
         &self,

@@ -29,15 +29,7 @@ impl Controller {
             }
         }
         if dirty.network {
-            let names: Vec<String> = self
-                .desired
-                .nodes
-                .values()
-                .filter_map(|node| match node {
-                    Node::Network(network) => Some(network.bridge.clone()),
-                    _ => None,
-                })
-                .collect();
+            let names = network_names(&self.desired);
             match self.host.networks.observe(&names) {
                 Ok(view) => self.observed.network = view,
                 Err(error) => self.unseen(&error, |dirty| dirty.network = true),
@@ -283,6 +275,24 @@ impl Controller {
         };
         wanted.insert(check.id.clone(), watched);
     }
+}
+
+/// Every name that the spec wants for a bridge, a link or a namespace.
+pub(super) fn network_names(desired: &crate::graph::desired::Desired) -> Vec<String> {
+    let mut names = Vec::new();
+    for node in desired.nodes.values() {
+        match node {
+            Node::Network(network) => names.push(network.bridge.clone()),
+            Node::Workload(workload) => {
+                if let Some(attachment) = &workload.attachment {
+                    names.push(attachment.link.clone());
+                    names.push(attachment.namespace.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    names
 }
 
 fn note_exit(

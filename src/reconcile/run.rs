@@ -240,7 +240,9 @@ impl Loop {
         if now.since(controller.synced) >= RESYNC {
             controller.dirty = Dirty::ALL;
             controller.synced = now;
-            controller.host.workloads.rotate_logs();
+            if let Err(error) = controller.host.workloads.rotate_logs() {
+                controller.tell(None, Level::Warning, error.message);
+            }
         }
         controller.observe();
         if !controller.memory.unchecked.is_empty() {

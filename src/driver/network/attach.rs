@@ -12,8 +12,8 @@ use super::namespace::{self, Found, Namespace};
 use super::{ErrorKind, HostNetworks, Result, bridge, cannot, error, foreign, mark};
 use crate::graph::desired::Attachment;
 
-/// How long a new link may take until packets pass; a fraction of a millisecond on an idle
-/// machine.
+/// How long a new link may take until packets pass; a millisecond on an idle machine, tens of
+/// them on a busy one.
 const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const CARRIER_PAUSE: Duration = Duration::from_millis(1);
