@@ -2,7 +2,7 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
-mod because;
+pub(crate) mod because;
 pub mod commands;
 pub mod files;
 pub mod requirements;
