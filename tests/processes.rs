@@ -137,8 +137,7 @@ fn readiness_is_told_by_the_workload_alone() {
 fn a_reload_is_confirmed_by_a_new_child() {
     isolate!();
     let bench = Bench::new();
-    let script =
-        "trap 'sleep 301 &' HUP; trap : USR1; echo set; while :; do sleep 300 & wait; done";
+    let script = "sleep 300 & trap 'sleep 301 &' HUP; echo set; while :; do wait; done";
     let start = start(Kind::Processes, "job", &["bash", "-c", script]);
     bench.workloads.start(&start).unwrap();
     support::wait_for("its traps", LIMIT, || {
