@@ -57,9 +57,14 @@ pub fn identity(
     }
     for path in &workload.watch {
         let content = watched.get(path).map_or("absent", String::as_str);
-        fields.insert(format!("watch:{}", shown(path, spec_dir)), digest(&content));
+        fields.insert(watch_field(path, spec_dir), digest(&content));
     }
     Identity(fields)
+}
+
+/// The field that a watched file has in an [`Identity`].
+pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
+    format!("watch:{}", shown(path, spec_dir))
 }
 
 /// A namespace is made for one address; the firewall in it changes in place.

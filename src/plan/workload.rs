@@ -98,15 +98,11 @@ fn wanted(
 
 /// The names of the fields that differ, as a reason.
 fn difference(old: &Identity, new: &Identity) -> Option<String> {
-    let mut names: Vec<&str> = old
-        .0
-        .keys()
-        .chain(new.0.keys())
-        .filter(|name| old.0.get(*name) != new.0.get(*name))
+    let names: Vec<&str> = old
+        .differences(new)
+        .into_iter()
         .map(|name| name.strip_prefix("watch:").unwrap_or(name))
         .collect();
-    names.sort_unstable();
-    names.dedup();
     (!names.is_empty()).then(|| format!("{} changed", names.join(", ")))
 }
 
@@ -199,7 +195,8 @@ fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<S
 
 /// Whether a life is ready; once it was, it stays so.
 pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> bool {
-    if life.state != LifeState::Up {
+    // Without a main process its start is still under way.
+    if life.state != LifeState::Up || life.main_pid <= 0 {
         return false;
     }
     match &node.ready {

@@ -65,7 +65,7 @@ pub fn load(
         template_sources: sources.clone(),
         held: held.clone(),
     };
-    match graph::compile(&parsed, &places, &inputs) {
+    match graph::compile(&parsed, &|path| places.at(path), &inputs) {
         Ok(desired) if errors.is_empty() => Ok(Loaded { desired, sources }),
         Ok(_) => Err(report(errors)),
         Err(more) => {

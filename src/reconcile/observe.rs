@@ -132,7 +132,8 @@ impl Controller {
             return Err(format!("{node} does not run"));
         };
         match life.state {
-            LifeState::Up => {}
+            LifeState::Up if life.main_pid > 0 => {}
+            LifeState::Up => return Err(format!("{node} is being started")),
             LifeState::Ending => return Err(format!("the main process of {node} ended")),
             LifeState::Ended { exit, .. } => {
                 return Err(format!("{node} {}", exit_words(exit)));

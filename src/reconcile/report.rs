@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::controller::Controller;
-use super::handle::{Happening, Level, PlanView, StackStatus};
+use super::handle::{Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
 use crate::plan::words;
 use crate::spec::model::Status;
