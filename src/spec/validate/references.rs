@@ -1,5 +1,7 @@
 //! References that lead nowhere.
 
+use std::ops::Range;
+
 use super::{path, workloads};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{CheckRef, Condition, Dependency, NetworkMode, Ready, Reload, Spec};
@@ -11,9 +13,12 @@ use crate::spec::text::instance_names;
 /// Names that are listed in full when nothing is near.
 const MOST_LISTED: usize = 8;
 
-pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
+/// `spec`'s references; `beside` holds more entries of the same file.
+pub(super) fn check(spec: &Spec, beside: &[&Spec], places: &Places) -> Vec<Diagnostic> {
     let mut look = Look {
-        spec,
+        specs: std::iter::once(spec)
+            .chain(beside.iter().copied())
+            .collect(),
         places,
         errors: Vec::new(),
     };
@@ -42,9 +47,9 @@ pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
         if let Some(target) = &service.target {
             look.target(&at.key("target"), target);
         }
-        for (index, check) in service.checks.iter().enumerate() {
+        for check in &service.checks {
             if let CheckRef::Named(check) = check {
-                look.name(&at.key("checks").index(index), Kind::Checks, check);
+                look.name(&at.key("checks"), Kind::Checks, check);
             }
         }
     }
@@ -59,7 +64,7 @@ pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
 }
 
 struct Look<'s> {
-    spec: &'s Spec,
+    specs: Vec<&'s Spec>,
     places: &'s Places,
     errors: Vec<Diagnostic>,
 }
@@ -69,15 +74,16 @@ impl Look<'_> {
         self.places.keys(&Path::of([kind.word()]))
     }
 
-    /// A bare name of one kind, at `at`.
+    /// A bare name of one kind, at `at` or in the list there.
     fn name(&mut self, at: &Path, kind: Kind, name: &str) {
-        if self.declared(kind).contains(&name) {
+        let names = self.declared(kind);
+        if names.contains(&name) {
             return;
         }
-        let names = self.declared(kind);
-        let found = self
-            .places
-            .diagnostic(at, format!("`{name}` is not in `{}`", kind.word()));
+        let found = Diagnostic {
+            span: self.places.saying(at, name),
+            ..Diagnostic::whole(format!("`{name}` is not in `{}`", kind.word()))
+        };
         let error = suggest(found, name, &names, kind, |near| near.to_owned());
         self.errors.push(error);
     }
@@ -103,7 +109,9 @@ impl Look<'_> {
 
     /// The workload that `id` is one instance of.
     fn group_of(&self, id: &NodeId) -> Option<&str> {
-        workloads(self.spec)
+        self.specs
+            .iter()
+            .flat_map(|spec| workloads(spec))
             .filter(|workload| workload.kind == id.kind)
             .find(|workload| {
                 id.name.starts_with(workload.name)
@@ -113,22 +121,24 @@ impl Look<'_> {
     }
 
     fn depends_on(&mut self, owner: &Path, dependencies: &[Dependency]) {
-        for (index, dependency) in dependencies.iter().enumerate() {
-            let at = owner.key("depends_on").index(index);
-            self.dependency(&at, dependency);
+        for dependency in dependencies {
+            let at = owner.key("depends_on");
+            let span = self.places.saying(&at, &dependency.on.to_string());
+            self.dependency(span, dependency);
         }
     }
 
-    fn dependency(&mut self, at: &Path, dependency: &Dependency) {
+    fn dependency(&mut self, span: Option<Range<usize>>, dependency: &Dependency) {
         let on = &dependency.on;
         let kind = on.kind;
         let runs = matches!(kind, Kind::Containers | Kind::Processes);
         if dependency.condition == Condition::Completed && !runs {
-            self.errors.push(
-                self.places
-                    .diagnostic_at_key(at, format!("`{on}` never completes"))
-                    .help("only containers and processes end; use `started` or `healthy`"),
-            );
+            let error = Diagnostic {
+                span: span.clone(),
+                ..Diagnostic::whole(format!("`{on}` never completes"))
+            };
+            self.errors
+                .push(error.help("only containers and processes end; use `started` or `healthy`"));
         }
         if kind == Kind::Registry {
             return;
@@ -140,9 +150,10 @@ impl Look<'_> {
         if names.contains(&on.name.as_str()) || service || self.group_of(on).is_some() {
             return;
         }
-        let error = self
-            .places
-            .diagnostic_at_key(at, format!("`{on}` does not exist"));
+        let error = Diagnostic {
+            span,
+            ..Diagnostic::whole(format!("`{on}` does not exist"))
+        };
         let error = suggest(error, &on.name, &names, kind, |near| {
             format!("{}/{near}", kind.word())
         });
@@ -165,7 +176,7 @@ fn suggest(
         None if names.len() > MOST_LISTED => error.help(format!("add it to `{section}`")),
         None => error.help(format!(
             "`{section}` has {}",
-            listed(names.iter().copied()).replace(" or ", " and ")
+            listed(names.iter().copied(), "and")
         )),
     }
 }
