@@ -14,6 +14,9 @@ mod decode;
 mod validate;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 pub use self::diagnostic::{Diagnostic, position};
@@ -41,8 +44,10 @@ pub fn parse(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnost
     if errors.is_empty() {
         return Ok((decoded.sound, places));
     }
-    errors.extend(validate(&decoded.sound, &places));
-    errors.extend(validate::references(&decoded.faulty, &places));
+    let (sound, faulty) = (&decoded.sound, &decoded.faulty);
+    errors.extend(validate::beyond_references(sound, &places));
+    errors.extend(validate::references(sound, &[faulty], &places));
+    errors.extend(validate::references(faulty, &[sound], &places));
     Err(in_order(errors))
 }
 

@@ -101,10 +101,6 @@ impl Places {
                 (Step::Index(index), NodeKind::List(items)) => {
                     items.get(*index).map(|item| (None, &**item))
                 }
-                // A mapping where a list may stand too (`depends_on`): its entries count.
-                (Step::Index(index), NodeKind::Map(entries)) => entries
-                    .get(*index)
-                    .map(|entry| (Some(entry), &*entry.value)),
                 // One value where a list may stand too (`tmpfs: /x`).
                 (Step::Index(0), NodeKind::Scalar(_)) => Some((found.key, found.node)),
                 _ => None,
@@ -161,7 +157,7 @@ impl Places {
     /// its key.
     pub fn nearest(&self, path: &Path) -> Option<Range<usize>> {
         self.walk(path).map(|found| match found.key {
-            Some(entry) if !(found.whole && found.node.is_scalar()) => entry.key_span.clone(),
+            Some(entry) if !found.node.is_scalar() => entry.key_span.clone(),
             _ => found.node.span.clone(),
         })
     }
@@ -179,6 +175,25 @@ impl Places {
             return Some(from + part.start..from + part.end);
         }
         self.nearest(path)
+    }
+
+    /// The bytes of the list item at `path` that says `text`, or of the mapping's key that does:
+    /// the place of a reference in `depends_on`.
+    pub fn saying(&self, path: &Path, text: &str) -> Option<Range<usize>> {
+        let found = self.walk(path)?;
+        let says = |node: &Node| matches!(&node.kind, NodeKind::Scalar(s) if s.text == text);
+        let place = match &found.node.kind {
+            NodeKind::List(items) => items
+                .iter()
+                .find(|item| says(item))
+                .map(|item| item.span.clone()),
+            NodeKind::Map(entries) => entries
+                .iter()
+                .find(|entry| &*entry.key == text)
+                .map(|entry| entry.key_span.clone()),
+            _ => None,
+        };
+        place.or_else(|| self.nearest(path))
     }
 
     /// The keys of the mapping at `path`, in the file's order; empty when there is none.

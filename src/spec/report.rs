@@ -49,16 +49,21 @@ fn one(renderer: &Renderer, file_name: &str, text: &str, error: &Diagnostic) -> 
     };
     let view = View::around(text, span);
     let (line, column) = position(text, span.start);
-    let snippet = Snippet::source(view.text.clone())
+    let mut snippet = Snippet::source(view.text.clone())
         .line_start(view.line)
         .annotation(
             AnnotationKind::Primary
                 .span(view.shown.clone())
                 .label(error.label.as_deref()),
         );
-    let mut group = Group::with_title(title)
-        .element(Origin::path(file_name).line(line).char_column(column))
-        .element(snippet);
+    let mut group = Group::with_title(title);
+    if view.cut {
+        // The snippet would count the column from where the line was cut.
+        group = group.element(Origin::path(file_name).line(line).char_column(column));
+    } else {
+        snippet = snippet.path(file_name);
+    }
+    group = group.element(snippet);
     let mut groups = Vec::new();
     match (&error.help, &error.replacement) {
         (help, Some(replacement)) => {
@@ -66,7 +71,7 @@ fn one(renderer: &Renderer, file_name: &str, text: &str, error: &Diagnostic) -> 
             let title = help.as_deref().unwrap_or("this would be right");
             let patch = Snippet::source(view.text)
                 .line_start(view.line)
-                .patch(Patch::new(view.whole, replacement.as_str()));
+                .patch(Patch::new(view.shown, replacement.as_str()));
             groups.push(Level::HELP.secondary_title(title).element(patch));
         }
         (Some(help), None) => {
@@ -83,10 +88,10 @@ struct View {
     text: String,
     /// Its line number.
     line: usize,
-    /// The error's bytes in `text`, on the first line alone and never empty.
+    /// The error's bytes in `text`, those of its first line alone.
     shown: Range<usize>,
-    /// All of them.
-    whole: Range<usize>,
+    /// Whether the line's beginning is missing.
+    cut: bool,
 }
 
 impl View {
@@ -111,7 +116,6 @@ impl View {
                 boundary(text, line_end.min(last.min(start + half) + half)),
             )
         };
-        // An empty range is shown as one character, so that the caret has a place.
         let width = if last > start {
             last.min(to) - start
         } else {
@@ -125,7 +129,7 @@ impl View {
                 .trim_end_matches('\r')
                 .to_owned(),
             line: position(text, start).0,
-            whole: shown.clone(),
+            cut: from > line_start,
             shown,
         }
     }

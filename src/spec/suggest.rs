@@ -34,13 +34,13 @@ fn score(word: &str, candidate: &str) -> f64 {
     if similar >= 0.88 { similar } else { 0.0 }
 }
 
-/// The words as one enumeration, each in backticks: "`a`, `b` or `c`".
-pub fn listed<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
+/// The words as one enumeration, each in backticks: "`a`, `b` or `c`" with "or" as `joint`.
+pub fn listed<'c>(words: impl IntoIterator<Item = &'c str>, joint: &str) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
         None => String::new(),
         Some((only, [])) => only.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        Some((last, rest)) => format!("{} {joint} {last}", rest.join(", ")),
     }
 }
 
@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn a_list_reads_as_a_sentence() {
-        assert_eq!(listed([]), "");
-        assert_eq!(listed(["a"]), "`a`");
-        assert_eq!(listed(["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(listed([], "or"), "");
+        assert_eq!(listed(["a"], "or"), "`a`");
+        assert_eq!(listed(["a", "b", "c"], "or"), "`a`, `b` or `c`");
+        assert_eq!(listed(["a", "b"], "and"), "`a` and `b`");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use indexmap::IndexMap;
+
 use super::Decoder;
 use super::slot::{Fields, Slot};
 use super::top::key_values;
@@ -71,7 +73,7 @@ fn http(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<HttpProbe> {
         return Some(HttpProbe {
             url: slot.expr(d)?,
             method: "GET".to_owned(),
-            headers: indexmap::IndexMap::new(),
+            headers: IndexMap::new(),
             status: Vec::new(),
             body: None,
         });
@@ -173,7 +175,7 @@ pub(super) fn service(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<S
 
 fn target(d: &mut Decoder, slot: &Slot<'_>) -> Option<NodeId> {
     let text = slot.filled(d)?;
-    let id = reference(d, slot, &text)?;
+    let id = reference(d, &text, &slot.node.span, &slot.what)?;
     if !matches!(id.kind, Kind::Containers | Kind::Processes) {
         slot.expected(d, "`containers/NAME` or `processes/NAME`");
         return None;

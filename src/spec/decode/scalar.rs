@@ -187,7 +187,7 @@ impl<'n> Slot<'n> {
     /// One of a few words.
     pub fn choice<T: Copy>(&self, d: &mut Decoder, choices: &[(&str, T)]) -> Option<T> {
         let words = || choices.iter().map(|(word, _)| *word);
-        let expected = listed(words());
+        let expected = listed(words(), "or");
         let written = match self.value() {
             Some(Value::Text(text)) => text,
             // Written `no` by people who know YAML 1.1 well enough to avoid it.
@@ -222,7 +222,8 @@ impl<'n> Slot<'n> {
         parsed
     }
 
-    /// A list, each item read by `read`; a single value stands for a list of it.
+    /// A list, each item read by `read`; a single value stands for a list of it. Items with
+    /// errors are left out.
     pub fn list<T>(
         &self,
         d: &mut Decoder,
@@ -240,9 +241,7 @@ impl<'n> Slot<'n> {
             d.error(self.error(format!("{} has more than {MAX_ITEMS} items", self.what)));
             return None;
         }
-        // Every item is read, so that every error is seen.
-        let read: Vec<Option<T>> = items.iter().map(|item| read(d, item)).collect();
-        read.into_iter().collect()
+        Some(items.iter().filter_map(|item| read(d, item)).collect())
     }
 
     pub fn exprs(&self, d: &mut Decoder) -> Option<Vec<Expr>> {
@@ -251,6 +250,7 @@ impl<'n> Slot<'n> {
 
     /// A command: a list of words, or a line that is split as a shell splits it.
     pub fn command(&self, d: &mut Decoder) -> Option<Vec<Expr>> {
+        let faults = d.faults;
         let words = match (self.items(), self.value()) {
             (Some(_), _) => self.list(d, "a list", |d, item| item.text(d).map(Expr))?,
             (None, Some(Value::Text(line))) => match split_words(line) {
@@ -268,10 +268,8 @@ impl<'n> Slot<'n> {
                 return None;
             }
         };
-        if words
-            .first()
-            .is_none_or(|program| program.0.trim().is_empty())
-        {
+        let program = words.first().map_or("", |word| word.0.trim());
+        if program.is_empty() && d.faults == faults {
             d.error(
                 self.error(format!("{} is empty", self.what))
                     .help("begin with the program"),

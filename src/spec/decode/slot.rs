@@ -52,6 +52,9 @@ const HABITS: [(&str, &str); 16] = [
     ("needs", "depends_on"),
 ];
 
+/// So many unknown fields of one mapping are told; each is compared with all known ones.
+const MAX_UNKNOWN: usize = 100;
+
 /// One value, and what messages call it: "`interval` of check `answers`".
 #[derive(Clone)]
 pub(super) struct Slot<'n> {
@@ -267,7 +270,7 @@ impl<'n> Fields<'n> {
                         format!(
                             "{} needs one of {}",
                             self.owner,
-                            listed(fields.iter().copied())
+                            listed(fields.iter().copied(), "or")
                         ),
                     )
                     .help("add exactly one of them"),
@@ -288,14 +291,14 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// Records every field that nobody asked for.
+    /// Records the fields that nobody asked for.
     pub fn finish(self, d: &mut Decoder) {
-        for entry in self.entries {
+        let unknown = self.entries.iter().filter(|entry| {
             let extension = self.extensions && entry.key.starts_with("x-");
-            if !extension && !self.known.contains(&&*entry.key) {
-                let diagnostic = self.unknown(entry);
-                d.error(diagnostic);
-            }
+            !extension && !self.known.contains(&&*entry.key)
+        });
+        for entry in unknown.take(MAX_UNKNOWN) {
+            d.error(self.unknown(entry));
         }
     }
 
@@ -324,7 +327,7 @@ impl<'n> Fields<'n> {
             )
             .help(format!(
                 "its fields are {}",
-                listed(self.known.iter().copied())
+                listed(self.known.iter().copied(), "and")
             ));
         }
         let near = near.or_else(|| {
@@ -336,7 +339,7 @@ impl<'n> Fields<'n> {
             Some(_) => diagnostic.did_you_mean(near),
             None => diagnostic.help(format!(
                 "its fields are {}",
-                listed(self.known.iter().copied())
+                listed(self.known.iter().copied(), "and")
             )),
         }
     }

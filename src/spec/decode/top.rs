@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value as Json;
 
@@ -10,7 +11,7 @@ use super::Decoder;
 use super::scalar::MAX_ITEMS;
 use super::slot::{Fields, Slot};
 use super::workload::depends_on;
-use crate::spec::model::{Needed, Network, Registry, Requirement};
+use crate::spec::model::{Expr, Needed, Network, Registry, Requirement};
 use crate::spec::yaml::tree::{Node, NodeKind, Value, shortened};
 
 /// A free value.
@@ -184,11 +185,7 @@ pub(super) fn sources(d: &mut Decoder, slot: &Slot<'_>) -> Option<Vec<Ipv4Net>> 
 }
 
 /// `K=V` items or a mapping; see compose's `environment`.
-pub(super) fn key_values<'n>(
-    d: &mut Decoder,
-    slot: &Slot<'n>,
-) -> Option<indexmap::IndexMap<String, crate::spec::model::Expr>> {
-    use crate::spec::model::Expr;
+pub(super) fn key_values<'n>(d: &mut Decoder, slot: &Slot<'n>) -> Option<IndexMap<String, Expr>> {
     let Some(items) = slot.items() else {
         return slot.map(d, |d, value| {
             if value.node.is_null() {
@@ -206,7 +203,7 @@ pub(super) fn key_values<'n>(
         d.error(slot.error(format!("{} has more than {MAX_ITEMS} items", slot.what)));
         return None;
     }
-    let mut map = indexmap::IndexMap::new();
+    let mut map = IndexMap::new();
     for item in items {
         let text = item.text(d)?;
         let Some((key, value)) = text.split_once('=') else {

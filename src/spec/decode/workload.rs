@@ -1,13 +1,16 @@
 //! What containers and processes have in common; processes.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 
 use super::Decoder;
 use super::check::check_ref;
+use super::scalar::MAX_ITEMS;
 use super::slot::{Fields, Slot};
 use super::top::key_values;
+use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{
     Condition, Dependency, Expr, LogLimit, Process, Ready, Restart, RestartPolicy, Signal, Workload,
 };
@@ -40,10 +43,14 @@ const POLICIES: [(&str, RestartPolicy); 4] = [
     ("unless-stopped", RestartPolicy::UnlessStopped),
 ];
 
-const CONDITIONS: [(&str, Condition); 6] = [
+const CONDITIONS: [(&str, Condition); 3] = [
     ("started", Condition::Started),
     ("healthy", Condition::Healthy),
     ("completed", Condition::Completed),
+];
+
+/// Compose's words for the same.
+const COMPOSE_CONDITIONS: [(&str, Condition); 3] = [
     ("service_started", Condition::Started),
     ("service_healthy", Condition::Healthy),
     ("service_completed_successfully", Condition::Completed),
@@ -256,34 +263,29 @@ pub(super) fn depends_on(d: &mut Decoder, fields: &mut Fields<'_>) -> Vec<Depend
     let Some(slot) = fields.take(d, "depends_on") else {
         return Vec::new();
     };
-    if slot.entries().is_none() {
+    let Some(entries) = slot.entries() else {
         let list = slot.list(
             d,
             "a list of references like `containers/prime`",
             |d, item| {
                 let text = item.filled(d)?;
-                reference(d, item, &text).map(|on| Dependency {
+                reference(d, &text, &item.node.span, &item.what).map(|on| Dependency {
                     on,
                     condition: Condition::Started,
                 })
             },
         );
         return list.unwrap_or_default();
+    };
+    if entries.len() > MAX_ITEMS {
+        d.error(slot.error(format!("{} has more than {MAX_ITEMS} entries", slot.what)));
+        return Vec::new();
     }
     let mut dependencies = Vec::new();
-    for entry in slot.entries().unwrap_or_default() {
-        let value = Slot::under(
-            entry,
-            format!("`{}` in {}", shortened(&entry.key), slot.what),
-        );
-        let condition = condition(d, &value);
-        // The reference is the key: errors about it belong there.
-        let key = crate::spec::yaml::tree::Node {
-            span: entry.key_span.clone(),
-            kind: crate::spec::yaml::tree::NodeKind::Broken,
-            weight: 1,
-        };
-        let on = reference(d, &Slot::new(&key, slot.what.clone()), &entry.key);
+    for entry in entries {
+        let what = format!("`{}` in {}", shortened(&entry.key), slot.what);
+        let condition = condition(d, &Slot::under(entry, what));
+        let on = reference(d, &entry.key, &entry.key_span, &slot.what);
         if let (Some(on), Some(condition)) = (on, condition) {
             dependencies.push(Dependency { on, condition });
         }
@@ -295,34 +297,43 @@ fn condition(d: &mut Decoder, slot: &Slot<'_>) -> Option<Condition> {
     if slot.node.is_null() {
         return Some(Condition::Started);
     }
-    if slot.entries().is_none() {
-        return slot.choice(d, &CONDITIONS);
+    if slot.entries().is_some() {
+        let mut fields = Fields::open(d, slot, slot.what.clone())?;
+        let inner = fields.take(d, "condition");
+        fields.finish(d);
+        return inner.map_or(Some(Condition::Started), |slot| condition_word(d, &slot));
     }
-    let mut fields = Fields::open(d, slot, slot.what.clone())?;
-    let condition = match fields.take(d, "condition") {
-        Some(slot) => slot.choice(d, &CONDITIONS),
-        None => Some(Condition::Started),
-    };
-    fields.finish(d);
-    condition
+    condition_word(d, slot)
 }
 
-/// Reads `kind/name`; errors are recorded at `slot`.
-pub(super) fn reference(d: &mut Decoder, slot: &Slot<'_>, text: &str) -> Option<NodeId> {
-    match text.parse::<NodeId>() {
-        Ok(id) => Some(id),
-        Err(why) => {
-            let word = text.split('/').next().unwrap_or(text);
-            let near = text.split_once('/').and_then(|(_, name)| {
-                let kinds = Kind::ALL.map(Kind::word);
-                nearest(word, kinds).map(|kind| format!("{kind}/{name}"))
-            });
-            let diagnostic = slot.error(format!("{why} in {}", slot.what));
-            d.error(match near {
-                Some(near) => diagnostic.did_you_mean(Some(&near)),
-                None => diagnostic.help("write `kind/name`, like `containers/prime`"),
-            });
-            None
-        }
+fn condition_word(d: &mut Decoder, slot: &Slot<'_>) -> Option<Condition> {
+    let habit = COMPOSE_CONDITIONS
+        .iter()
+        .find(|(word, _)| slot.value() == Some(Value::Text(word)));
+    match habit {
+        Some((_, condition)) => Some(*condition),
+        None => slot.choice(d, &CONDITIONS),
     }
+}
+
+/// Reads `kind/name`, which stands at `span` and belongs to `what`.
+pub(super) fn reference(
+    d: &mut Decoder,
+    text: &str,
+    span: &Range<usize>,
+    what: &str,
+) -> Option<NodeId> {
+    let why = match text.parse::<NodeId>() {
+        Ok(id) => return Some(id),
+        Err(why) => why,
+    };
+    let near = text.split_once('/').and_then(|(word, name)| {
+        nearest(word, Kind::ALL.map(Kind::word)).map(|kind| format!("{kind}/{name}"))
+    });
+    let diagnostic = Diagnostic::at(span.clone(), format!("{why} in {what}"));
+    d.error(match near {
+        Some(near) => diagnostic.did_you_mean(Some(&near)),
+        None => diagnostic.help("write `kind/name`, like `containers/prime`"),
+    });
+    None
 }

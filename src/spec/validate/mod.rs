@@ -7,9 +7,6 @@ mod references;
 mod templates;
 mod workloads;
 
-#[cfg(test)]
-mod tests;
-
 use super::diagnostic::Diagnostic;
 use super::model::{Container, Expr, Process, Spec, Workload};
 use super::node::Kind;
@@ -18,7 +15,14 @@ use super::text::is_dynamic;
 
 /// What is wrong with the spec as a whole; empty when nothing is.
 pub fn validate(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
-    let mut errors = references(spec, places);
+    let mut errors = references(spec, &[], places);
+    errors.extend(beyond_references(spec, places));
+    errors
+}
+
+/// What [`validate`] finds beside dangling references.
+pub(super) fn beyond_references(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
     networks::check(spec, places, &mut errors);
     ports::check(spec, places, &mut errors);
     workloads::check(spec, places, &mut errors);
@@ -26,9 +30,10 @@ pub fn validate(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
     errors
 }
 
-/// References that lead nowhere. What the file declares counts, be it sound or not.
-pub(super) fn references(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
-    references::check(spec, places)
+/// References that lead nowhere. What the file declares counts, be it sound or not; `beside`
+/// holds entries of the same file that are not in `spec`.
+pub(super) fn references(spec: &Spec, beside: &[&Spec], places: &Places) -> Vec<Diagnostic> {
+    references::check(spec, beside, places)
 }
 
 /// The string, when it holds no expression and thus is known here.

@@ -189,11 +189,9 @@ fn room(spec: &Spec, places: &Places, errors: &mut Vec<Diagnostic>) {
                 places
                     .diagnostic(
                         &at,
-                        format!(
-                            "network `{bridge}` has {free} addresses, too few for container `{name}`"
-                        ),
+                        format!("container `{name}` does not fit into network `{bridge}`"),
                     )
-                    .label(format!("with it {after} are needed"))
+                    .label(format!("{after} addresses of {free} are asked for with it"))
                     .help("give the network a larger subnet, or fewer replicas to it"),
             );
         }

@@ -1,5 +1,7 @@
 //! References that lead nowhere.
 
+use std::ops::Range;
+
 use super::{path, workloads};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{CheckRef, Condition, Dependency, NetworkMode, Ready, Reload, Spec};
@@ -8,12 +10,17 @@ use crate::spec::places::{Path, Places};
 use crate::spec::suggest::{listed, nearest};
 use crate::spec::text::instance_names;
 
+/// After so many errors no more are looked for.
+const MOST_ERRORS: usize = 1000;
 /// Names that are listed in full when nothing is near.
 const MOST_LISTED: usize = 8;
 
-pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
+/// `spec`'s references; `beside` holds more entries of the same file.
+pub(super) fn check(spec: &Spec, beside: &[&Spec], places: &Places) -> Vec<Diagnostic> {
     let mut look = Look {
-        spec,
+        specs: std::iter::once(spec)
+            .chain(beside.iter().copied())
+            .collect(),
         places,
         errors: Vec::new(),
     };
@@ -42,9 +49,9 @@ pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
         if let Some(target) = &service.target {
             look.target(&at.key("target"), target);
         }
-        for (index, check) in service.checks.iter().enumerate() {
+        for check in &service.checks {
             if let CheckRef::Named(check) = check {
-                look.name(&at.key("checks").index(index), Kind::Checks, check);
+                look.name(&at.key("checks"), Kind::Checks, check);
             }
         }
     }
@@ -59,32 +66,38 @@ pub(super) fn check(spec: &Spec, places: &Places) -> Vec<Diagnostic> {
 }
 
 struct Look<'s> {
-    spec: &'s Spec,
+    specs: Vec<&'s Spec>,
     places: &'s Places,
     errors: Vec<Diagnostic>,
 }
 
 impl Look<'_> {
+    /// Whether there are errors enough.
+    fn full(&self) -> bool {
+        self.errors.len() >= MOST_ERRORS
+    }
+
     fn declared(&self, kind: Kind) -> Vec<&str> {
         self.places.keys(&Path::of([kind.word()]))
     }
 
-    /// A bare name of one kind, at `at`.
+    /// A bare name of one kind, at `at` or in the list there.
     fn name(&mut self, at: &Path, kind: Kind, name: &str) {
-        if self.declared(kind).contains(&name) {
+        let names = self.declared(kind);
+        if self.full() || names.contains(&name) {
             return;
         }
-        let names = self.declared(kind);
-        let found = self
-            .places
-            .diagnostic(at, format!("`{name}` is not in `{}`", kind.word()));
+        let found = Diagnostic {
+            span: self.places.saying(at, name),
+            ..Diagnostic::whole(format!("`{name}` is not in `{}`", kind.word()))
+        };
         let error = suggest(found, name, &names, kind, |near| near.to_owned());
         self.errors.push(error);
     }
 
     fn target(&mut self, at: &Path, target: &NodeId) {
         let names = self.declared(target.kind);
-        if names.contains(&target.name.as_str()) {
+        if self.full() || names.contains(&target.name.as_str()) {
             return;
         }
         let error = self
@@ -103,7 +116,9 @@ impl Look<'_> {
 
     /// The workload that `id` is one instance of.
     fn group_of(&self, id: &NodeId) -> Option<&str> {
-        workloads(self.spec)
+        self.specs
+            .iter()
+            .flat_map(|spec| workloads(spec))
             .filter(|workload| workload.kind == id.kind)
             .find(|workload| {
                 id.name.starts_with(workload.name)
@@ -113,22 +128,27 @@ impl Look<'_> {
     }
 
     fn depends_on(&mut self, owner: &Path, dependencies: &[Dependency]) {
-        for (index, dependency) in dependencies.iter().enumerate() {
-            let at = owner.key("depends_on").index(index);
-            self.dependency(&at, dependency);
+        for dependency in dependencies {
+            if self.full() {
+                return;
+            }
+            let at = owner.key("depends_on");
+            let span = self.places.saying(&at, &dependency.on.to_string());
+            self.dependency(span, dependency);
         }
     }
 
-    fn dependency(&mut self, at: &Path, dependency: &Dependency) {
+    fn dependency(&mut self, span: Option<Range<usize>>, dependency: &Dependency) {
         let on = &dependency.on;
         let kind = on.kind;
         let runs = matches!(kind, Kind::Containers | Kind::Processes);
         if dependency.condition == Condition::Completed && !runs {
-            self.errors.push(
-                self.places
-                    .diagnostic_at_key(at, format!("`{on}` never completes"))
-                    .help("only containers and processes end; use `started` or `healthy`"),
-            );
+            let error = Diagnostic {
+                span: span.clone(),
+                ..Diagnostic::whole(format!("`{on}` never completes"))
+            };
+            self.errors
+                .push(error.help("only containers and processes end; use `started` or `healthy`"));
         }
         if kind == Kind::Registry {
             return;
@@ -140,9 +160,10 @@ impl Look<'_> {
         if names.contains(&on.name.as_str()) || service || self.group_of(on).is_some() {
             return;
         }
-        let error = self
-            .places
-            .diagnostic_at_key(at, format!("`{on}` does not exist"));
+        let error = Diagnostic {
+            span,
+            ..Diagnostic::whole(format!("`{on}` does not exist"))
+        };
         let error = suggest(error, &on.name, &names, kind, |near| {
             format!("{}/{near}", kind.word())
         });
@@ -165,7 +186,7 @@ fn suggest(
         None if names.len() > MOST_LISTED => error.help(format!("add it to `{section}`")),
         None => error.help(format!(
             "`{section}` has {}",
-            listed(names.iter().copied()).replace(" or ", " and ")
+            listed(names.iter().copied(), "and")
         )),
     }
 }

@@ -50,6 +50,7 @@ pub(in crate::spec) fn load(file_name: &str, source: &str) -> (Option<Arc<Node>>
         parser: Parser::new_from_str_with_options(source, options),
         anchors: HashMap::new(),
         weight: 0,
+        tag_at: None,
         errors: Vec::new(),
     };
     let root = loader.document(file_name).ok();
@@ -63,6 +64,8 @@ struct Loader<'s> {
     anchors: HashMap<usize, Arc<Node>>,
     /// Nodes so far, aliases followed.
     weight: usize,
+    /// Where the tag of the last event begins.
+    tag_at: Option<usize>,
     errors: Vec<Diagnostic>,
 }
 
@@ -74,7 +77,10 @@ impl<'s> Loader<'s> {
 
     fn next(&mut self) -> Result<(Event<'s>, Range<usize>), Stop> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => Ok((event, self.range(&span))),
+            Some(Ok((event, span))) => {
+                self.tag_at = span.tag_start.and_then(|mark| mark.byte_offset());
+                Ok((event, self.range(&span)))
+            }
             Some(Err(error)) => {
                 let diagnostic = syntax::diagnostic(self.source, &error);
                 self.stop(diagnostic)
@@ -258,12 +264,14 @@ impl<'s> Loader<'s> {
 
     fn unknown_tag(&mut self, tag: &Tag, span: &Range<usize>) {
         let name = shortened(&tag.original());
+        let span = match self.tag_at {
+            Some(start) if start < self.source.len() => {
+                start..(start + tag.original().len()).min(self.source.len())
+            }
+            _ => span.clone(),
+        };
         self.errors.push(
-            Diagnostic::at(
-                span.clone(),
-                format!("the tag `{name}` has no meaning here"),
-            )
-            .help("remove it"),
+            Diagnostic::at(span, format!("the tag `{name}` has no meaning here")).help("remove it"),
         );
     }
 
@@ -320,7 +328,11 @@ impl<'s> Loader<'s> {
                     .fold(1_usize, |sum, entry| sum.saturating_add(entry.weight()));
                 return Ok(Node {
                     span: span.start..end,
-                    kind: NodeKind::Map(own.entries),
+                    kind: if own.broken {
+                        NodeKind::Broken
+                    } else {
+                        NodeKind::Map(own.entries)
+                    },
                     weight,
                 });
             }
@@ -329,14 +341,17 @@ impl<'s> Loader<'s> {
             let key = self.node(event, at.clone(), depth + 1)?;
             let (event, value_at) = self.next()?;
             // Nothing written: the key is the place to point at.
-            let value_at = if value_at.is_empty() {
-                at.clone()
-            } else {
-                value_at
-            };
+            let nothing = matches!(event, Event::Scalar(..)) && value_at.is_empty();
+            let value_at = if nothing { at.clone() } else { value_at };
             let value = self.node(event, value_at, depth + 1)?;
             last = Some(Arc::clone(&value));
             if is_merge {
+                if !merged.is_empty() {
+                    self.errors.push(
+                        Diagnostic::at(at.clone(), "the key `<<` is given twice")
+                            .help("write `<<: [*first, *second]`"),
+                    );
+                }
                 merged.push((at, value));
                 continue;
             }
@@ -344,6 +359,7 @@ impl<'s> Loader<'s> {
                 NodeKind::Scalar(scalar) => Arc::from(scalar.text.as_str()),
                 NodeKind::Broken => continue,
                 _ => {
+                    own.broken = true;
                     self.errors.push(
                         Diagnostic::at(at, "a key cannot be a list or a mapping")
                             .help("an expression must be quoted: \"{{ name }}\""),
@@ -414,6 +430,8 @@ impl<'s> Loader<'s> {
 struct Own {
     entries: Vec<Entry>,
     names: HashSet<Arc<str>>,
+    /// Whether a key is no text, so that the mapping was meant to be something else.
+    broken: bool,
 }
 
 fn broken(span: Range<usize>) -> Node {

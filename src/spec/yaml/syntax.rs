@@ -12,6 +12,11 @@ pub(super) fn diagnostic(source: &str, error: &ScanError) -> Diagnostic {
         .or_else(|| source.char_indices().nth(marker.index()).map(|(at, _)| at))
         .unwrap_or(source.len())
         .min(source.len());
+    // The parser has gone past the tab by then.
+    let start = match source.get(..start) {
+        Some(before) if is_tab(error) && before.ends_with('\t') => start - 1,
+        _ => start,
+    };
     let end = source
         .get(start..)
         .and_then(|rest| rest.chars().next())
@@ -24,14 +29,19 @@ pub(super) fn diagnostic(source: &str, error: &ScanError) -> Diagnostic {
     }
 }
 
+fn is_tab(error: &ScanError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::TabNotAllowed
+            | ErrorKind::TabInBlockIndentation
+            | ErrorKind::TabInIndentation
+            | ErrorKind::TabAtBlockScalarStart
+    )
+}
+
 fn words(error: &ScanError) -> (String, Option<&'static str>) {
     let (message, help) = match error.kind() {
-        ErrorKind::TabNotAllowed
-        | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInIndentation
-        | ErrorKind::TabAtBlockScalarStart => {
-            ("a tab cannot indent YAML", Some("indent with spaces"))
-        }
+        _ if is_tab(error) => ("a tab cannot indent YAML", Some("indent with spaces")),
         ErrorKind::UnclosedQuotedScalar => (
             "this quoted text is never closed",
             Some("add the closing quote"),
@@ -68,6 +78,18 @@ fn words(error: &ScanError) -> (String, Option<&'static str>) {
             "this escape is unknown in double quotes",
             Some("write `\\\\` for a backslash, or use single quotes"),
         ),
+        ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
+            return (
+                format!("this `{open}` is closed by `{close}`"),
+                Some("close each bracket by its own kind"),
+            );
+        }
+        ErrorKind::UnclosedFlowCollection { open } => {
+            return (
+                format!("this `{open}` is never closed"),
+                Some("add the closing bracket"),
+            );
+        }
         _ => return (format!("cannot read this as YAML: {}", error.info()), None),
     };
     (message.to_owned(), help)

@@ -82,16 +82,20 @@ impl Scalar {
             "false" | "False" | "FALSE" => return Value::Bool(false),
             _ => {}
         }
+        // Leading zeros mean nothing in YAML 1.2; the library would make a fraction of them.
+        if let Ok(number) = text.parse::<i64>() {
+            return Value::Number(number.into());
+        }
         let numeric = text.len() <= MAX_NUMBER_LENGTH
             && text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
-            && !text.contains([':', ' ', '#', '\n']);
+            && !text.contains([':', ' ', '#', '\n', '_']);
         if !numeric {
             return Value::Text(text);
         }
         // The grammar of numbers is left to the YAML library.
         match serde_yaml::from_str::<serde_json::Value>(text) {
             Ok(serde_json::Value::Number(number)) => Value::Number(number),
-            Ok(_) if is_special_float(text) => Value::OddNumber,
+            _ if is_special_float(text) => Value::OddNumber,
             _ => Value::Text(text),
         }
     }
