@@ -76,7 +76,7 @@ fn a_written_file_is_ours_from_its_first_moment() {
     assert_eq!(files.read(&path, 100).unwrap(), "two\n");
     assert_eq!(
         names(path.parent().unwrap()),
-        [path.clone()],
+        std::slice::from_ref(&path),
         "no leftovers"
     );
 

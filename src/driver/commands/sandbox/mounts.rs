@@ -124,11 +124,14 @@ fn kernel_folders(root: &Path) -> io::Result<()> {
 
 /// An overlay of `lower` at `target`, with an upper layer of its own on the stage.
 fn overlay(lower: &Path, target: &Path, stage: &Path, number: usize) -> io::Result<()> {
+    let metadata = fs::metadata(lower)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     let layer = stage.join(number.to_string());
     let (upper, work) = (layer.join("upper"), layer.join("work"));
     fs::create_dir_all(&upper)?;
     fs::create_dir(&work)?;
-    let metadata = fs::metadata(lower)?;
     chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     let mut options = OsString::from("lowerdir=");
