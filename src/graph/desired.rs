@@ -214,6 +214,10 @@ pub struct Attachment {
 
 /// When a workload counts as ready, expressions evaluated.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each workload, and most hold a check"
+)]
 pub enum ReadyNode {
     /// As soon as it runs.
     Started,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use crate::graph::identity::Identity;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use crate::template::{Inputs, Snapshot};
@@ -59,12 +60,6 @@ pub struct LifeId {
     /// Which life of it; larger is later.
     pub incarnation: u64,
 }
-
-/// What was started, field by field: names of fields to short hashes of their values.
-/// Two equal ones need no replacement; the names of those that differ are the reason.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Identity(pub BTreeMap<String, String>);
 
 /// One life of a workload, as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

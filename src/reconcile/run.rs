@@ -408,6 +408,11 @@ impl Loop {
 
     fn on_verdict(&mut self, verdict: Verdict) {
         let controller = &mut self.controller;
+        let watched = controller.watched.get(&verdict.check_id);
+        if watched.is_none_or(|watched| watched.since != verdict.since) {
+            // It is about an earlier life.
+            return;
+        }
         let now = controller.host.clock.now();
         let ready = controller
             .workloads()

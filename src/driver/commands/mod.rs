@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::because::because;
 use super::{Commands, DriverError, ErrorKind, NewFile, Output, Result};
 
-pub(crate) use self::capture::capture;
+pub(crate) use self::capture::{Captured, capture};
 
 /// Where commands are looked for, whatever the controller's own PATH says.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

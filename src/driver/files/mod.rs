@@ -41,9 +41,9 @@ const REMEMBERED: usize = 4096;
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// The host's files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HostFiles {
-    own: [PathBuf; 3],
+    own: Vec<PathBuf>,
     seen: Mutex<HashMap<PathBuf, (Stamp, FileView)>>,
 }
 
@@ -87,7 +87,7 @@ impl HostFiles {
     /// remove without a mark.
     pub fn new(dirs: &Dirs) -> Self {
         HostFiles {
-            own: [dirs.run.clone(), dirs.state.clone(), dirs.log.clone()],
+            own: vec![dirs.run.clone(), dirs.state.clone(), dirs.log.clone()],
             seen: Mutex::default(),
         }
     }

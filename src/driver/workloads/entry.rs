@@ -59,8 +59,10 @@ pub(super) struct Entry {
     pub mark: Mark,
     /// Its v2 cgroup.
     pub folder: PathBuf,
-    /// The path of its cgroups below each hierarchy's mount; `None` where systemd made a scope.
-    pub relative: Option<PathBuf>,
+    /// The path of its cgroups below each hierarchy's mount.
+    pub relative: PathBuf,
+    /// Its cgroup is a scope of systemd, which removes it as soon as it is empty.
+    pub scope: bool,
     /// A start of this very controller is under way.
     pub starting: bool,
     /// What we started: the process itself, or nspawn.
@@ -78,11 +80,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(serial: u64, mark: Mark, folder: PathBuf, relative: Option<PathBuf>) -> Self {
+    pub fn new(serial: u64, mark: Mark, folder: PathBuf, relative: PathBuf) -> Self {
         Entry {
             serial,
             mark,
             folder,
+            scope: relative.starts_with(super::SLICE),
             relative,
             starting: false,
             spawned: None,

@@ -56,8 +56,8 @@ struct Launch<'a> {
     workloads: &'a HostWorkloads,
     start: &'a Start,
     mark: Mark,
-    /// Below the hierarchies' mounts; `None` where systemd makes a scope.
-    relative: Option<PathBuf>,
+    /// Below the hierarchies' mounts. Where systemd runs, it makes this one, as a scope.
+    relative: PathBuf,
     folder: PathBuf,
     log: PathBuf,
     /// How long the log was before.
@@ -66,13 +66,11 @@ struct Launch<'a> {
 
 impl<'a> Launch<'a> {
     fn new(workloads: &'a HostWorkloads, start: &'a Start) -> Self {
-        let relative = workloads.stack_group().join(key(&start.id));
-        let relative = Some(relative).filter(|_| !workloads.booted);
-        let cgroups = &workloads.watch.shared.cgroups;
-        let folder = match &relative {
-            Some(relative) => cgroups.folder(relative),
-            None => cgroups.folder(&Path::new(SLICE).join(scope(workloads, &start.id))),
+        let relative = match workloads.booted {
+            true => Path::new(SLICE).join(scope(workloads, &start.id)),
+            false => workloads.stack_group().join(key(&start.id)),
         };
+        let folder = workloads.watch.shared.cgroups.folder(&relative);
         let log = workloads.log_path(&start.id.node);
         Launch {
             workloads,
@@ -121,8 +119,8 @@ impl<'a> Launch<'a> {
     }
 
     fn go(&self) -> Result<()> {
-        if let Some(relative) = &self.relative {
-            self.workloads.watch.shared.cgroups.create(relative)?;
+        if !self.workloads.booted {
+            self.workloads.watch.shared.cgroups.create(&self.relative)?;
             self.mark.write(&self.folder).map_err(|error| {
                 self.problem(&format!(
                     "its cgroup `{}` cannot be marked: {}; this needs root and a kernel whose \
@@ -147,9 +145,10 @@ impl<'a> Launch<'a> {
 
     fn job(&self) -> std::result::Result<Job, String> {
         let run = &self.start.run;
-        let place = match &self.relative {
-            Some(relative) => Place::Made(self.workloads.watch.shared.cgroups.folders(relative)),
-            None => Place::Here(Box::new(self.mark.clone())),
+        let cgroups = &self.workloads.watch.shared.cgroups;
+        let place = match self.workloads.booted {
+            true => Place::Here(Box::new(self.mark.clone())),
+            false => Place::Made(cgroups.folders(&self.relative)),
         };
         let mut job = Job {
             place,
@@ -244,9 +243,9 @@ impl<'a> Launch<'a> {
 
     fn command_line(&self) -> Command {
         let program = &self.workloads.program;
-        let mut command = match &self.relative {
-            Some(_) => Command::new(program),
-            None => {
+        let mut command = match self.workloads.booted {
+            false => Command::new(program),
+            true => {
                 let unit = scope(self.workloads, &self.start.id);
                 let mut command = Command::new("systemd-run");
                 command
@@ -355,9 +354,10 @@ impl<'a> Launch<'a> {
             let _ = spawned.process.ending();
         }
         super::wait_empty(&self.folder, super::DYING);
-        if let Some(relative) = &self.relative {
-            let _ = shared.cgroups.remove(relative);
-        }
+        let _ = match self.workloads.booted {
+            true => self.workloads.stop_scope(&self.relative),
+            false => shared.cgroups.remove(&self.relative),
+        };
         let _ = super::remove_folder(&self.workloads.scratch(&self.start.id));
         let mut table = shared.lock();
         shared.forget(&mut table, &self.start.id);

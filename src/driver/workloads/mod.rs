@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -164,36 +165,63 @@ impl HostWorkloads {
             let relative = group.join(&name);
             let folder = self.watch.shared.cgroups.folder(&relative);
             match Mark::read(&folder).filter(|mark| mark.stack == self.stack) {
-                Some(mark) => Self::add(table, mark, folder, Some(relative)),
+                Some(mark) => Self::add(table, mark, folder, relative),
                 // Made, and its maker died before it could mark it: it is empty for ever.
                 None if !cgroup::populated(&folder) => {
                     if let Some(life) = life_of(&name) {
-                        Self::add(table, self.unmarked(&life), folder, Some(relative));
+                        Self::add(table, self.unmarked(&life), folder, relative);
                     }
                 }
                 None => {}
             }
         }
-        let slice = self.watch.shared.cgroups.folder(Path::new(SLICE));
-        for name in names(&slice)? {
+        let slice = Path::new(SLICE);
+        for name in names(&self.watch.shared.cgroups.folder(slice))? {
             if !name.starts_with(&self.unit_prefix()) || !name.ends_with(".scope") {
                 continue;
             }
-            let folder = slice.join(&name);
+            let relative = slice.join(&name);
+            let folder = self.watch.shared.cgroups.folder(&relative);
             if let Some(mark) = Mark::read(&folder).filter(|mark| mark.stack == self.stack) {
-                Self::add(table, mark, folder, None);
+                Self::add(table, mark, folder, relative);
             }
         }
         Ok(())
     }
 
-    fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: Option<PathBuf>) {
+    fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf) {
         if table.find(&mark.id()).is_none() {
             let serial = table.serial();
             table
                 .entries
                 .push(Entry::new(serial, mark, folder, relative));
         }
+    }
+
+    /// Has systemd remove an empty scope with its cgroup. If we removed the cgroup, systemd
+    /// would never notice, and keep the unit.
+    fn stop_scope(&self, relative: &Path) -> Result<()> {
+        let folder = self.watch.shared.cgroups.folder(relative);
+        let unit = relative.file_name().unwrap_or_default();
+        let stop = Command::new("systemctl")
+            .args(["stop", "--no-block", "--quiet", "--"])
+            .arg(unit)
+            .stdin(Stdio::null())
+            // The usual failure is that it was collected already, which is what is wanted.
+            .output();
+        stop.map_err(|error| failed(format!("cannot run `systemctl stop`: {error}")))?;
+        let deadline = Instant::now() + DYING;
+        while folder.exists() {
+            if Instant::now() >= deadline {
+                return Err(failed(format!(
+                    "cannot remove the scope `{}`: systemd keeps it; \
+                     `systemctl status` of it may say why",
+                    unit.to_string_lossy()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn unmarked(&self, life: &LifeId) -> Mark {
@@ -245,7 +273,7 @@ impl Workloads for HostWorkloads {
         // A cgroup of ours that somebody else removed is no life any more. A scope that systemd
         // collected still is one, until its end was dealt with.
         let lost = |entry: &Entry| {
-            !entry.starting && entry.relative.is_some() && !entry.folder.exists() && !entry.alive()
+            !entry.starting && !entry.scope && !entry.folder.exists() && !entry.alive()
         };
         table.entries.retain(|entry| !lost(entry));
         self.watch.shared.wake();
@@ -296,11 +324,11 @@ impl Workloads for HostWorkloads {
                 life.node,
                 entry.folder.display()
             ))),
-            false => Ok(entry.relative.clone()),
+            false => Ok((entry.relative.clone(), entry.scope)),
         });
         match found {
-            Ok(Some(relative)) => self.watch.shared.cgroups.remove(&relative)?,
-            Ok(None) => {}
+            Ok((relative, true)) => self.stop_scope(&relative)?,
+            Ok((relative, false)) => self.watch.shared.cgroups.remove(&relative)?,
             Err(error) if error.kind == ErrorKind::Gone => {}
             Err(error) => return Err(error),
         }

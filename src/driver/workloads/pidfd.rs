@@ -32,7 +32,7 @@ pub(super) enum Ending {
 /// `struct pidfd_info` of `linux/pidfd.h`, in its first size; the kernel takes any.
 #[repr(C)]
 #[derive(Default)]
-struct PidfdInfo {
+struct PidfdRecord {
     mask: u64,
     cgroup: u64,
     ids: [u32; 11],
@@ -103,11 +103,11 @@ impl Process {
 
     /// Asks the kernel (ioctl `PIDFD_GET_INFO`); `None` until the parent has reaped it.
     fn exit_bit(&self) -> io::Result<Option<Exit>> {
-        let mut about = PidfdInfo {
+        let mut about = PidfdRecord {
             mask: INFO_EXIT,
-            ..PidfdInfo::default()
+            ..PidfdRecord::default()
         };
-        let request = libc::_IOWR::<PidfdInfo>(0xff, 11);
+        let request = libc::_IOWR::<PidfdRecord>(0xff, 11);
         // SAFETY: the kernel writes at most the size that is part of the request's number,
         // which is the struct's.
         let answer = unsafe { libc::ioctl(self.fd.as_raw_fd(), request, &raw mut about) };
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_kernel_layout_is_the_first_one() {
-        assert_eq!(std::mem::size_of::<PidfdInfo>(), 64);
+        assert_eq!(std::mem::size_of::<PidfdRecord>(), 64);
         assert_eq!(decode(3 << 8), Exit::Code(3));
         assert_eq!(decode(0x80 | 11), Exit::Signal(11));
     }

@@ -1,0 +1,92 @@
+//! What makes a running workload the one that the spec wants.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::{NetworkRun, WorkloadNode};
+
+/// What was started, field by field: names of fields to short hashes of their values.
+/// Two equal ones need no replacement; the names of those that differ are the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(pub BTreeMap<String, String>);
+
+impl Identity {
+    /// The fields in which two identities differ, in order: the reason of a replacement.
+    pub fn differences<'a>(&'a self, other: &'a Identity) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self
+            .0
+            .keys()
+            .chain(other.0.keys())
+            .filter(|name| self.0.get(*name) != other.0.get(*name))
+            .map(String::as_str)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// The identity of `workload`. `watched` holds the content hash of every watched file that can
+/// be read; one that cannot differs from each that can.
+///
+/// What changes in place is no part of it: the hosts file, the firewall, `restart`,
+/// `stop_signal`, `stop_grace_period`, `ready`, `log`, `pre_start`. Whether it tells its
+/// readiness is one, since a running workload was given the socket or was not.
+pub fn identity(
+    workload: &WorkloadNode,
+    watched: &BTreeMap<PathBuf, String>,
+    spec_dir: &Path,
+) -> Identity {
+    let run = &workload.run;
+    let mut fields = BTreeMap::from([
+        ("command".to_owned(), digest(&run.command)),
+        ("environment".to_owned(), digest(&run.environment)),
+        ("user".to_owned(), digest(&run.user)),
+        ("working_dir".to_owned(), digest(&run.working_dir)),
+        ("notify".to_owned(), digest(&run.notify)),
+    ]);
+    if let Some(container) = &run.container {
+        fields.insert("hostname".to_owned(), digest(&container.hostname));
+        fields.insert("root".to_owned(), digest(&container.root));
+        fields.insert("mounts".to_owned(), digest(&container.mounts));
+        fields.insert("tmpfs".to_owned(), digest(&container.tmpfs));
+        fields.insert("network".to_owned(), network(workload, &container.network));
+    }
+    for path in &workload.watch {
+        let content = watched.get(path).map_or("absent", String::as_str);
+        fields.insert(format!("watch:{}", shown(path, spec_dir)), digest(&content));
+    }
+    Identity(fields)
+}
+
+/// A namespace is made for one address; the firewall in it changes in place.
+fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
+    let place = workload.attachment.as_ref().map(|attachment| {
+        (
+            &attachment.network,
+            &attachment.bridge,
+            attachment.address,
+            attachment.prefix,
+            attachment.gateway,
+        )
+    });
+    digest(&(network, place))
+}
+
+/// A path as the spec's author knows it.
+fn shown(path: &Path, spec_dir: &Path) -> String {
+    path.strip_prefix(spec_dir).map_or_else(
+        |_| path.display().to_string(),
+        |below| format!("./{}", below.display()),
+    )
+}
+
+/// 16 hex digits of the hash of a value's JSON.
+fn digest<T: Serialize + std::fmt::Debug>(value: &T) -> String {
+    // JSON has no form for a path that is not UTF-8; such a value is told apart by its text.
+    let bytes = serde_json::to_vec(value).unwrap_or_else(|_| format!("{value:?}").into_bytes());
+    blake3::hash(&bytes).to_hex().chars().take(16).collect()
+}

@@ -1,0 +1,285 @@
+//! Groups expanded to instances, and their addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::Compiler;
+use super::at::At;
+use crate::spec::model::{Container, Expr, NetworkMode};
+use crate::spec::node::{Kind, NodeId};
+use crate::template::expr::Scope;
+
+/// The most copies of one container or process.
+const MOST_REPLICAS: u32 = 1000;
+
+/// What is on the host's own network answers here.
+const LOOPBACK: &str = "127.0.0.1";
+
+/// One instance of a container or process.
+pub(super) struct Instance<'a> {
+    /// `containers/prime1`.
+    pub(super) id: NodeId,
+    /// The name in the spec.
+    pub(super) group: &'a str,
+    /// 1 for the first.
+    pub(super) replica: u32,
+    /// Its address in a network of the spec.
+    pub(super) address: Option<Ipv4Addr>,
+    /// Where it answers; `None` when nothing can reach it.
+    pub(super) reached_at: Option<String>,
+    /// The port of the first service that it serves.
+    pub(super) port: Option<u16>,
+}
+
+impl Instance<'_> {
+    /// What expressions about it see.
+    pub(super) fn scope(&self) -> Scope<'_> {
+        Scope {
+            name: Some(&self.id.name),
+            replica: Some(self.replica),
+            address: self.reached_at.as_deref(),
+            port: self.port,
+        }
+    }
+}
+
+/// The instances of every group: by the group's name as `kind/name`.
+pub(super) type Groups = BTreeMap<NodeId, Vec<NodeId>>;
+
+/// All instances in spec order, containers first, with their addresses.
+pub(super) fn expand<'a>(compiler: &mut Compiler<'a>) -> (Vec<Instance<'a>>, Groups) {
+    let spec = compiler.spec;
+    let mut instances = Vec::new();
+    let mut groups = Groups::new();
+    let mut taken = BTreeMap::new();
+    let containers = spec
+        .containers
+        .iter()
+        .map(|(name, container)| (Kind::Containers, name, container.workload.replicas));
+    let processes = spec
+        .processes
+        .iter()
+        .map(|(name, process)| (Kind::Processes, name, process.workload.replicas));
+    for (kind, group, replicas) in containers.chain(processes) {
+        let members = copies(compiler, kind, group, replicas);
+        let ids = groups.entry(NodeId::new(kind, group)).or_default();
+        for (replica, name) in members {
+            claim_name(compiler, &mut taken, kind, group, &name);
+            let id = NodeId::new(kind, name);
+            ids.push(id.clone());
+            instances.push(Instance {
+                port: first_port(compiler, kind, group, &id),
+                id,
+                group,
+                replica,
+                address: None,
+                reached_at: Some(LOOPBACK.to_owned()),
+            });
+        }
+    }
+    assign(compiler, &mut instances);
+    (instances, groups)
+}
+
+/// Names and numbers of a group's copies. They are numbered when `replicas` was written, even
+/// for 1, so that scaling from 1 renames nothing.
+fn copies(
+    compiler: &mut Compiler<'_>,
+    kind: Kind,
+    group: &str,
+    replicas: Option<u32>,
+) -> Vec<(u32, String)> {
+    let Some(count) = replicas else {
+        return vec![(1, group.to_owned())];
+    };
+    if count > MOST_REPLICAS {
+        let section = At::section(kind.word());
+        compiler.problems.add(
+            &section.key(group).key("replicas"),
+            format!(
+                "`{kind}/{group}` has {count} replicas, more than {MOST_REPLICAS}",
+                kind = kind.word()
+            ),
+        );
+        return Vec::new();
+    }
+    (1..=count)
+        .map(|number| (number, format!("{group}{number}")))
+        .collect()
+}
+
+/// Logs, and commands like `exec prime1`, name an instance without its kind.
+fn claim_name<'a>(
+    compiler: &mut Compiler<'_>,
+    taken: &mut BTreeMap<String, (Kind, &'a str)>,
+    kind: Kind,
+    group: &'a str,
+    name: &str,
+) {
+    if let Some((other_kind, other)) = taken.insert(name.to_owned(), (kind, group)) {
+        compiler.problems.advise(
+            &At::section(kind.word()).key(group),
+            format!(
+                "`{}/{group}` and `{}/{other}` both have an instance called `{name}`",
+                kind.word(),
+                other_kind.word()
+            ),
+            "containers and processes share their names in logs and commands; rename one of them",
+        );
+    }
+}
+
+fn first_port(compiler: &Compiler<'_>, kind: Kind, group: &str, id: &NodeId) -> Option<u16> {
+    compiler
+        .spec
+        .services
+        .values()
+        .find(|service| {
+            service
+                .target
+                .as_ref()
+                .is_some_and(|target| target == id || (target.kind == kind && target.name == group))
+        })
+        .map(|service| service.port)
+}
+
+/// The host's address in a network.
+pub(super) fn gateway(subnet: Ipv4Net) -> Option<Ipv4Addr> {
+    (subnet.prefix_len() <= 30)
+        .then(|| subnet.hosts().next())
+        .flatten()
+}
+
+/// Gives every container in a network its address: fixed ones first, then those that
+/// instances hold already, then the first free ones in spec order. A change of one group so
+/// moves no other, as long as it runs.
+fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
+    let spec = compiler.spec;
+    let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    for instance in instances.iter_mut() {
+        let Some(container) = container_of(compiler, instance) else {
+            continue;
+        };
+        if container.network == NetworkMode::None {
+            instance.reached_at = None;
+        }
+        if let (Some((_, subnet)), Some(address)) =
+            (network_of(compiler, container), &container.address)
+        {
+            instance.reached_at = None;
+            instance.address = fixed(compiler, instance, address, subnet, &mut taken);
+        }
+    }
+    for instance in instances.iter_mut() {
+        let held = compiler.inputs.held.get(&instance.id).copied();
+        let container = container_of(compiler, instance);
+        if let (Some(held), Some(container)) = (held, container)
+            && container.address.is_none()
+            && let Some((_, subnet)) = network_of(compiler, container)
+            && is_free_host(subnet, held)
+            && taken.insert(held)
+        {
+            instance.address = Some(held);
+        }
+    }
+    let mut free: BTreeMap<&str, ipnet::Ipv4AddrRange> = spec
+        .networks
+        .iter()
+        .map(|(name, network)| (name.as_str(), network.subnet.hosts()))
+        .collect();
+    for instance in instances.iter_mut() {
+        let Some(container) = container_of(compiler, instance) else {
+            continue;
+        };
+        if let Some((network, subnet)) = network_of(compiler, container) {
+            if instance.address.is_none() && container.address.is_none() {
+                instance.address = free.get_mut(network).and_then(|hosts| {
+                    hosts.find(|host| is_free_host(subnet, *host) && taken.insert(*host))
+                });
+                if instance.address.is_none() {
+                    full(compiler, instance, network, subnet);
+                }
+            }
+            instance.reached_at = instance.address.map(|address| address.to_string());
+        }
+    }
+}
+
+fn container_of<'a>(compiler: &Compiler<'a>, instance: &Instance<'_>) -> Option<&'a Container> {
+    (instance.id.kind == Kind::Containers)
+        .then(|| compiler.spec.containers.get(instance.group))
+        .flatten()
+}
+
+fn network_of<'a>(compiler: &Compiler<'a>, container: &'a Container) -> Option<(&'a str, Ipv4Net)> {
+    match &container.network {
+        NetworkMode::Bridge(name) => compiler
+            .spec
+            .networks
+            .get(name)
+            .map(|network| (name.as_str(), network.subnet)),
+        NetworkMode::Host | NetworkMode::None => None,
+    }
+}
+
+/// An address that a container may have, leaving aside whether another has it.
+fn is_free_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
+    subnet.contains(&address)
+        && address != subnet.network()
+        && address != subnet.broadcast()
+        && Some(address) != gateway(subnet)
+}
+
+fn fixed(
+    compiler: &mut Compiler<'_>,
+    instance: &Instance<'_>,
+    expression: &Expr,
+    subnet: Ipv4Net,
+    taken: &mut BTreeSet<Ipv4Addr>,
+) -> Option<Ipv4Addr> {
+    let section = At::section(instance.id.kind.word());
+    let group = section.key(instance.group);
+    let at = group.key("address");
+    let text = compiler.text(&at, expression, &instance.scope())?;
+    let Ok(address) = text.parse::<Ipv4Addr>() else {
+        compiler
+            .problems
+            .add(&at, format!("`{text}` is not an IPv4 address"));
+        return None;
+    };
+    if !is_free_host(subnet, address) {
+        compiler.problems.add(
+            &at,
+            format!("`{address}` is no address for a container in `{subnet}`"),
+        );
+        return None;
+    }
+    if !taken.insert(address) {
+        compiler.problems.add(
+            &at,
+            format!("`{address}` is the address of another container too"),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+fn full(compiler: &mut Compiler<'_>, instance: &Instance<'_>, network: &str, subnet: Ipv4Net) {
+    // A subnet without room for anybody is an error of the network's own.
+    if gateway(subnet).is_none() {
+        return;
+    }
+    let section = At::section(instance.id.kind.word());
+    let group = section.key(instance.group);
+    compiler.problems.advise(
+        &group.key("network"),
+        format!(
+            "network `{network}` has no address left in `{subnet}` for `{}/{}`",
+            instance.id.kind.word(),
+            instance.group
+        ),
+        "give the network a larger subnet, or the container fewer replicas",
+    );
+}
