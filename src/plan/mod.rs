@@ -13,6 +13,8 @@ pub mod model;
 mod network;
 mod prune;
 mod template;
+pub mod text;
+pub mod view;
 mod workload;
 pub mod world;
 
