@@ -15,6 +15,7 @@ mod pidfd;
 mod proc;
 mod reload;
 mod root;
+mod scan;
 pub(crate) mod spawned;
 mod watch;
 
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use enter::exec_command;
+pub use scan::look;
 
 use self::entry::Entry;
 use self::mark::Mark;
@@ -154,50 +156,6 @@ impl HostWorkloads {
         self.dirs.run.join("roots").join(key(life))
     }
 
-    fn unit_prefix(&self) -> String {
-        format!("hatchery-{}-", self.stack)
-    }
-
-    /// Puts every life that the cgroups show into the table.
-    fn adopt(&self, table: &mut Table) -> Result<()> {
-        let group = self.stack_group();
-        for name in names(&self.watch.shared.cgroups.folder(&group))? {
-            let relative = group.join(&name);
-            let folder = self.watch.shared.cgroups.folder(&relative);
-            match Mark::read(&folder).filter(|mark| mark.stack == self.stack) {
-                Some(mark) => Self::add(table, mark, folder, relative),
-                // Made, and its maker died before it could mark it: it is empty for ever.
-                None if !cgroup::populated(&folder) => {
-                    if let Some(life) = life_of(&name) {
-                        Self::add(table, self.unmarked(&life), folder, relative);
-                    }
-                }
-                None => {}
-            }
-        }
-        let slice = Path::new(SLICE);
-        for name in names(&self.watch.shared.cgroups.folder(slice))? {
-            if !name.starts_with(&self.unit_prefix()) || !name.ends_with(".scope") {
-                continue;
-            }
-            let relative = slice.join(&name);
-            let folder = self.watch.shared.cgroups.folder(&relative);
-            if let Some(mark) = Mark::read(&folder).filter(|mark| mark.stack == self.stack) {
-                Self::add(table, mark, folder, relative);
-            }
-        }
-        Ok(())
-    }
-
-    fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf) {
-        if table.find(&mark.id()).is_none() {
-            let serial = table.serial();
-            table
-                .entries
-                .push(Entry::new(serial, mark, folder, relative));
-        }
-    }
-
     /// Has systemd remove an empty scope with its cgroup. If we removed the cgroup, systemd
     /// would never notice, and keep the unit.
     fn stop_scope(&self, relative: &Path) -> Result<()> {
@@ -224,26 +182,11 @@ impl HostWorkloads {
         Ok(())
     }
 
-    fn unmarked(&self, life: &LifeId) -> Mark {
-        Mark {
-            stack: self.stack.clone(),
-            node: life.node.clone(),
-            incarnation: life.incarnation,
-            identity: Identity::default(),
-            started: now(),
-            applied: BTreeMap::new(),
-            notify: false,
-            notified: false,
-            log_size: u64::MAX,
-            log_files: 0,
-        }
-    }
-
     /// The entry of a life, adopted if this controller did not know it.
     fn with<T>(&self, life: &LifeId, act: impl FnOnce(&mut Entry) -> Result<T>) -> Result<T> {
         let mut table = self.watch.shared.lock();
         if table.find(life).is_none() {
-            self.adopt(&mut table)?;
+            scan::adopt(&self.watch.shared.cgroups, &self.stack, &mut table)?;
         }
         let entry = table.find(life).ok_or_else(|| DriverError {
             message: format!("cannot find `{}`: nothing of it is left", life.node),
@@ -265,7 +208,7 @@ impl Workloads for HostWorkloads {
 
     fn observe(&self) -> Result<Vec<Life>> {
         let mut table = self.watch.shared.lock();
-        self.adopt(&mut table)?;
+        scan::adopt(&self.watch.shared.cgroups, &self.stack, &mut table)?;
         let now = now();
         for entry in &mut table.entries {
             self.watch.shared.settle(entry, now);
