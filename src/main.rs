@@ -4,5 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    hatchery::driver::inner::requested(&arguments).unwrap_or(ExitCode::SUCCESS)
+    // Jobs in a process of their own come first: they must find one thread only.
+    hatchery::driver::inner::requested(&arguments)
+        .unwrap_or_else(|| hatchery::cli::main(arguments))
 }

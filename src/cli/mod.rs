@@ -1,1 +1,156 @@
-//!
+//! The command line: one verb, one file, its arguments beside it. The only place that prints.
+
+mod apply;
+mod converge;
+mod detach;
+mod down;
+mod error;
+mod exec;
+mod foreground;
+mod graph;
+mod host;
+mod listening;
+mod logs;
+mod narrator;
+mod operate;
+mod plan;
+mod ps;
+mod requirements;
+mod screen;
+mod spec_file;
+mod stack;
+mod trace;
+mod up;
+mod validate;
+mod version;
+mod wiring;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use self::error::CommandError;
+use crate::reconcile::handle::Verb;
+
+/// Keeps this machine as one YAML file says: containers, processes, services, templates
+#[derive(Debug, Parser)]
+#[command(name = "hatchery", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every verb takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The stack that is meant; the only one here unless given
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "HATCHERY_STACK",
+        hide_env_values = true,
+        value_parser = stack::parse_name
+    )]
+    stack: Option<String>,
+    /// Colours; NO_COLOR is heeded too
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = false
+    )]
+    color: When,
+    /// Say more about what goes on inside; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// On a terminal
+    Auto,
+    /// Even into files
+    Always,
+    /// Not at all
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring a stack up and keep it so, here or in the background
+    Up(up::UpArgs),
+    /// Show what would be done, and do nothing
+    Plan(plan::PlanArgs),
+    /// Hand a spec to the stack's controller, and wait until it is so
+    Apply(apply::ApplyArgs),
+    /// Stop and remove everything but persistent roots, logs and history
+    Down(down::DownArgs),
+    /// Show how a stack stands
+    Ps(ps::PsArgs),
+    /// Print what workloads wrote
+    Logs(logs::LogsArgs),
+    /// Run a command inside a workload
+    Exec(exec::ExecArgs),
+    /// Let stopped workloads run again
+    Start(operate::OperateArgs),
+    /// Stop workloads, and keep them stopped
+    Stop(operate::OperateArgs),
+    /// Stop workloads, and start them anew
+    Restart(operate::OperateArgs),
+    /// Check a spec
+    Validate(validate::ValidateArgs),
+    /// Show what needs what, and the start order
+    Graph(graph::GraphArgs),
+    /// Show the version, and the running controller's
+    Version,
+}
+
+/// Runs the program with these arguments, its name first.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors that are none. Who closed the pipe has seen enough.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.global.color {
+        When::Auto => {}
+        When::Always => anstream::ColorChoice::Always.write_global(),
+        When::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    run(&cli).unwrap_or_else(|error| error.print())
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
+    let global = &cli.global;
+    trace::start(global.verbose)?;
+    match &cli.command {
+        Command::Up(args) => up::run(args, global),
+        Command::Plan(args) => plan::run(args, global),
+        Command::Apply(args) => apply::run(args, global),
+        Command::Down(args) => down::run(args, global),
+        Command::Ps(args) => ps::run(args, global),
+        Command::Logs(args) => logs::run(args, global),
+        Command::Exec(args) => exec::run(args, global),
+        Command::Start(args) => operate::run(Verb::Start, args, global),
+        Command::Stop(args) => operate::run(Verb::Stop, args, global),
+        Command::Restart(args) => operate::run(Verb::Restart, args, global),
+        Command::Validate(args) => validate::run(args),
+        Command::Graph(args) => graph::run(args),
+        Command::Version => version::run(global),
+    }
+}

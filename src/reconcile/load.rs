@@ -43,9 +43,22 @@ pub fn load(
     color: bool,
 ) -> Result<Loaded, String> {
     let name = text.path.display().to_string();
-    let report =
-        |errors: Vec<spec::diagnostic::Diagnostic>| spec::report(&name, &text.text, &errors, color);
-    let (parsed, places) = spec::parse(&name, &text.text).map_err(report)?;
+    check(text, around, held, files)
+        .map_err(|errors| spec::report(&name, &text.text, &errors, color))
+}
+
+/// As [`load`], with each error by itself.
+///
+/// # Errors
+/// Everything that is wrong with the spec.
+pub fn check(
+    text: &SpecText,
+    around: &Surroundings,
+    held: &BTreeMap<NodeId, Ipv4Addr>,
+    files: &dyn Files,
+) -> Result<Loaded, Vec<spec::Diagnostic>> {
+    let name = text.path.display().to_string();
+    let (parsed, places) = spec::parse(&name, &text.text)?;
     let mut errors = spec::validate(&parsed, &places);
     let spec_dir = text.path.parent().unwrap_or(Path::new("/")).to_owned();
     let sources: BTreeMap<PathBuf, Result<String, String>> =
@@ -67,14 +80,14 @@ pub fn load(
     };
     match graph::compile(&parsed, &|path| places.at(path), &inputs) {
         Ok(desired) if errors.is_empty() => Ok(Loaded { desired, sources }),
-        Ok(_) => Err(report(errors)),
+        Ok(_) => Err(errors),
         Err(more) => {
             for error in more {
                 if !errors.contains(&error) {
                     errors.push(error);
                 }
             }
-            Err(report(errors))
+            Err(errors)
         }
     }
 }

@@ -1,0 +1,84 @@
+//! Waits until a stack converged, and tells meanwhile what happens.
+
+use std::time::{Duration, Instant};
+
+use super::error::CommandError;
+use super::listening::Listening;
+use super::narrator::Narrator;
+use crate::plan::model::NodeState;
+use crate::reconcile::handle::StackStatus;
+
+/// How often it is asked how things stand.
+const TICK: Duration = Duration::from_millis(150);
+/// What failed, and nothing moved for so long, will not converge by itself soon.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// Returns once generation `generation`, or a later one, converged.
+///
+/// # Errors
+/// When something failed and nothing else moves, or the controller ended.
+pub async fn converge(
+    listening: &mut Listening,
+    narrator: &mut Narrator,
+    generation: u64,
+) -> Result<(), CommandError> {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stuck_since: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            _ = ticks.tick() => {
+                let status = listening.status().await.ok_or_else(ended)?;
+                if status.generation >= generation && status.converged {
+                    for happening in listening.rest().await {
+                        narrator.tell(&happening);
+                    }
+                    narrator.show(&status);
+                    if !narrator.said_converged() {
+                        let words = format!("converged: {} nodes", status.nodes.len());
+                        narrator.say(&words);
+                    }
+                    return Ok(());
+                }
+                narrator.show(&status);
+                if !is_stuck(&status) {
+                    stuck_since = None;
+                } else if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                    narrator.clear();
+                    return Err(failed(&status));
+                }
+            }
+            happening = listening.next() => {
+                narrator.tell(&happening.ok_or_else(ended)?);
+            }
+        }
+    }
+}
+
+fn ended() -> CommandError {
+    CommandError::new("the controller ended before the stack converged")
+        .hint("what it said last is in `controller.log` in the stack's log folder")
+}
+
+/// Something failed, and nothing is on its way.
+fn is_stuck(status: &StackStatus) -> bool {
+    let any = |states: &[NodeState]| {
+        status
+            .nodes
+            .iter()
+            .any(|node| states.contains(&node.state))
+    };
+    let moving = [NodeState::Starting, NodeState::Stopping, NodeState::Backoff];
+    any(&[NodeState::Failed]) && !any(&moving)
+}
+
+fn failed(status: &StackStatus) -> CommandError {
+    let mut error = CommandError::new(format!("stack `{}` did not converge", status.stack));
+    for node in &status.nodes {
+        if node.state == NodeState::Failed {
+            error = error.detail(format!("{}: {}", node.node, node.detail));
+        }
+    }
+    error.hint("the controller goes on trying; `hatchery ps` and `hatchery logs` say more")
+}

@@ -1,0 +1,242 @@
+//! A controller in this process: its socket, its story, and what signals mean to it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::detach;
+use super::error::CommandError;
+use super::listening::Listening;
+use super::narrator::Narrator;
+use super::wiring::{self, Running};
+use crate::api::control;
+use crate::reconcile::handle::{Ended, Handle, SpecText};
+
+/// How often it is asked how things stand, while they do not stand as they should.
+const TICK: Duration = Duration::from_millis(150);
+/// Lines after which the size of the log file is looked at.
+const LOOK_AT_LOG: u32 = 500;
+
+/// What is run.
+pub struct Foreground {
+    /// The stack.
+    pub stack: String,
+    /// Its spec.
+    pub spec: SpecText,
+    /// Whether edits of the file are followed.
+    pub follows: bool,
+    /// Who tells the story.
+    pub narrator: Narrator,
+    /// Standard output is the controller's own log file.
+    pub log: bool,
+}
+
+/// Runs the controller until it leaves or everything is down.
+///
+/// # Errors
+/// When it cannot begin, or taking the stack down failed.
+pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
+    let signals = Signals::new()?;
+    let dirs = wiring::dirs(&foreground.stack);
+    let running = wiring::begin(&foreground.stack, Some(foreground.spec), foreground.follows)?;
+    let path = control::socket(&dirs.run);
+    let socket = control::bind(&path).map_err(|error| {
+        CommandError::new(format!("cannot listen on `{}`", path.display())).because(&error)
+    })?;
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(control::serve(
+        socket,
+        running.handle.clone(),
+        shutdown.clone(),
+    ));
+    let outcome = Attendance {
+        stack: foreground.stack,
+        narrator: foreground.narrator,
+        log: foreground.log.then(|| detach::log_file(&dirs)),
+        lines: 0,
+        down: None,
+        signals,
+    }
+    .watch(running)
+    .await;
+    shutdown.cancel();
+    if let Ok(Err(error)) = serving.await {
+        tracing::warn!("{error}");
+    }
+    remove(&path);
+    outcome
+}
+
+/// Going down takes the run folder away with it.
+fn remove(socket: &Path) {
+    if let Err(error) = std::fs::remove_file(socket)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove `{}`: {error}", socket.display());
+    }
+}
+
+type Downing = JoinHandle<Result<Result<(), String>, Ended>>;
+
+struct Attendance {
+    stack: String,
+    narrator: Narrator,
+    /// The file that standard output goes to, if it is ours to bound.
+    log: Option<std::path::PathBuf>,
+    lines: u32,
+    /// Set by the first Ctrl-C.
+    down: Option<Downing>,
+    signals: Signals,
+}
+
+impl Attendance {
+    async fn watch(mut self, running: Running) -> Result<ExitCode, CommandError> {
+        let Running {
+            handle,
+            story,
+            mut ended,
+        } = running;
+        let mut listening = Listening::Here {
+            handle: handle.clone(),
+            story,
+        };
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut unsettled = self.narrator.wants_status();
+        loop {
+            tokio::select! {
+                biased;
+                asked = self.signals.next() => self.on_signal(asked, &handle),
+                end = &mut ended => {
+                    for happening in listening.rest().await {
+                        self.narrator.tell(&happening);
+                    }
+                    self.narrator.clear();
+                    return self.result(end).await;
+                }
+                Some(happening) = listening.next() => {
+                    self.narrator.tell(&happening);
+                    self.bound_log();
+                    unsettled = self.narrator.wants_status();
+                }
+                _ = ticks.tick(), if unsettled => {
+                    if let Some(status) = listening.status().await {
+                        unsettled = !self.narrator.show(&status);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_signal(&mut self, asked: Asked, handle: &Handle) {
+        match (asked, &self.down) {
+            (Asked::Down, None) => {
+                let words = format!(
+                    "taking stack `{}` down; Ctrl-C again kills what is left",
+                    self.stack
+                );
+                self.narrator.everything();
+                self.narrator.say(&words);
+                self.down = Some(request_down(handle, false));
+            }
+            (Asked::Down, Some(_)) => {
+                self.narrator.say("killing what is left");
+                self.down = Some(request_down(handle, true));
+            }
+            (Asked::Leave, _) => {
+                let words = format!(
+                    "the controller ends; what runs of stack `{}` goes on",
+                    self.stack
+                );
+                self.narrator.everything();
+                self.narrator.say(&words);
+                let handle = handle.clone();
+                // That it left is seen by its end.
+                tokio::spawn(async move { handle.leave().await });
+            }
+        }
+    }
+
+    async fn result(
+        self,
+        end: Result<Result<(), String>, JoinError>,
+    ) -> Result<ExitCode, CommandError> {
+        match end {
+            Ok(Ok(())) => {}
+            Ok(Err(report)) => return Err(CommandError::report(report)),
+            Err(error) => {
+                return Err(CommandError::new("the controller failed").because(&error));
+            }
+        }
+        if let Some(down) = self.down
+            && let Ok(Ok(Err(error))) = down.await
+        {
+            return Err(CommandError::new(format!(
+                "cannot take stack `{}` down: {error}",
+                self.stack
+            )));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn bound_log(&mut self) {
+        self.lines = self.lines.wrapping_add(1);
+        if let Some(log) = &self.log
+            && self.lines.is_multiple_of(LOOK_AT_LOG)
+        {
+            detach::bound(log);
+        }
+    }
+}
+
+fn request_down(handle: &Handle, kill: bool) -> Downing {
+    let handle = handle.clone();
+    tokio::spawn(async move { handle.down(false, kill).await })
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Ctrl-C.
+    Down,
+    /// SIGTERM, SIGHUP.
+    Leave,
+}
+
+/// The signals that a controller listens to.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new() -> Result<Self, CommandError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| CommandError::new("cannot listen to signals").because(&error))
+        };
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// What the next one asks for.
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Down,
+            _ = self.terminate.recv() => Asked::Leave,
+            _ = self.hangup.recv() => Asked::Leave,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `hatchery up`: runs a controller, here or detached.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::error::CommandError;
+use super::foreground::{self, Foreground};
+use super::narrator::{Manner, Narrator};
+use super::{Global, converge, detach, listening::Listening, requirements, screen, stack};
+use super::{spec_file, wiring};
+use crate::graph::desired::Desired;
+use crate::plan::world::Life;
+
+/// Arguments of `up`.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// The spec, a YAML file
+    #[arg(value_name = "SPEC")]
+    spec: PathBuf,
+    /// Leave the controller in the background, and return once it has taken the spec
+    #[arg(short, long)]
+    detach: bool,
+    /// Install the Debian packages of requirements that are missing
+    #[arg(long)]
+    install: bool,
+    /// With `--detach`: return once everything is as the spec says
+    #[arg(long, requires = "detach")]
+    wait: bool,
+    /// Do not follow edits of the spec's file
+    #[arg(long)]
+    no_follow: bool,
+    /// Take the spec even if it would remove everything that runs
+    #[arg(long)]
+    allow_empty: bool,
+    /// What `--detach` starts: the same, with its output in a log file
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    detached: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the spec is wrong, something that it requires is missing, or a controller runs already.
+pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
+    let spec = spec_file::read(&args.spec)?;
+    let desired = wiring::compile(&spec)?;
+    let name = desired.stack.clone();
+    stack::same(global.stack.as_deref(), &name)?;
+    let shown = args.spec.display().to_string();
+    requirements::demand(&desired, &shown, args.install)?;
+    if !args.allow_empty {
+        hold_removal(&desired, &shown, "up")?;
+    }
+    if args.detach {
+        let follows = !args.no_follow;
+        return wiring::block_on(async {
+            let started = detach::start(&spec, &name, follows, args.allow_empty).await?;
+            screen::line(&format!(
+                "stack `{name}` is kept by a controller in the background (pid {})",
+                started.pid
+            ))?;
+            if args.wait {
+                let story = started.client.events().await?;
+                let mut listening = Listening::There {
+                    client: started.client,
+                    story,
+                };
+                converge::converge(&mut listening, &mut Narrator::of_screen(), 1).await?;
+            }
+            Ok(ExitCode::SUCCESS)
+        });
+    }
+    let manner = if args.detached {
+        Narrator::new(Manner::All)
+    } else {
+        Narrator::of_screen()
+    };
+    wiring::block_on_threads(foreground::attend(Foreground {
+        stack: name,
+        spec,
+        follows: !args.no_follow,
+        narrator: manner,
+        log: args.detached,
+    }))
+}
+
+/// A spec that would end everything that runs of its stack may be half a file.
+pub fn hold_removal(desired: &Desired, shown: &str, verb: &str) -> Result<(), CommandError> {
+    let lives = wiring::lives(&desired.stack)?;
+    let stays = |life: &Life| desired.nodes.contains_key(&life.id.node);
+    if lives.is_empty() || lives.iter().any(stays) {
+        return Ok(());
+    }
+    Err(CommandError::new(format!(
+        "the spec would remove everything that runs of stack `{}`",
+        desired.stack
+    ))
+    .hint(format!(
+        "if that is meant, use `hatchery {verb} --allow-empty {shown}`"
+    )))
+}
