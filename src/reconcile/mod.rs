@@ -1,3 +1,4 @@
 //! The loop: triggers, pass, execute.
 
 pub mod handle;
+pub mod shared;
