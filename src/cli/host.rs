@@ -49,12 +49,13 @@ pub fn assemble(
     let enter = |pid: i32, command: &[String]| {
         enter::exec_command(&inner::own_program(), pid, command, false)
     };
+    let files = Arc::new(HostFiles::new(dirs));
     let host = Host {
         workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
         networks: Arc::new(HostNetworks::new(stack, runtime, events.clone())?),
-        files: Arc::new(HostFiles::new(dirs)),
+        files,
         probes: Arc::new(HostProbes::new(Arc::new(enter))),
-        follow: Arc::new(Watcher::new(events)?),
+        follow: Arc::new(Watcher::new(events, files.clone())?),
         listener: Arc::new(RegistryListener::new(
             catalog.clone(),
             clock.clone(),

@@ -3,7 +3,7 @@
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
 pub mod clock;
-pub(crate) mod because;
+mod because;
 pub mod commands;
 pub mod files;
 pub mod network;
@@ -13,6 +13,8 @@ pub mod cgroup;
 pub mod inner;
 pub mod log;
 pub mod workloads;
+
+pub(crate) use because::because;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use super::template::{
 use crate::graph::desired::ReloadNode;
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
+use crate::spec::time::Time;
 
 /// Plans one template.
 pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Option<Planned> {
@@ -114,19 +115,7 @@ fn write(
     hash: &str,
     level: Level,
 ) -> Planned {
-    let pending = context
-        .memory
-        .templates
-        .get(&id.name)
-        .and_then(|m| m.pending.as_ref());
-    let wait = state.node.wait;
-    let quiet = match pending {
-        Some(pending) if pending.hash == hash => {
-            (pending.last + wait.min).min(pending.first + wait.max)
-        }
-        Some(pending) => (context.now + wait.min).min(pending.first + wait.max),
-        None => context.now + wait.min,
-    };
+    let quiet = quiet_at(context, state, hash);
     let mut item = Item {
         node: id.clone(),
         change: change_of(state),
@@ -148,7 +137,7 @@ fn write(
     };
     let running = status(id, NodeState::Starting, "has a new text");
     if context.now < quiet {
-        item.gate = Gate::Waiting(vec![format!("a quiet {}", words(wait.min))]);
+        item.gate = Gate::Waiting(vec![format!("a quiet {}", words(state.node.wait.min))]);
         return Planned {
             status: running,
             item: Some(item),
@@ -177,6 +166,20 @@ fn write(
         };
     };
     judge(context, state, command, file, item, level)
+}
+
+/// When the text has been the same for long enough, or changing for too long.
+fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &str) -> Time {
+    let memory = context.memory.templates.get(&state.node.name);
+    let pending = memory.and_then(|memory| memory.pending.as_ref());
+    let wait = state.node.wait;
+    match pending {
+        Some(pending) if pending.hash == hash => {
+            (pending.last + wait.min).min(pending.first + wait.max)
+        }
+        Some(pending) => (context.now + wait.min).min(pending.first + wait.max),
+        None => context.now + wait.min,
+    }
 }
 
 /// What must be there before the file is written. That an instance is listed at all is no part

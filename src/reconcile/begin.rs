@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::controller::{Controller, Dirty, held, remember_stops};
 use super::execute::Done;
 use super::handle::{Happening, SpecText};
+use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
 use super::monitors::{Monitors, Verdict, Wanted};
 use super::observe::unchecked;
@@ -36,26 +37,7 @@ pub(super) fn begin(
     if let Ok(view) = tokio::task::block_in_place(|| host.networks.observe(&[])) {
         observed.network = view;
     }
-    let (spec, loaded) = match spec {
-        Some(spec) => {
-            let held = held(&stack, &observed);
-            let loaded = load(&spec, &around, &held, host.files.as_ref(), false)?;
-            (spec, loaded)
-        }
-        None => {
-            let spec = SpecText {
-                path: "/".into(),
-                text: String::new(),
-            };
-            (
-                spec,
-                Loaded {
-                    desired: nothing(&stack, &around),
-                    sources: BTreeMap::new(),
-                },
-            )
-        }
-    };
+    let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
@@ -89,6 +71,30 @@ pub(super) fn begin(
     tokio::task::block_in_place(|| controller.observe());
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
+}
+
+/// The spec that a controller begins with.
+fn first_spec(
+    spec: Option<SpecText>,
+    stack: &str,
+    host: &Host,
+    around: &Surroundings,
+    observed: &Observed,
+) -> Result<(SpecText, Loaded), String> {
+    if let Some(spec) = spec {
+        let held = held(stack, observed);
+        let loaded = load(&spec, around, &held, host.files.as_ref(), false)?;
+        return Ok((spec, loaded));
+    }
+    let spec = SpecText {
+        path: "/".into(),
+        text: String::new(),
+    };
+    let loaded = Loaded {
+        desired: nothing(stack, around),
+        sources: BTreeMap::new(),
+    };
+    Ok((spec, loaded))
 }
 
 /// The empty spec of a stack.

@@ -164,6 +164,14 @@ pub fn farm(replicas: u32, command: &str) -> Desired {
     );
     needs.insert(nginx, vec![need(&template)]);
     Desired {
+        nodes,
+        needs,
+        ..nothing()
+    }
+}
+
+fn nothing() -> Desired {
+    Desired {
         stack: "t".to_owned(),
         spec_dir: "/spec".into(),
         dirs: Dirs {
@@ -172,8 +180,8 @@ pub fn farm(replicas: u32, command: &str) -> Desired {
             log: "/log".into(),
         },
         requires: Vec::new(),
-        nodes,
-        needs,
+        nodes: indexmap::IndexMap::new(),
+        needs: BTreeMap::new(),
         waves: Vec::new(),
         vars: indexmap::IndexMap::new(),
     }
@@ -309,44 +317,6 @@ impl World {
         self.done.push(step.clone());
         let observed = &mut self.observed;
         match step {
-            Step::OpenRegistry(registry) => {
-                observed.registry = RegistryView {
-                    up: true,
-                    http: registry.http,
-                };
-            }
-            Step::CreateNetwork(network) => {
-                let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());
-                observed.network.bridges.insert(
-                    network.bridge.clone(),
-                    BridgeView {
-                        ours: true,
-                        up: true,
-                        addresses: vec![address.unwrap()],
-                        holder: String::new(),
-                    },
-                );
-            }
-            Step::RemoveNetwork(bridge) => {
-                observed.network.bridges.remove(bridge);
-            }
-            Step::Attach(wanted) => {
-                let view = AttachmentView {
-                    namespace: true,
-                    link: Some((wanted.link.clone(), Some(wanted.bridge.clone()))),
-                    address: ipnet::Ipv4Net::new(wanted.address, wanted.prefix).ok(),
-                    gateway: Some(wanted.gateway),
-                    firewall: None,
-                    foreign: None,
-                };
-                observed
-                    .network
-                    .attachments
-                    .insert(wanted.namespace.clone(), view);
-            }
-            Step::Detach(namespace) => {
-                observed.network.attachments.remove(namespace);
-            }
             Step::Rewrite { path, content } => put(observed, path, content, None),
             Step::Start(start) => observed.lives.push(Life {
                 id: start.id.clone(),
@@ -393,10 +363,52 @@ impl World {
                     }
                 }
             }
-            Step::Firewall { .. }
-            | Step::PortFree(_)
-            | Step::PreStart { .. }
-            | Step::ReloadCommand { .. } => {}
+            step => self.apply_to_network(step),
+        }
+    }
+
+    fn apply_to_network(&mut self, step: &Step) {
+        let observed = &mut self.observed;
+        match step {
+            Step::OpenRegistry(registry) => {
+                observed.registry = RegistryView {
+                    up: true,
+                    http: registry.http,
+                };
+            }
+            Step::CreateNetwork(network) => {
+                let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());
+                observed.network.bridges.insert(
+                    network.bridge.clone(),
+                    BridgeView {
+                        ours: true,
+                        up: true,
+                        addresses: vec![address.unwrap()],
+                        holder: String::new(),
+                    },
+                );
+            }
+            Step::RemoveNetwork(bridge) => {
+                observed.network.bridges.remove(bridge);
+            }
+            Step::Attach(wanted) => {
+                let view = AttachmentView {
+                    namespace: true,
+                    link: Some((wanted.link.clone(), Some(wanted.bridge.clone()))),
+                    address: ipnet::Ipv4Net::new(wanted.address, wanted.prefix).ok(),
+                    gateway: Some(wanted.gateway),
+                    firewall: None,
+                    foreign: None,
+                };
+                observed
+                    .network
+                    .attachments
+                    .insert(wanted.namespace.clone(), view);
+            }
+            Step::Detach(namespace) => {
+                observed.network.attachments.remove(namespace);
+            }
+            _ => {}
         }
     }
 
