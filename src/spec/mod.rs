@@ -3,4 +3,72 @@
 pub mod diagnostic;
 pub mod model;
 pub mod node;
+pub mod places;
+pub mod report;
+pub mod signal;
+pub mod suggest;
+pub mod text;
 pub mod time;
+
+mod decode;
+mod validate;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+pub use self::diagnostic::{Diagnostic, position};
+pub use self::places::{Path, Places, Step};
+pub use self::report::report;
+pub use self::validate::validate;
+
+use self::model::Spec;
+
+/// Reads a spec from YAML (or JSON, which is YAML). Messages about the file as a whole call it
+/// `file_name`.
+///
+/// # Errors
+/// Every error of the file, in the order of their places. When the file's structure is wrong,
+/// what could be read of it is validated all the same, so that semantic errors are among them;
+/// without structural errors, [`validate`] is still to be called.
+pub fn parse(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnostic>> {
+    let (root, mut errors) = yaml::load::load(file_name, text);
+    let Some(root) = root else {
+        return Err(in_order(errors));
+    };
+    let decoded = decode::decode(&root);
+    let places = Places::new(root);
+    errors.extend(decoded.errors);
+    if errors.is_empty() {
+        return Ok((decoded.sound, places));
+    }
+    let (sound, faulty) = (&decoded.sound, &decoded.faulty);
+    errors.extend(validate::beyond_references(sound, &places));
+    errors.extend(validate::references(sound, &[faulty], &places));
+    errors.extend(validate::references(faulty, &[sound], &places));
+    Err(in_order(errors))
+}
+
+/// Reads a spec and validates it; see [`parse`] and [`validate`].
+///
+/// # Errors
+/// Every error of the file, in the order of their places.
+pub fn read(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnostic>> {
+    let (spec, places) = parse(file_name, text)?;
+    let errors = validate(&spec, &places);
+    if errors.is_empty() {
+        Ok((spec, places))
+    } else {
+        Err(in_order(errors))
+    }
+}
+
+/// Sorted by place; what two aliases of one value say twice is said once.
+fn in_order(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut said = HashSet::new();
+    errors.retain(|error| said.insert((error.span.clone(), error.message.clone())));
+    errors.sort_by_key(|error| error.span.as_ref().map(|span| (span.start, span.end)));
+    errors
+}
