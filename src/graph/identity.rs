@@ -57,7 +57,7 @@ pub fn identity(
     }
     for path in &workload.watch {
         let content = watched.get(path).map_or("absent", String::as_str);
-        fields.insert(format!("watch:{}", shown(path, spec_dir)), digest(&content));
+        fields.insert(watch_field(path, spec_dir), digest(&content));
     }
     Identity(fields)
 }
@@ -76,11 +76,11 @@ fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
     digest(&(network, place))
 }
 
-/// A path as the spec's author knows it.
-fn shown(path: &Path, spec_dir: &Path) -> String {
+/// The field of a watched file: its path as the spec's author knows it.
+pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
     path.strip_prefix(spec_dir).map_or_else(
-        |_| path.display().to_string(),
-        |below| format!("./{}", below.display()),
+        |_| format!("watch:{}", path.display()),
+        |below| format!("watch:./{}", below.display()),
     )
 }
 
