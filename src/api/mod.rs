@@ -1,1 +1,3 @@
-//!
+//! What the outside may ask over sockets.
+
+pub mod control;

@@ -2,6 +2,18 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+pub mod clock;
+pub(crate) mod because;
+pub mod commands;
+pub mod files;
+pub mod network;
+pub mod probe;
+pub mod requirements;
+pub mod cgroup;
+pub mod inner;
+pub mod log;
+pub mod workloads;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +21,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::desired::{Attachment, CheckNode, NetworkNode, Run};
+use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
 use crate::health::Answer;
-use crate::plan::world::{FileMark, FileView, Identity, Life, LifeId, NetworkView};
-use crate::spec::model::{Confirm, Firewall, LogLimit, Signal};
+pub use crate::plan::model::{ErrorKind, NewFile, Start};
+use crate::plan::world::{FileView, Life, LifeId, NetworkView};
+use crate::spec::model::{Confirm, Firewall, Signal};
 use crate::spec::time::Time;
 
 /// Why a driver could not do something.
@@ -23,20 +36,6 @@ pub struct DriverError {
     pub message: String,
     /// Whether it may go away by itself.
     pub kind: ErrorKind,
-}
-
-/// What kind of failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// Somebody else holds the name, address or port.
-    Foreign,
-    /// The thing is not there (any more).
-    Gone,
-    /// The kernel, the disk or a program refused.
-    Failed,
-    /// It took too long.
-    TimedOut,
 }
 
 /// What drivers answer.
@@ -53,21 +52,6 @@ pub enum Event {
     Network,
     /// One of these paths may have changed.
     Files(Vec<PathBuf>),
-}
-
-/// All that is needed to start a workload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Start {
-    /// Which life this will be.
-    pub id: LifeId,
-    /// What is written on its cgroup.
-    pub identity: Identity,
-    /// What each template's file holds now, for `applied`.
-    pub applied: std::collections::BTreeMap<String, String>,
-    /// What is run.
-    pub run: Run,
-    /// The bound of its log file.
-    pub log: LogLimit,
 }
 
 /// Containers and processes.
@@ -90,6 +74,10 @@ pub trait Workloads: Send + Sync {
     fn kill(&self, life: &LifeId) -> Result<()>;
     /// Removes what an ended one left: cgroups of both hierarchies, its root's scratch.
     fn remove(&self, life: &LifeId) -> Result<()>;
+    /// Removes what the stack itself left once nothing of it runs: its own cgroups.
+    fn clear_stack(&self) -> Result<()>;
+    /// Rotates the logs that are over their bound.
+    fn rotate_logs(&self) -> Result<()>;
     /// Notes on the cgroup what templates it has read.
     fn note_applied(
         &self,
@@ -112,21 +100,6 @@ pub trait Networks: Send + Sync {
     fn firewall(&self, namespace: &str, firewall: Option<&Firewall>) -> Result<()>;
     /// Removes a namespace with its link.
     fn detach(&self, namespace: &str) -> Result<()>;
-}
-
-/// A file to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewFile {
-    /// Where, absolute.
-    pub path: PathBuf,
-    /// What.
-    pub content: String,
-    /// Mode bits.
-    pub mode: u32,
-    /// `user`, `user:group` or numbers; root unless given.
-    pub owner: Option<String>,
-    /// Left on it as an xattr.
-    pub mark: Option<FileMark>,
 }
 
 /// Files that we read, render and generate.

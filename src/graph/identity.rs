@@ -62,6 +62,11 @@ pub fn identity(
     Identity(fields)
 }
 
+/// The field that a watched file has in an [`Identity`].
+pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
+    format!("watch:{}", shown(path, spec_dir))
+}
+
 /// A namespace is made for one address; the firewall in it changes in place.
 fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
     let place = workload.attachment.as_ref().map(|attachment| {

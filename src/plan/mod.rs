@@ -1,4 +1,100 @@
 //! (desired, observed, memory, now) -> plan; reasons; back-off; how a plan reads.
+//!
+//! [`plan`] is a pure function. It says for every node how it stands and what is outstanding;
+//! an action that cannot be done now says what it waits for. Executors make no choices.
 
+pub mod backoff;
+mod context;
+mod ending;
+pub mod endpoint;
+pub mod firewall;
+pub mod memory;
 pub mod model;
+mod network;
+mod prune;
+mod template;
+pub mod text;
+pub mod view;
+mod workload;
 pub mod world;
+
+pub use context::words;
+pub use workload::{exit_words, names};
+
+use crate::graph::desired::{Desired, Node};
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+use context::{Context, Level, Planned, earliest, hold_back, status};
+use memory::Memory;
+use model::{NodeState, Plan};
+use world::Observed;
+
+/// Works out every outstanding action.
+pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) -> Plan {
+    let mut context = Context::new(desired, observed, memory, now);
+    let mut plan = Plan {
+        waves: desired.waves.clone(),
+        ..Plan::default()
+    };
+    for mut planned in prune::plan(&context, &mut plan.notes) {
+        hold_back(&context, &mut planned);
+        take(&mut plan, planned);
+    }
+    if memory.down.is_none() {
+        for (id, node) in &desired.nodes {
+            let Some(mut planned) = plan_node(&mut context, id, node, &mut plan) else {
+                continue;
+            };
+            hold_back(&context, &mut planned);
+            context.levels.insert(id, planned.level);
+            take(&mut plan, planned);
+        }
+    }
+    plan
+}
+
+fn take(plan: &mut Plan, planned: Planned) {
+    plan.wake = earliest(plan.wake, planned.wake);
+    plan.items.extend(planned.item);
+    plan.nodes.push(planned.status);
+}
+
+fn plan_node(
+    context: &mut Context<'_>,
+    id: &NodeId,
+    node: &Node,
+    plan: &mut Plan,
+) -> Option<Planned> {
+    Some(match node {
+        Node::Registry(registry) => network::plan_registry(context, id, registry),
+        Node::Network(bridge) => network::plan_network(context, id, bridge),
+        Node::Workload(workload) => workload::plan(context, workload, &mut plan.notes),
+        Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
+        Node::Template(_) => return template::plan(context, id, &mut plan.notes),
+        Node::Check => {
+            let level = check_level(context, id);
+            let state = if level.started {
+                NodeState::Running
+            } else {
+                NodeState::Waiting
+            };
+            Planned::idle(status(id, state, ""), level)
+        }
+    })
+}
+
+/// A check's definition is as far as all the endpoints that use it.
+fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
+    let needs = context.desired.needs.get(id).map_or(&[][..], Vec::as_slice);
+    needs.iter().fold(Level::FULL, |level, need| {
+        let other = context.levels.get(&need.on).copied().unwrap_or_default();
+        Level {
+            started: level.started && other.started,
+            healthy: level.healthy && other.healthy,
+            completed: level.completed && other.completed,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
 //! The plan as a value: every outstanding action, with its reason and what it waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::world::{FileMark, LifeId};
-use crate::driver::{NewFile, Start};
-use crate::graph::desired::{Attachment, EndpointNode, NetworkNode};
-use crate::spec::model::{Confirm, Firewall, Registry, Signal, Status};
+use super::world::{FileMark, Identity, LifeId};
+use crate::graph::desired::{Attachment, EndpointNode, NetworkNode, Run};
+use crate::spec::model::{Confirm, Firewall, LogLimit, Registry, Signal, Status};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -24,6 +24,23 @@ pub struct Plan {
     pub waves: Vec<Vec<NodeId>>,
     /// When to look again though nothing happened.
     pub wake: Option<Time>,
+    /// What the next plan wants to be told.
+    pub notes: Notes,
+}
+
+/// What one plan found that the next one must remember; see [`Memory::absorb`].
+///
+/// [`Memory::absorb`]: super::memory::Memory::absorb
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Files that templates asked for and that were not fetched.
+    pub lacks: BTreeSet<PathBuf>,
+    /// Hash of each text that differs from its file.
+    pub pending: BTreeMap<String, String>,
+    /// Templates whose file holds what they render to.
+    pub good: BTreeSet<String>,
+    /// Lives that are to leave before they end.
+    pub leaving: BTreeSet<LifeId>,
 }
 
 /// One node's outstanding action.
@@ -43,6 +60,20 @@ pub struct Item {
     pub details: Vec<Detail>,
     /// The change of a rendered file.
     pub diff: Option<FileDiff>,
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Somebody else holds the name, address or port.
+    Foreign,
+    /// The thing is not there (any more).
+    Gone,
+    /// The kernel, the disk or a program refused.
+    Failed,
+    /// It took too long.
+    TimedOut,
 }
 
 /// What becomes of a node.
@@ -124,6 +155,8 @@ pub enum Step {
         /// Its text.
         content: String,
     },
+    /// Makes sure that nobody holds a TCP address.
+    PortFree(SocketAddr),
     /// Runs a command that must succeed.
     PreStart {
         /// The command.
@@ -160,7 +193,12 @@ pub enum Step {
     /// Writes a rendered file.
     Write(Box<NewFile>),
     /// Removes a rendered file.
-    RemoveFile(PathBuf),
+    RemoveFile {
+        /// Which.
+        path: PathBuf,
+        /// Whose mark it must carry.
+        stack: String,
+    },
     /// Tells a process, and notes on it what it has read now.
     ReloadProcess {
         /// Whom.
@@ -176,6 +214,8 @@ pub enum Step {
     ReloadCommand {
         /// The command.
         command: Vec<String>,
+        /// Where.
+        dir: PathBuf,
         /// What it has told, by template.
         applied: BTreeMap<String, String>,
     },
@@ -259,4 +299,34 @@ pub fn mark(stack: &str, template: &str, hash: &str) -> FileMark {
         template: template.to_owned(),
         hash: hash.to_owned(),
     }
+}
+
+/// All that is needed to start a workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Which life this will be.
+    pub id: LifeId,
+    /// What is written on its cgroup.
+    pub identity: Identity,
+    /// What each template's file holds now, for `applied`.
+    pub applied: BTreeMap<String, String>,
+    /// What is run.
+    pub run: Run,
+    /// The bound of its log file.
+    pub log: LogLimit,
+}
+
+/// A file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where, absolute.
+    pub path: PathBuf,
+    /// What.
+    pub content: String,
+    /// Mode bits.
+    pub mode: u32,
+    /// `user`, `user:group` or numbers; root unless given.
+    pub owner: Option<String>,
+    /// Left on it as an xattr.
+    pub mark: Option<FileMark>,
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::graph::identity::Identity;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
-use crate::template::Snapshot;
+use crate::template::{Inputs, Snapshot};
 
 /// Everything observed, one field a domain, so that a trigger refreshes only its own.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Observed {
     pub network: NetworkView,
     /// Every file that the spec watches, renders, or generates.
     pub files: BTreeMap<PathBuf, FileView>,
+    /// Template sources and what templates may read beside the catalog.
+    pub inputs: Inputs,
     /// What the registry holds.
     pub catalog: Arc<Snapshot>,
     /// Service ids that are registered by this stack.
@@ -46,6 +48,8 @@ pub struct Registered {
     pub hash: String,
     /// Its name in the catalog.
     pub service: String,
+    /// The workload behind it.
+    pub target: Option<NodeId>,
 }
 
 /// Which life of a workload.

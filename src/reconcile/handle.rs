@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::plan::model::{Change, Detail, FileDiff, Gate, NodeStatus, Plan};
+use crate::plan::model::NodeStatus;
+pub use crate::plan::view::{ItemView, PlanView};
 use crate::spec::node::NodeId;
 
 /// A spec's text and where it lies.
@@ -91,69 +92,6 @@ pub struct StackStatus {
     pub nodes: Vec<NodeStatus>,
     /// What is outstanding, as one line each.
     pub outstanding: Vec<String>,
-}
-
-/// A plan as readers get it: no steps, no contents but the diffs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PlanView {
-    /// The version of this form; 1.
-    pub format_version: u32,
-    /// The stack.
-    pub stack: String,
-    /// Start waves.
-    pub waves: Vec<Vec<NodeId>>,
-    /// What is outstanding.
-    pub items: Vec<ItemView>,
-    /// Items that add (a replacement adds and destroys).
-    pub add: usize,
-    /// Items that change in place.
-    pub change: usize,
-    /// Items that destroy.
-    pub destroy: usize,
-}
-
-/// One item as readers get it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ItemView {
-    /// Whose.
-    pub node: NodeId,
-    /// What becomes of it.
-    pub change: Change,
-    /// Why.
-    pub reason: String,
-    /// Whether it can be done now.
-    pub gate: Gate,
-    /// Attributes.
-    pub details: Vec<Detail>,
-    /// The change of a rendered file.
-    pub diff: Option<FileDiff>,
-}
-
-impl PlanView {
-    /// What a reader sees of `plan`.
-    pub fn new(stack: &str, plan: &Plan) -> Self {
-        let (add, change, destroy) = plan.counts();
-        PlanView {
-            format_version: 1,
-            stack: stack.to_owned(),
-            waves: plan.waves.clone(),
-            items: plan
-                .items
-                .iter()
-                .map(|item| ItemView {
-                    node: item.node.clone(),
-                    change: item.change,
-                    reason: item.reason.clone(),
-                    gate: item.gate.clone(),
-                    details: item.details.clone(),
-                    diff: item.diff.clone(),
-                })
-                .collect(),
-            add,
-            change,
-            destroy,
-        }
-    }
 }
 
 /// One line of the story, for the terminal and the event stream.

@@ -10,6 +10,8 @@ use crate::spec::places::{Path, Places};
 use crate::spec::suggest::{listed, nearest};
 use crate::spec::text::instance_names;
 
+/// After so many errors no more are looked for.
+const MOST_ERRORS: usize = 1000;
 /// Names that are listed in full when nothing is near.
 const MOST_LISTED: usize = 8;
 
@@ -70,6 +72,11 @@ struct Look<'s> {
 }
 
 impl Look<'_> {
+    /// Whether there are errors enough.
+    fn full(&self) -> bool {
+        self.errors.len() >= MOST_ERRORS
+    }
+
     fn declared(&self, kind: Kind) -> Vec<&str> {
         self.places.keys(&Path::of([kind.word()]))
     }
@@ -77,7 +84,7 @@ impl Look<'_> {
     /// A bare name of one kind, at `at` or in the list there.
     fn name(&mut self, at: &Path, kind: Kind, name: &str) {
         let names = self.declared(kind);
-        if names.contains(&name) {
+        if self.full() || names.contains(&name) {
             return;
         }
         let found = Diagnostic {
@@ -90,7 +97,7 @@ impl Look<'_> {
 
     fn target(&mut self, at: &Path, target: &NodeId) {
         let names = self.declared(target.kind);
-        if names.contains(&target.name.as_str()) {
+        if self.full() || names.contains(&target.name.as_str()) {
             return;
         }
         let error = self
@@ -122,6 +129,9 @@ impl Look<'_> {
 
     fn depends_on(&mut self, owner: &Path, dependencies: &[Dependency]) {
         for dependency in dependencies {
+            if self.full() {
+                return;
+            }
             let at = owner.key("depends_on");
             let span = self.places.saying(&at, &dependency.on.to_string());
             self.dependency(span, dependency);

@@ -1,0 +1,76 @@
+//! The control socket: how the command line speaks with a running controller.
+//!
+//! HTTP/1.1 over a Unix socket, JSON bodies, everything under `/v1`. An error is answered as
+//! `{"error": …, "hint": …}`. Only root (and who runs the controller) may connect.
+
+mod client;
+mod listen;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientError, Story};
+pub use listen::bind;
+pub use server::{ServeError, serve};
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::reconcile::handle::{SpecText, Verb};
+
+/// The largest body of a request, in bytes.
+pub const BODY_LIMIT: usize = 2 << 20;
+
+/// The control socket in a stack's run folder.
+pub fn socket(run: &Path) -> PathBuf {
+    run.join("control.sock")
+}
+
+/// The body of `POST /v1/apply`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Apply {
+    #[serde(flatten)]
+    spec: SpecText,
+    #[serde(default)]
+    allow_empty: bool,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Taken {
+    generation: u64,
+}
+
+/// The body of `POST /v1/down`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Down {
+    purge: bool,
+    kill: bool,
+}
+
+/// The body of `POST /v1/operate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Operate {
+    verb: Verb,
+    names: Vec<String>,
+}
+
+/// The answer to `GET /v1/version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The controller's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// What went wrong, as the socket says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Refusal {
+    error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}

@@ -1,0 +1,129 @@
+//! The embedded registry's address: opened, moved and closed as the spec says.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::consul::{self, Settings};
+use crate::driver::{Clock, Commands, DriverError, ErrorKind, Result};
+use crate::reconcile::host::Listener;
+use crate::reconcile::shared::SharedCatalog;
+use crate::spec::model::Registry;
+
+/// The listener of one controller.
+pub struct RegistryListener {
+    catalog: SharedCatalog,
+    clock: Arc<dyn Clock>,
+    commands: Arc<dyn Commands>,
+    open: Mutex<Option<Open>>,
+}
+
+/// A registry that answers over HTTP.
+struct Open {
+    registry: Registry,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+}
+
+impl RegistryListener {
+    /// One that is not open yet.
+    pub fn new(
+        catalog: SharedCatalog,
+        clock: Arc<dyn Clock>,
+        commands: Arc<dyn Commands>,
+    ) -> Self {
+        RegistryListener { catalog, clock, commands, open: Mutex::new(None) }
+    }
+
+    fn close(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = open.take() {
+            open.shutdown.cancel();
+        }
+    }
+
+    async fn bind(&self, address: SocketAddr) -> Result<TcpListener> {
+        // An address that was served a moment ago may need one more moment.
+        let mut last = None;
+        for _ in 0..20 {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = Some(error),
+            }
+            if self.commands.port_holder(address).is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let why = last.map_or_else(String::new, |error| error.to_string());
+        let (kind, message) = match self.commands.port_holder(address) {
+            Some(holder) => (
+                ErrorKind::Foreign,
+                format!(
+                    "cannot open the registry on {address}: it is held by {holder}; stop that, \
+                     or choose another `registry.embedded.http`"
+                ),
+            ),
+            None => {
+                (ErrorKind::Failed, format!("cannot open the registry on {address}: {why}"))
+            }
+        };
+        Err(DriverError { message, kind })
+    }
+
+    async fn reopen(&self, registry: Registry) -> Result<()> {
+        {
+            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.as_ref().is_some_and(|open| open.registry == registry) {
+                return Ok(());
+            }
+        }
+        let token = read_token(&registry)?;
+        self.close();
+        let Some(http) = registry.http else { return Ok(()) };
+        let listener = self.bind(http).await?;
+        let address = listener.local_addr().unwrap_or(http);
+        let shutdown = CancellationToken::new();
+        let settings = Settings {
+            token,
+            clock: self.clock.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let router = consul::router(self.catalog.clone(), settings);
+        tokio::spawn(consul::serve(listener, router, shutdown.clone()));
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        *open = Some(Open { registry, address, shutdown });
+        Ok(())
+    }
+}
+
+/// The token lies in a file, so that no spec, plan or log holds it.
+fn read_token(registry: &Registry) -> Result<Option<String>> {
+    let Some(path) = &registry.token_file else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|error| DriverError {
+        message: format!("cannot read the registry's token from `{}`: {error}", path.display()),
+        kind: ErrorKind::Failed,
+    })?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(DriverError {
+            message: format!("the registry's token file `{}` is empty", path.display()),
+            kind: ErrorKind::Failed,
+        });
+    }
+    Ok(Some(token.to_owned()))
+}
+
+impl Listener for RegistryListener {
+    fn open(&self, registry: Registry) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.reopen(registry))
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().map(|open| open.address)
+    }
+}

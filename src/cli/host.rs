@@ -1,0 +1,170 @@
+//! Puts the real drivers together for one controller.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::api::listener::RegistryListener;
+use crate::driver::clock::BootClock;
+use crate::driver::commands::HostCommands;
+use crate::driver::files::HostFiles;
+use crate::driver::network::HostNetworks;
+use crate::driver::probe::HostProbes;
+use crate::driver::workloads::{HostWorkloads, enter};
+use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
+use crate::graph::desired::Dirs;
+use crate::reconcile::handle::SpecText;
+use crate::reconcile::host::{Follow, Host, Keep};
+use crate::reconcile::shared::SharedCatalog;
+use crate::registry::{Catalog, Config};
+use crate::source::Watcher;
+use crate::spec::node::NodeId;
+use crate::store::Store;
+
+/// The drivers of `stack`, and what they tell. Holds the stack's lock through `store`.
+///
+/// # Errors
+/// The driver that cannot work here, and why.
+pub fn assemble(
+    stack: &str,
+    dirs: &Dirs,
+    store: Store,
+    datacenter: &str,
+) -> Result<(Host, UnboundedReceiver<Event>)> {
+    let (events, received) = unbounded_channel();
+    let runtime = tokio::runtime::Handle::current();
+    let clock = Arc::new(BootClock);
+    let commands = Arc::new(HostCommands::new(inner::own_program()));
+    let catalog = SharedCatalog::new(Catalog::new(
+        Config {
+            node: hostname(),
+            address: "127.0.0.1".to_owned(),
+            datacenter: datacenter.to_owned(),
+        },
+        first_index(),
+    ));
+    let enter = |pid: i32, command: &[String]| {
+        enter::exec_command(&inner::own_program(), pid, command, false)
+    };
+    let host = Host {
+        workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
+        networks: Arc::new(HostNetworks::new(stack, runtime, events.clone())?),
+        files: Arc::new(HostFiles::new(dirs)),
+        probes: Arc::new(HostProbes::new(Arc::new(enter))),
+        follow: Arc::new(Watcher::new(events)?),
+        listener: Arc::new(RegistryListener::new(
+            catalog.clone(),
+            clock.clone(),
+            commands.clone(),
+        )),
+        keep: Arc::new(StoreKeep::new(store)),
+        commands,
+        clock,
+        catalog,
+    };
+    Ok((host, received))
+}
+
+/// The registry's only node is this machine.
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name: String = name
+        .to_string_lossy()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(c))
+        .collect();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Microseconds since the Unix epoch: ahead of any index of an earlier controller.
+fn first_index() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1))
+}
+
+impl Follow for Watcher {
+    fn set(&self, paths: BTreeSet<PathBuf>) -> Result<()> {
+        Watcher::set(self, paths)
+    }
+
+    fn unsettled(&self) -> BTreeSet<PathBuf> {
+        Watcher::unsettled(self)
+    }
+}
+
+/// What the loop keeps on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    stopped: BTreeSet<NodeId>,
+    rendered: BTreeSet<PathBuf>,
+}
+
+/// The store behind [`Keep`].
+struct StoreKeep {
+    store: Mutex<Option<Store>>,
+    kept: Mutex<Kept>,
+}
+
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(error: impl ToString) -> DriverError {
+    DriverError { message: error.to_string(), kind: ErrorKind::Failed }
+}
+
+impl StoreKeep {
+    fn new(store: Store) -> Self {
+        let kept = store.load_memory().unwrap_or_default();
+        StoreKeep { store: Mutex::new(Some(store)), kept: Mutex::new(kept) }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Kept)) -> Result<()> {
+        let mut kept = lock(&self.kept);
+        let before = kept.clone();
+        change(&mut kept);
+        if *kept == before {
+            return Ok(());
+        }
+        match &*lock(&self.store) {
+            Some(store) => store.save_memory(&*kept).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Keep for StoreKeep {
+    fn stopped(&self, nodes: &BTreeSet<NodeId>) -> Result<()> {
+        self.change(|kept| kept.stopped.clone_from(nodes))
+    }
+
+    fn was_stopped(&self) -> BTreeSet<NodeId> {
+        lock(&self.kept).stopped.clone()
+    }
+
+    fn spec(&self, spec: &SpecText) -> Result<()> {
+        match &*lock(&self.store) {
+            Some(store) => store.save_spec(&spec.path, &spec.text).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    fn rendered(&self) -> BTreeSet<PathBuf> {
+        lock(&self.kept).rendered.clone()
+    }
+
+    fn set_rendered(&self, paths: &BTreeSet<PathBuf>) -> Result<()> {
+        self.change(|kept| kept.rendered.clone_from(paths))
+    }
+
+    fn clear(&self, purge: bool) -> Result<()> {
+        let Some(store) = lock(&self.store).take() else { return Ok(()) };
+        if purge { store.purge().map_err(failed) } else { store.close().map_err(failed) }
+    }
+}

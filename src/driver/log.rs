@@ -1,0 +1,146 @@
+//! Log files of workloads: bounded by copy and truncate, because a workload keeps its file open.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::spec::model::LogLimit;
+
+/// Rotates `path` if it is larger than its limit: its end goes to `.1`, older ones move up,
+/// the oldest goes. Returns whether it was rotated.
+///
+/// The writer has the file open for appending, so the file itself stays and is emptied. At
+/// most `max_size` bytes are kept of it; what is written in between is lost at worst.
+///
+/// # Errors
+/// What the disk said.
+pub fn rotate(path: &Path, limit: LogLimit) -> io::Result<bool> {
+    let mut live = match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+    {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let size = live.metadata()?.len();
+    if size <= limit.max_size {
+        return Ok(false);
+    }
+    if limit.max_files > 0 {
+        let fresh = numbered(path, 0);
+        keep_end(&mut live, size, limit.max_size, &fresh)?;
+        for old in (1..limit.max_files).rev() {
+            rename_if_there(&numbered(path, old), &numbered(path, old + 1))?;
+        }
+        fs::rename(&fresh, numbered(path, 1))?;
+    }
+    live.set_len(0)?;
+    Ok(true)
+}
+
+fn keep_end(live: &mut File, size: u64, keep: u64, into: &Path) -> io::Result<()> {
+    let mut copy = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(into)?;
+    live.seek(SeekFrom::Start(size.saturating_sub(keep)))?;
+    io::copy(&mut live.take(keep.saturating_mul(2)), &mut copy)?;
+    Ok(())
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// `prime1.log.2`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+/// The last `lines` lines that were written after byte `from`, at most 4 KiB, lossy UTF-8.
+pub fn tail(path: &Path, from: u64, lines: usize) -> String {
+    const MOST: u64 = 4096;
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        // A log that was rotated meanwhile is shorter than it was.
+        let from = if from > size { 0 } else { from };
+        file.seek(SeekFrom::Start(from.max(size.saturating_sub(MOST))))?;
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all.get(all.len().saturating_sub(lines)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_small_log_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let limit = LogLimit {
+            max_size: 10,
+            max_files: 2,
+        };
+        assert!(!rotate(&path, limit).unwrap());
+        fs::write(&path, "0123456789").unwrap();
+        assert!(!rotate(&path, limit).unwrap());
+    }
+
+    #[test]
+    fn an_open_log_is_cut_and_old_ones_move_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let limit = LogLimit {
+            max_size: 4,
+            max_files: 2,
+        };
+        let mut writer = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .unwrap();
+        for text in ["first", "second", "third."] {
+            writer.write_all(text.as_bytes()).unwrap();
+            assert!(rotate(&path, limit).unwrap());
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        assert_eq!(fs::read_to_string(numbered(&path, 1)).unwrap(), "ird.");
+        assert_eq!(fs::read_to_string(numbered(&path, 2)).unwrap(), "cond");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        writer.write_all(b"new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    }
+
+    #[test]
+    fn the_tail_begins_where_this_life_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        fs::write(&path, "old\none\ntwo\nthree\n").unwrap();
+        assert_eq!(tail(&path, 4, 2), "two\nthree");
+        assert_eq!(tail(&path, 4, 9), "one\ntwo\nthree");
+        assert_eq!(tail(&path, 99, 1), "three");
+        assert_eq!(tail(&dir.path().join("none"), 0, 3), "");
+    }
+}

@@ -1,0 +1,238 @@
+//! One life as this controller knows it: its mark, its processes, and how they ended.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::mark::{self, Mark};
+use super::pidfd::{Ending, Process};
+use super::proc;
+use crate::driver::cgroup;
+use crate::plan::world::{Exit, Life, LifeState};
+use crate::spec::node::Kind;
+use crate::spec::time::Time;
+
+/// How long after its cgroup was empty an exit code may still come. A parent that does not
+/// reap must not hold up what follows.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A process that we hold, and what is known of its end.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    /// The process.
+    pub process: Process,
+    ending: Ending,
+}
+
+impl Tracked {
+    pub fn new(process: Process) -> Self {
+        Tracked {
+            process,
+            ending: Ending::Runs,
+        }
+    }
+
+    fn refresh(&mut self) {
+        if !matches!(self.ending, Ending::Ended(_)) {
+            self.ending = self.process.ending();
+        }
+    }
+
+    /// Whether it had not ended at the last look.
+    pub fn runs(&self) -> bool {
+        self.ending == Ending::Runs
+    }
+
+    fn exit(&self) -> Option<Exit> {
+        match self.ending {
+            Ending::Ended(Exit::Unknown) | Ending::Unreaped | Ending::Runs => None,
+            Ending::Ended(exit) => Some(exit),
+        }
+    }
+}
+
+/// One life.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Names it in the events of epoll.
+    pub serial: u64,
+    /// What its cgroup says.
+    pub mark: Mark,
+    /// Its v2 cgroup.
+    pub folder: PathBuf,
+    /// The path of its cgroups below each hierarchy's mount.
+    pub relative: PathBuf,
+    /// Its cgroup is a scope of systemd, which removes it as soon as it is empty.
+    pub scope: bool,
+    /// A start of this very controller is under way.
+    pub starting: bool,
+    /// What we started: the process itself, or nspawn.
+    pub spawned: Option<Tracked>,
+    /// A container's main process.
+    pub payload: Option<Tracked>,
+    /// The init of a container's namespaces, as nspawn or the kernel named it; 0 before.
+    pub leader: i32,
+    /// inotify's number for its `cgroup.events`.
+    pub watch: Option<i32>,
+    /// What was last told about it.
+    pub told: Option<LifeState>,
+    emptied: Option<Time>,
+    populated: bool,
+}
+
+impl Entry {
+    pub fn new(serial: u64, mark: Mark, folder: PathBuf, relative: PathBuf) -> Self {
+        Entry {
+            serial,
+            mark,
+            folder,
+            scope: relative.starts_with(super::SLICE),
+            relative,
+            starting: false,
+            spawned: None,
+            payload: None,
+            leader: 0,
+            watch: None,
+            told: None,
+            emptied: None,
+            populated: true,
+        }
+    }
+
+    /// Whether it is a container.
+    pub fn contained(&self) -> bool {
+        self.mark.node.kind == Kind::Containers
+    }
+
+    /// The process that counts: a container's payload, or the host process itself.
+    pub fn main(&self) -> Option<&Tracked> {
+        match self.contained() {
+            true => self.payload.as_ref(),
+            false => self.spawned.as_ref(),
+        }
+    }
+
+    /// Looks at the kernel again.
+    pub fn refresh(&mut self, now: Time) {
+        if self.spawned.is_none() {
+            // Not there yet, or ended before we came.
+            self.spawned = mark::read_process(&self.folder)
+                .and_then(|(pid, start)| Process::open(pid, Some(start)).ok())
+                .map(Tracked::new);
+        }
+        if self.contained() && self.payload.is_none() {
+            self.find_payload();
+        }
+        // Processes first: were the cgroup asked first, one that ended in between would leave
+        // an empty cgroup with a running process in our books, for one look.
+        self.populated = cgroup::populated(&self.folder);
+        for tracked in [&mut self.spawned, &mut self.payload].into_iter().flatten() {
+            tracked.refresh();
+        }
+        if !self.populated && !self.starting && self.emptied.is_none() {
+            self.emptied = Some(now);
+        }
+    }
+
+    fn find_payload(&mut self) {
+        if let Some((leader, process)) = find_payload(&self.folder) {
+            self.leader = leader;
+            self.payload = Some(Tracked::new(process));
+        }
+    }
+
+    /// How it is, as of the last refresh.
+    pub fn state(&self, now: Time) -> LifeState {
+        let coming = self.contained()
+            && self.payload.is_none()
+            && self.spawned.as_ref().is_some_and(Tracked::runs);
+        if self.starting || coming || self.main().is_some_and(Tracked::runs) {
+            return LifeState::Up;
+        }
+        match self.emptied {
+            Some(at) if !self.populated && (!self.unreaped() || now.since(at) >= PATIENCE) => {
+                LifeState::Ended {
+                    exit: self.exit(),
+                    at,
+                }
+            }
+            _ => LifeState::Ending,
+        }
+    }
+
+    fn unreaped(&self) -> bool {
+        let processes = [&self.spawned, &self.payload];
+        processes
+            .into_iter()
+            .flatten()
+            .any(|tracked| tracked.ending == Ending::Unreaped)
+    }
+
+    /// nspawn passes its payload's code on; it is asked when the kernel did not tell.
+    fn exit(&self) -> Exit {
+        let main = self.main().and_then(Tracked::exit);
+        main.or_else(|| self.spawned.as_ref().and_then(Tracked::exit))
+            .unwrap_or(Exit::Unknown)
+    }
+
+    /// When to look again though the kernel will not call.
+    pub fn look_again(&self, now: Time) -> Option<Duration> {
+        const SOON: Duration = Duration::from_millis(5);
+        const LATER: Duration = Duration::from_secs(1);
+        const USUAL_START: Duration = Duration::from_secs(30);
+        if self.starting || matches!(self.told, Some(LifeState::Ended { .. })) {
+            return None;
+        }
+        if self.contained() && self.payload.is_none() && self.populated {
+            let young = now.since(self.mark.started) < USUAL_START;
+            return Some(if young { SOON } else { LATER });
+        }
+        (self.emptied.is_some() && self.unreaped()).then_some(10 * SOON)
+    }
+
+    /// The life as the planner sees it.
+    pub fn life(&self, now: Time) -> Life {
+        let main_pid = self.main().map_or(0, |tracked| match tracked.runs() {
+            true => tracked.process.pid,
+            false => 0,
+        });
+        let leader_pid = match self.contained() {
+            true if main_pid != 0 => self.leader,
+            true => 0,
+            false => main_pid,
+        };
+        Life {
+            id: self.mark.id(),
+            identity: self.mark.identity.clone(),
+            started: self.mark.started,
+            state: self.state(now),
+            main_pid,
+            leader_pid,
+            notified: self.mark.notified,
+            applied: self.mark.applied.clone(),
+            cgroup: self.folder.clone(),
+        }
+    }
+
+    /// Whether anything of it runs, by its cgroup or by its main process.
+    pub fn alive(&self) -> bool {
+        cgroup::populated(&self.folder) || self.main().is_some_and(|main| main.process.runs())
+    }
+}
+
+/// The leader and the main process of the container in `folder`.
+///
+/// By `--as-pid2` the leader becomes a stub with a name of its own once it has made its one
+/// child, the payload. What it adopts later has a higher number: the kernel counts up, and
+/// when it begins anew it leaves the first few hundred out.
+pub(super) fn find_payload(folder: &Path) -> Option<(i32, Process)> {
+    let children = cgroup::processes(folder).into_iter().filter_map(|pid| {
+        let stat = proc::stat(pid)?;
+        let stub = proc::number_inside(stat.parent) == Some(1)
+            && proc::name(stat.parent).as_deref() == Some("(sd-stubinit)");
+        let number = proc::number_inside(pid).filter(|_| stub)?;
+        Some((number, pid, stat))
+    });
+    let (_, pid, stat) = children.min_by_key(|(number, ..)| *number)?;
+    let process = Process::open(pid, Some(stat.start)).ok()?;
+    Some((stat.parent, process))
+}

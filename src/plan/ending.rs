@@ -1,0 +1,218 @@
+//! How a life ends: it leaves the registry and the proxy, is asked, and is killed when its
+//! grace is over.
+
+use std::time::Duration;
+
+use super::context::{Context, Level, Planned, status, words};
+use super::model::{Change, Gate, Item, NodeState, Step};
+use super::template;
+use super::world::{Life, LifeState};
+use crate::spec::model::Signal;
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+/// How long the proxies get to forget an instance before it ends all the same.
+const LEAVE_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How long the rest of a life may outlive its main process.
+const LEFTOVERS: Duration = Duration::from_millis(500);
+
+/// A life and how it is asked to end.
+pub(super) struct Ending<'a> {
+    pub life: &'a Life,
+    pub signal: Signal,
+    pub grace: Duration,
+}
+
+fn planned(life: &Life, item: Item, words: String, wake: Option<Time>) -> Planned {
+    Planned {
+        status: status(&life.id.node, NodeState::Stopping, words),
+        item: Some(item),
+        level: Level::default(),
+        wake,
+    }
+}
+
+fn item(life: &Life, change: Change, reason: &str, gate: Gate, steps: Vec<Step>) -> Item {
+    Item {
+        node: life.id.node.clone(),
+        change,
+        reason: reason.to_owned(),
+        gate,
+        steps,
+        details: Vec::new(),
+        diff: None,
+    }
+}
+
+/// An end that something stands before.
+pub(super) fn waiting(
+    context: &Context<'_>,
+    life: &Life,
+    change: Change,
+    reason: &str,
+    on: Vec<String>,
+) -> Planned {
+    let words = format!("{reason}; waiting on {}", on.join(", "));
+    let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
+    let wake = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .map(|since| *since + LEAVE_AT_MOST);
+    planned(life, item, words, wake.filter(|wake| *wake > context.now))
+}
+
+/// Kills all of a life at once.
+pub(super) fn kill(life: &Life, reason: &str) -> Planned {
+    let steps = vec![Step::Kill(life.id.clone())];
+    planned(
+        life,
+        item(life, Change::Remove, reason, Gate::Ready, steps),
+        reason.to_owned(),
+        None,
+    )
+}
+
+/// The main process is gone and something of it is left. A container's own processes end by
+/// themselves in a moment; what stays after that is killed, because it holds ports and files
+/// that the next life needs.
+pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
+    let life = ending.life;
+    let reason = "its main process ended, other processes of it are left";
+    let since = context
+        .memory
+        .ending
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
+    let end = since + LEFTOVERS;
+    if context.now >= end {
+        return kill(life, reason);
+    }
+    let on = vec![format!(
+        "its other processes, at most {}",
+        words(end.since(context.now))
+    )];
+    let item = item(life, Change::Change, reason, Gate::Waiting(on), Vec::new());
+    planned(life, item, reason.to_owned(), Some(end))
+}
+
+/// Whether a life leaves the registry before it ends. When everything is taken down, the
+/// proxies end first and nobody has to be told.
+pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, life: &Life) -> bool {
+    context.memory.down.is_none()
+        && !context.endpoints(node).is_empty()
+        && !context.memory.asked.contains_key(&life.id)
+}
+
+/// What still leads requests to a life that is to end; `None` when nothing does, or when the
+/// proxies had their time.
+pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
+    let since = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
+    if context.now.since(since) >= LEAVE_AT_MOST {
+        return None;
+    }
+    let endpoints = context.endpoints(node);
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| {
+        context
+            .observed
+            .registered
+            .contains_key(&endpoint.service_id)
+    }) {
+        return Some(format!("`{}` to leave the registry", endpoint.service_id));
+    }
+    endpoints
+        .iter()
+        .find(|endpoint| !template::settled(context, Some(&endpoint.service)))
+        .map(|endpoint| format!("the files that list `{}`", endpoint.service))
+}
+
+/// The same for a life whose node left the spec: which services it served is known only from
+/// what is registered, so every file that is on its way is waited for.
+pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
+    let since = context
+        .memory
+        .leaving
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
+    if context.now.since(since) >= LEAVE_AT_MOST {
+        return None;
+    }
+    let registered = context
+        .observed
+        .registered
+        .iter()
+        .find(|(_, registered)| registered.target.as_ref() == Some(node));
+    match registered {
+        Some((id, _)) => Some(format!("`{id}` to leave the registry")),
+        None if template::settled(context, None) => None,
+        None => Some("the files that list it".to_owned()),
+    }
+}
+
+/// Asks, waits, kills.
+pub(super) fn end(
+    context: &Context<'_>,
+    ending: &Ending<'_>,
+    change: Change,
+    reason: &str,
+) -> Planned {
+    let life = ending.life;
+    if life.state == LifeState::Ending {
+        return leftovers(context, ending);
+    }
+    let at_once = context.memory.down.is_some_and(|down| down.kill);
+    match context.memory.asked.get(&life.id) {
+        _ if at_once => {
+            let steps = vec![Step::Kill(life.id.clone())];
+            planned(
+                life,
+                item(life, change, reason, Gate::Ready, steps),
+                reason.to_owned(),
+                None,
+            )
+        }
+        None => {
+            let steps = vec![Step::Signal {
+                life: life.id.clone(),
+                signal: ending.signal,
+            }];
+            planned(
+                life,
+                item(life, change, reason, Gate::Ready, steps),
+                reason.to_owned(),
+                None,
+            )
+        }
+        Some(asked) if context.now >= *asked + ending.grace => {
+            let late = format!(
+                "{reason}; not gone {} after {}",
+                words(ending.grace),
+                ending.signal
+            );
+            let steps = vec![Step::Kill(life.id.clone())];
+            planned(
+                life,
+                item(life, change, &late, Gate::Ready, steps),
+                late.clone(),
+                None,
+            )
+        }
+        Some(asked) => {
+            let end = *asked + ending.grace;
+            let on = vec![format!(
+                "it to end, at most {}",
+                words(end.since(context.now))
+            )];
+            let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
+            planned(life, item, reason.to_owned(), Some(end))
+        }
+    }
+}

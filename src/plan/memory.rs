@@ -1,0 +1,196 @@
+//! What the controller remembers between passes and the kernel does not show.
+//!
+//! Losing all of it costs a probe and a restart delay, never a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{ErrorKind, Notes};
+use super::world::{Exit, LifeId};
+use crate::spec::model::Signal;
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+/// What the planner is told beside the spec and the world.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The stack is being taken down: nothing is wanted any more.
+    pub down: Option<Down>,
+    /// Per workload.
+    pub workloads: BTreeMap<NodeId, WorkloadMemory>,
+    /// Lives that are ready.
+    pub ready: BTreeSet<LifeId>,
+    /// Lives that were asked to end, and when.
+    pub asked: BTreeMap<LifeId, Time>,
+    /// Lives whose main process is gone, and since when.
+    pub ending: BTreeMap<LifeId, Time>,
+    /// Since when a life is to leave, so that waiting for the proxy has an end.
+    pub leaving: BTreeMap<LifeId, Time>,
+    /// Lives that an operator wants to end and to be followed by another.
+    pub restart: BTreeSet<LifeId>,
+    /// Workloads that an operator stopped.
+    pub stopped: BTreeSet<NodeId>,
+    /// Actions under way, and how the last one of each node failed.
+    pub attempts: BTreeMap<NodeId, Attempt>,
+    /// Per template.
+    pub templates: BTreeMap<String, TemplateMemory>,
+    /// What validators said, by the hash of all that they were shown.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// Check ids of adopted instances that did not answer yet.
+    pub unchecked: BTreeSet<String>,
+    /// What needed what in specs that are gone, so that what left is removed in order.
+    pub past_needs: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Files that earlier specs of this stack rendered, by path: the template's name.
+    pub rendered: BTreeMap<std::path::PathBuf, String>,
+}
+
+/// How a stack is taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Down {
+    /// Kill instead of asking.
+    pub kill: bool,
+}
+
+/// One workload's past.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadMemory {
+    /// Failures in a row.
+    pub failures: u32,
+    /// Restarts since the controller knows it.
+    pub restarts: u32,
+    /// Its newest end.
+    pub last_exit: Option<LastExit>,
+    /// The highest incarnation that it had.
+    pub incarnation: u64,
+    /// How it is asked to end, kept for when it leaves the spec: signal and grace.
+    pub stop: Option<(Signal, Duration)>,
+}
+
+/// How a life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// How.
+    pub exit: Exit,
+    /// When.
+    pub at: Time,
+    /// Which life.
+    pub incarnation: u64,
+    /// We asked for it.
+    pub asked: bool,
+}
+
+/// The last action on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// It is under way.
+    pub running: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub error: Option<(ErrorKind, String)>,
+    /// Not before then.
+    pub retry_at: Time,
+}
+
+/// One template's past.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TemplateMemory {
+    /// The text that waits to be written: its hash, when it was first seen to differ from the
+    /// file, and when it last changed.
+    pub pending: Option<Pending>,
+    /// Rendered with what it needs at least once since this controller began.
+    pub good: bool,
+    /// What a reload command has told, by the file's hash.
+    pub told: Option<String>,
+}
+
+/// A text on its way to its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The text's hash.
+    pub hash: String,
+    /// When the text first differed from the file.
+    pub first: Time,
+    /// When it changed last.
+    pub last: Time,
+}
+
+/// What a validator said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// It accepted.
+    pub accepted: bool,
+    /// What it printed.
+    pub output: String,
+    /// When it was asked.
+    pub at: Time,
+    /// How often it was asked this.
+    pub times: u32,
+}
+
+impl Memory {
+    /// Takes over what a plan noted at `now`.
+    pub fn absorb(&mut self, notes: &Notes, now: Time) {
+        for (template, hash) in &notes.pending {
+            let memory = self.templates.entry(template.clone()).or_default();
+            match &mut memory.pending {
+                Some(pending) if pending.hash == *hash => {}
+                Some(pending) => {
+                    pending.hash.clone_from(hash);
+                    pending.last = now;
+                }
+                none => {
+                    *none = Some(Pending {
+                        hash: hash.clone(),
+                        first: now,
+                        last: now,
+                    })
+                }
+            }
+        }
+        for (name, memory) in &mut self.templates {
+            if !notes.pending.contains_key(name) {
+                memory.pending = None;
+            }
+        }
+        for template in &notes.good {
+            self.templates.entry(template.clone()).or_default().good = true;
+        }
+        for life in &notes.leaving {
+            self.leaving.entry(life.clone()).or_insert(now);
+        }
+        self.leaving.retain(|life, _| notes.leaving.contains(life));
+    }
+
+    /// The verdicts that are kept at most.
+    pub const VERDICTS: usize = 64;
+
+    /// Remembers a verdict, and forgets the oldest one when there are too many.
+    pub fn judge(&mut self, key: String, accepted: bool, output: String, at: Time) {
+        let times = self
+            .verdicts
+            .get(&key)
+            .map_or(1, |old| old.times.saturating_add(1));
+        self.verdicts.insert(
+            key,
+            Verdict {
+                accepted,
+                output,
+                at,
+                times,
+            },
+        );
+        if self.verdicts.len() > Self::VERDICTS {
+            let oldest = self
+                .verdicts
+                .iter()
+                .min_by_key(|(_, v)| v.at)
+                .map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest {
+                self.verdicts.remove(&oldest);
+            }
+        }
+    }
+}

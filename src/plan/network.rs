@@ -1,0 +1,187 @@
+//! The registry's listener, bridges, and what stands against them.
+
+use super::context::{Context, Level, Planned, detail, status};
+use super::model::{Change, Gate, Item, NodeState, Step};
+use super::world::{AttachmentView, BridgeView};
+use crate::graph::desired::{Attachment, NetworkNode, WorkloadNode};
+use crate::spec::model::Registry;
+use crate::spec::node::{Kind, NodeId};
+
+/// Plans the registry.
+pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Registry) -> Planned {
+    let view = &context.observed.registry;
+    let mut running = status(id, NodeState::Running, "");
+    running.address = view.http.map(|address| address.to_string());
+    if view.up && view.http == registry.http {
+        return Planned::idle(running, Level::FULL);
+    }
+    let mut details = vec![detail("kind", "embedded")];
+    if let Some(http) = registry.http {
+        details.push(detail("http", http));
+    }
+    let (change, reason) = if view.up {
+        (Change::Change, "http address changed")
+    } else {
+        (Change::Add, "not running")
+    };
+    let item = Item {
+        node: id.clone(),
+        change,
+        reason: reason.to_owned(),
+        gate: Gate::Ready,
+        steps: vec![Step::OpenRegistry(registry.clone())],
+        details,
+        diff: None,
+    };
+    // The catalog itself serves the stack even while its address is being moved.
+    let level = if view.up {
+        Level::FULL
+    } else {
+        Level::default()
+    };
+    Planned {
+        status: status(id, NodeState::Waiting, reason),
+        item: Some(item),
+        level,
+        wake: None,
+    }
+}
+
+/// Plans one bridge.
+pub(super) fn plan_network(context: &Context<'_>, id: &NodeId, network: &NetworkNode) -> Planned {
+    let view = context.observed.network.bridges.get(&network.bridge);
+    if let Some(why) = taken(context, network, view) {
+        return stopped_by(id, network, why);
+    }
+    let whole = view.is_some_and(|view| {
+        view.up
+            && view
+                .addresses
+                .iter()
+                .any(|address| is_gateway(network, address))
+    });
+    let forward = !network.forward || context.observed.network.forward;
+    if whole && forward {
+        let mut running = status(id, NodeState::Running, "");
+        running.address = Some(network.subnet.to_string());
+        return Planned::idle(running, Level::FULL);
+    }
+    let (change, reason) = match view {
+        None => (Change::Add, "not there"),
+        Some(_) if !forward && whole => (Change::Change, "net.ipv4.ip_forward is off"),
+        Some(_) => (Change::Change, "it is not up with its address"),
+    };
+    let mut details = vec![
+        detail("bridge", &network.bridge),
+        detail("subnet", network.subnet),
+        detail("address", network.gateway),
+    ];
+    if network.forward {
+        details.push(detail("forward", true));
+    }
+    let mut waits = context.lacking(id);
+    waits.dedup();
+    let (gate, steps) = if waits.is_empty() {
+        (Gate::Ready, vec![Step::CreateNetwork(network.clone())])
+    } else {
+        (Gate::Waiting(waits), Vec::new())
+    };
+    let item = Item {
+        node: id.clone(),
+        change,
+        reason: reason.to_owned(),
+        gate,
+        steps,
+        details,
+        diff: None,
+    };
+    Planned {
+        status: status(id, NodeState::Waiting, reason),
+        item: Some(item),
+        level: Level::default(),
+        wake: None,
+    }
+}
+
+fn is_gateway(network: &NetworkNode, address: &ipnet::Ipv4Net) -> bool {
+    address.addr() == network.gateway && address.prefix_len() == network.subnet.prefix_len()
+}
+
+/// Who holds the bridge's name or its subnet, if somebody else does.
+fn taken(
+    context: &Context<'_>,
+    network: &NetworkNode,
+    view: Option<&BridgeView>,
+) -> Option<String> {
+    if let Some(view) = view.filter(|view| !view.ours) {
+        return Some(format!(
+            "cannot make bridge `{}`: the name is taken by {}; rename the network",
+            network.bridge, view.holder
+        ));
+    }
+    if view.is_some() {
+        return None;
+    }
+    let (link, theirs) = context
+        .observed
+        .network
+        .foreign
+        .iter()
+        .find(|(_, theirs)| {
+            theirs.contains(&network.subnet.network()) || network.subnet.contains(&theirs.network())
+        })?;
+    Some(format!(
+        "cannot make bridge `{}`: its subnet {} overlaps with {theirs} of link `{link}`; choose \
+         another `subnet`",
+        network.bridge, network.subnet
+    ))
+}
+
+fn stopped_by(id: &NodeId, network: &NetworkNode, why: String) -> Planned {
+    let item = Item {
+        node: id.clone(),
+        change: Change::Add,
+        reason: why.clone(),
+        gate: Gate::Blocked(why.clone()),
+        steps: Vec::new(),
+        details: vec![detail("subnet", network.subnet)],
+        diff: None,
+    };
+    Planned {
+        status: status(id, NodeState::Failed, why),
+        item: Some(item),
+        level: Level::default(),
+        wake: None,
+    }
+}
+
+/// Whether a namespace, its link, address and route are as wanted.
+pub(super) fn attached(view: &AttachmentView, wanted: &Attachment) -> bool {
+    let link = view.link.as_ref().is_some_and(|(link, bridge)| {
+        *link == wanted.link && bridge.as_ref() == Some(&wanted.bridge)
+    });
+    let address = view.address.is_some_and(|address| {
+        address.addr() == wanted.address && address.prefix_len() == wanted.prefix
+    });
+    view.namespace && link && address && view.gateway == Some(wanted.gateway)
+}
+
+/// Who holds the name of a workload's namespace, if somebody else does.
+pub(super) fn blocked(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
+    let attachment = node.attachment.as_ref()?;
+    let view = context
+        .observed
+        .network
+        .attachments
+        .get(&attachment.namespace)?;
+    let holder = view.foreign.as_ref()?;
+    Some(format!(
+        "cannot use namespace `{}`: it is held by {holder}",
+        attachment.namespace
+    ))
+}
+
+/// The id of a bridge that left the spec.
+pub(super) fn id_of_bridge(bridge: &str) -> NodeId {
+    NodeId::new(Kind::Networks, bridge)
+}

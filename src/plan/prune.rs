@@ -1,0 +1,304 @@
+//! What is ours and not in the spec: it goes, in reverse order.
+
+use std::collections::BTreeSet;
+
+use super::context::{Context, Level, Planned, status};
+use super::ending::{self, Ending};
+use super::model::{Change, Gate, Item, NodeState, Notes, Step};
+use super::network::id_of_bridge;
+use super::world::{FileView, Life, LifeState};
+use crate::graph::desired::Node;
+use crate::spec::model::Signal;
+use crate::spec::node::{Kind, NodeId};
+
+/// The signal and the grace of a workload of which nothing is remembered.
+const STOP: (Signal, std::time::Duration) = (Signal(15), std::time::Duration::from_secs(10));
+
+/// Whether a node is wanted at all.
+pub(super) fn wanted(context: &Context<'_>, id: &NodeId) -> bool {
+    context.memory.down.is_none() && context.desired.nodes.contains_key(id)
+}
+
+/// Plans all that left the spec, dependents first.
+pub(super) fn plan(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
+    let mut planned = lives(context, notes);
+    planned.extend(registrations(context));
+    planned.extend(files(context));
+    planned.extend(attachments(context));
+    planned.extend(bridges(context));
+    planned
+}
+
+fn removal(node: NodeId, reason: &str, waits: Vec<String>, steps: Vec<Step>) -> Planned {
+    let words = if waits.is_empty() {
+        reason.to_owned()
+    } else {
+        format!("{reason}; waiting on {}", waits.join(", "))
+    };
+    let (gate, steps) = if waits.is_empty() {
+        (Gate::Ready, steps)
+    } else {
+        (Gate::Waiting(waits), Vec::new())
+    };
+    Planned {
+        status: status(&node, NodeState::Stopping, words),
+        item: Some(Item {
+            node,
+            change: Change::Remove,
+            reason: reason.to_owned(),
+            gate,
+            steps,
+            details: Vec::new(),
+            diff: None,
+        }),
+        level: Level::default(),
+        wake: None,
+    }
+}
+
+fn reason(context: &Context<'_>) -> &'static str {
+    if context.memory.down.is_some() {
+        "the stack goes down"
+    } else {
+        "not in the spec"
+    }
+}
+
+fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
+    let nodes: Vec<NodeId> = context.all_lives().map(|(node, _)| node.clone()).collect();
+    let mut planned = Vec::new();
+    for node in nodes.into_iter().filter(|node| !wanted(context, node)) {
+        let lives: Vec<&Life> = context.lives(&node).to_vec();
+        let up: Vec<&&Life> = lives
+            .iter()
+            .filter(|life| !matches!(life.state, LifeState::Ended { .. }))
+            .collect();
+        planned.push(match up.last() {
+            None => {
+                let steps = lives
+                    .iter()
+                    .map(|life| Step::Clear(life.id.clone()))
+                    .collect();
+                removal(node, reason(context), Vec::new(), steps)
+            }
+            Some(_) if up.len() > 1 => {
+                let oldest = up.first().copied().copied();
+                match oldest {
+                    Some(oldest) => ending::kill(oldest, "a second life of it runs"),
+                    None => continue,
+                }
+            }
+            Some(life) => stop(context, &node, life, notes),
+        });
+    }
+    planned
+}
+
+fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) -> Planned {
+    let reason = reason(context);
+    let mut waits = context.dependents_left(node);
+    if waits.is_empty() && node.kind == Kind::Containers && order_unknown(context, node) {
+        // Nobody remembers what needed it: host processes, proxies among them, go first.
+        waits = context
+            .all_lives()
+            .map(|(other, _)| other)
+            .filter(|other| other.kind == Kind::Processes && !wanted(context, other))
+            .filter(|other| context.current(other).is_some())
+            .map(ToString::to_string)
+            .collect();
+    }
+    if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
+        return ending::waiting(context, life, Change::Remove, reason, waits);
+    }
+    let (signal, grace) = context
+        .memory
+        .workloads
+        .get(node)
+        .and_then(|memory| memory.stop)
+        .unwrap_or(STOP);
+    if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
+        notes.leaving.insert(life.id.clone());
+        if let Some(still) = ending::still_listed(context, node, life) {
+            return ending::waiting(context, life, Change::Remove, reason, vec![still]);
+        }
+    }
+    ending::end(
+        context,
+        &Ending {
+            life,
+            signal,
+            grace,
+        },
+        Change::Remove,
+        reason,
+    )
+}
+
+fn order_unknown(context: &Context<'_>, node: &NodeId) -> bool {
+    !context
+        .memory
+        .past_needs
+        .values()
+        .any(|needs| needs.contains(node))
+        && !context.desired.nodes.contains_key(node)
+}
+
+fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
+    context.memory.down.is_none()
+        && context.desired.nodes.values().any(
+            |node| matches!(node, Node::Endpoint(endpoint) if endpoint.service_id == service_id),
+        )
+}
+
+fn registrations(context: &Context<'_>) -> Vec<Planned> {
+    context
+        .observed
+        .registered
+        .iter()
+        .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
+        .map(|(service_id, registered)| {
+            let node = NodeId::new(
+                Kind::Services,
+                format!("{}/{service_id}", registered.service),
+            );
+            let steps = vec![Step::Deregister(service_id.clone())];
+            removal(node, reason(context), Vec::new(), steps)
+        })
+        .collect()
+}
+
+/// Files that carry our mark and that no template of the spec renders.
+fn files(context: &Context<'_>) -> Vec<Planned> {
+    let rendered: BTreeSet<_> = context
+        .desired
+        .nodes
+        .values()
+        .filter_map(|node| match node {
+            Node::Template(template) => Some(&template.destination),
+            _ => None,
+        })
+        .collect();
+    let down = context.memory.down.is_some();
+    context
+        .observed
+        .files
+        .iter()
+        .filter_map(|(path, view)| match view {
+            FileView::File {
+                mark: Some(mark), ..
+            } if mark.stack == context.desired.stack => Some((path, mark)),
+            _ => None,
+        })
+        .filter(|(path, _)| down || !rendered.contains(path))
+        .map(|(path, mark)| {
+            let node = NodeId::new(Kind::Templates, mark.template.clone());
+            let mut waits = context.dependents_left(&node);
+            if down {
+                waits.extend(processes_left(context));
+            }
+            waits.sort();
+            waits.dedup();
+            removal(
+                node,
+                reason(context),
+                waits,
+                vec![Step::RemoveFile {
+                    path: path.clone(),
+                    stack: context.desired.stack.clone(),
+                }],
+            )
+        })
+        .collect()
+}
+
+/// Processes may read any rendered file until they are gone.
+fn processes_left(context: &Context<'_>) -> Vec<String> {
+    context
+        .all_lives()
+        .map(|(node, _)| node)
+        .filter(|node| node.kind == Kind::Processes && context.current(node).is_some())
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Namespaces of containers that left. The container goes first.
+fn attachments(context: &Context<'_>) -> Vec<Planned> {
+    let down = context.memory.down.is_some();
+    let wanted: BTreeSet<&str> = context
+        .desired
+        .nodes
+        .values()
+        .filter_map(|node| match node {
+            Node::Workload(workload) => workload.attachment.as_ref(),
+            _ => None,
+        })
+        .map(|attachment| attachment.namespace.as_str())
+        .collect();
+    let prefix = format!("hatchery-{}-", context.desired.stack);
+    context
+        .observed
+        .network
+        .attachments
+        .iter()
+        .filter(|(name, view)| view.foreign.is_none() && (down || !wanted.contains(name.as_str())))
+        .map(|(name, _)| {
+            let instance = name.strip_prefix(&prefix).unwrap_or(name);
+            let node = NodeId::new(Kind::Containers, instance);
+            let waits = match context.current(&node) {
+                Some(_) => vec![format!("{node} to end")],
+                None => Vec::new(),
+            };
+            let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
+            removal(
+                node,
+                reason(context),
+                waits,
+                vec![Step::Detach(name.clone())],
+            )
+        })
+        .collect()
+}
+
+fn bridges(context: &Context<'_>) -> Vec<Planned> {
+    let down = context.memory.down.is_some();
+    let wanted: BTreeSet<&str> = context
+        .desired
+        .nodes
+        .values()
+        .filter_map(|node| match node {
+            Node::Network(network) => Some(network.bridge.as_str()),
+            _ => None,
+        })
+        .collect();
+    context
+        .observed
+        .network
+        .bridges
+        .iter()
+        .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
+        .map(|(bridge, _)| {
+            let in_use = context
+                .observed
+                .network
+                .attachments
+                .values()
+                .any(|attachment| {
+                    attachment
+                        .link
+                        .as_ref()
+                        .is_some_and(|(_, to)| to.as_ref() == Some(bridge))
+                });
+            let waits = if in_use {
+                vec![format!("the links of `{bridge}`")]
+            } else {
+                Vec::new()
+            };
+            removal(
+                id_of_bridge(bridge),
+                reason(context),
+                waits,
+                vec![Step::RemoveNetwork(bridge.clone())],
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,256 @@
+//! The state of one controller between passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::execute::{Done, execute};
+use super::handle::{Happening, Level, SpecText};
+use super::host::Host;
+use super::load::{Loaded, Surroundings};
+use super::monitors::{Monitors, Wanted};
+use crate::graph::desired::{Desired, Node, WorkloadNode};
+use crate::plan::memory::{Attempt, Memory};
+use crate::plan::model::{Gate, NodeStatus, Plan, Step};
+use crate::plan::world::Observed;
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+/// Which parts of the world are to be observed again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Dirty {
+    pub lives: bool,
+    pub network: bool,
+    pub files: bool,
+    pub catalog: bool,
+}
+
+impl Dirty {
+    pub const ALL: Dirty = Dirty {
+        lives: true,
+        network: true,
+        files: true,
+        catalog: true,
+    };
+
+    /// What a step may have changed.
+    pub fn by(&mut self, step: &Step) {
+        match step {
+            Step::CreateNetwork(_)
+            | Step::RemoveNetwork(_)
+            | Step::Attach(_)
+            | Step::Firewall { .. }
+            | Step::Detach(_) => self.network = true,
+            Step::Rewrite { .. } | Step::Write(_) | Step::RemoveFile { .. } => self.files = true,
+            Step::Register(_) | Step::Deregister(_) | Step::OpenRegistry(_) => self.catalog = true,
+            Step::Start(_)
+            | Step::Signal { .. }
+            | Step::Kill(_)
+            | Step::Clear(_)
+            | Step::ReloadProcess { .. } => self.lives = true,
+            Step::PortFree(_)
+            | Step::PreStart { .. }
+            | Step::Validate { .. }
+            | Step::ReloadCommand { .. } => {}
+        }
+    }
+}
+
+/// A `down` under way.
+pub(super) struct Leaving {
+    pub purge: bool,
+    pub answers: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+pub(super) struct Controller {
+    pub host: Host,
+    pub around: Surroundings,
+    pub spec: SpecText,
+    pub desired: Desired,
+    pub generation: u64,
+    pub spec_error: Option<String>,
+    pub follows: bool,
+    pub observed: Observed,
+    pub memory: Memory,
+    pub monitors: Monitors,
+    /// What the monitors were told last.
+    pub watched: Wanted,
+    pub dirty: Dirty,
+    /// Whether the registry was opened by this controller.
+    pub open: bool,
+    /// Which workload each registered endpoint belongs to.
+    pub targets: BTreeMap<String, NodeId>,
+    /// How each node stood after the pass before.
+    pub before: BTreeMap<NodeId, NodeStatus>,
+    pub plan: Plan,
+    pub converged: bool,
+    /// When the first pass began: for "converged in".
+    pub busy_since: Time,
+    pub down: Option<Leaving>,
+    pub done: mpsc::UnboundedSender<Done>,
+    pub happenings: broadcast::Sender<Happening>,
+    /// When everything was observed last.
+    pub synced: Time,
+    /// What the watcher was told last.
+    pub following: BTreeSet<PathBuf>,
+}
+
+impl Controller {
+    /// Tells a line of the story to all who listen.
+    pub fn tell(&self, node: Option<&NodeId>, level: Level, text: impl Into<String>) {
+        let at_ms = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            });
+        let text = text.into();
+        match (level, node) {
+            (Level::Error | Level::Warning, Some(node)) => tracing::warn!(%node, "{text}"),
+            (Level::Error | Level::Warning, None) => tracing::warn!("{text}"),
+            (_, Some(node)) => tracing::info!(%node, "{text}"),
+            (_, None) => tracing::info!("{text}"),
+        }
+        // Nobody listening is no error.
+        let _ = self.happenings.send(Happening {
+            at_ms,
+            node: node.cloned(),
+            level,
+            text,
+        });
+    }
+
+    /// Every workload of the spec.
+    pub fn workloads(&self) -> impl Iterator<Item = &WorkloadNode> {
+        self.desired.nodes.values().filter_map(|node| match node {
+            Node::Workload(workload) => Some(workload.as_ref()),
+            _ => None,
+        })
+    }
+
+    /// Takes a new desired world.
+    pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded) {
+        remember_needs(&mut self.memory, &self.desired);
+        self.desired = loaded.desired;
+        self.spec = spec;
+        self.spec_error = None;
+        self.generation += 1;
+        remember_stops(&mut self.memory, &self.desired);
+        let env = self.around.env.clone();
+        self.observed.inputs.env = env;
+        self.observed.inputs.vars = self.desired.vars.clone();
+        self.observed.inputs.spec_dir = self.desired.spec_dir.clone();
+        self.observed.inputs.files = loaded.sources;
+        // What failed under the old spec deserves a try under the new one.
+        self.memory.attempts.retain(|_, attempt| attempt.running);
+        self.memory.verdicts.retain(|_, verdict| verdict.accepted);
+        for workload in self.memory.workloads.values_mut() {
+            workload.failures = workload.failures.min(1);
+        }
+        self.dirty = Dirty::ALL;
+        if let Err(error) = self.host.keep.spec(&self.spec) {
+            self.tell(None, Level::Warning, error.message);
+        }
+    }
+
+    /// The addresses that instances hold now, which a new compilation is to keep.
+    pub fn held(&self) -> BTreeMap<NodeId, Ipv4Addr> {
+        held(&self.desired.stack, &self.observed)
+    }
+
+    /// Begins everything that the plan has ready.
+    pub fn dispatch(&mut self) {
+        let ready: Vec<(NodeId, Vec<Step>)> = self
+            .plan
+            .items
+            .iter()
+            .filter(|item| item.gate == Gate::Ready && !item.steps.is_empty())
+            .map(|item| (item.node.clone(), item.steps.clone()))
+            .collect();
+        let now = self.host.clock.now();
+        for (node, steps) in ready {
+            let attempt = self.memory.attempts.entry(node.clone()).or_insert(Attempt {
+                running: false,
+                failures: 0,
+                error: None,
+                retry_at: now,
+            });
+            if attempt.running {
+                continue;
+            }
+            attempt.running = true;
+            for step in &steps {
+                // Noted before it is done, so that the exit that follows is known as asked for.
+                if let Step::Signal { life, .. } | Step::Kill(life) = step {
+                    self.memory.asked.entry(life.clone()).or_insert(now);
+                }
+                if let Step::Register(endpoint) = step
+                    && let Some(target) = &endpoint.target
+                {
+                    self.targets
+                        .insert(endpoint.service_id.clone(), target.clone());
+                }
+            }
+            let (host, done) = (self.host.clone(), self.done.clone());
+            tokio::spawn(async move {
+                // The loop may have ended meanwhile; then nobody needs the answer.
+                let _ = done.send(execute(host, node, steps).await);
+            });
+        }
+    }
+
+    /// Paths whose changes wake the loop.
+    pub fn followed(&self) -> BTreeSet<PathBuf> {
+        let mut paths: BTreeSet<PathBuf> = self.observed.inputs.files.keys().cloned().collect();
+        if self.follows {
+            paths.insert(self.spec.path.clone());
+        }
+        for node in self.desired.nodes.values() {
+            match node {
+                Node::Workload(workload) => paths.extend(workload.watch.iter().cloned()),
+                Node::Template(template) => {
+                    paths.insert(template.destination.clone());
+                }
+                _ => {}
+            }
+        }
+        paths
+    }
+}
+
+/// The addresses that instances of `stack` hold.
+pub(super) fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
+    let prefix = format!("hatchery-{stack}-");
+    observed
+        .network
+        .attachments
+        .iter()
+        .filter_map(|(name, view)| {
+            let instance = name.strip_prefix(&prefix)?;
+            let node = NodeId::new(crate::spec::node::Kind::Containers, instance);
+            Some((node, view.address?.addr()))
+        })
+        .collect()
+}
+
+/// Keeps what needed what, so that what leaves with a later spec leaves in order.
+fn remember_needs(memory: &mut Memory, desired: &Desired) {
+    for (node, needs) in &desired.needs {
+        let on = needs.iter().map(|need| need.on.clone()).collect();
+        memory.past_needs.insert(node.clone(), on);
+    }
+}
+
+/// Keeps how each workload is asked to end, for when it leaves the spec.
+pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
+    for node in desired.nodes.values() {
+        if let Node::Workload(workload) = node {
+            memory
+                .workloads
+                .entry(workload.id.clone())
+                .or_default()
+                .stop = Some((workload.stop_signal, workload.stop_grace_period));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Does what the plan says, step by step, and says how far it came. It chooses nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::driver::{DriverError, ErrorKind, Output};
+use crate::graph::desired::{EndpointNode, ProbeNode};
+use crate::plan::endpoint::registration_hash;
+use crate::plan::model::Step;
+use crate::registry::{CheckKind, CheckSpec, Origin, Registration};
+use crate::spec::model::Status;
+use crate::spec::node::NodeId;
+
+use super::host::Host;
+
+/// The longest run of a `pre_start` or reload command.
+const COMMAND: Duration = Duration::from_secs(60);
+/// The longest run of a validator.
+const VALIDATOR: Duration = Duration::from_secs(30);
+/// The longest wait for a reload's confirmation.
+const RELOAD: Duration = Duration::from_secs(10);
+
+/// How an item went.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub node: NodeId,
+    /// The steps that were done.
+    pub steps: Vec<Finished>,
+    /// Why it stopped before the end.
+    pub error: Option<DriverError>,
+}
+
+/// One step that was done.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub step: Step,
+    pub took: Duration,
+    /// What a validator said.
+    pub verdict: Option<Output>,
+}
+
+/// Does the steps of one item until one fails.
+pub(super) async fn execute(host: Host, node: NodeId, steps: Vec<Step>) -> Done {
+    let mut done = Done {
+        node,
+        steps: Vec::new(),
+        error: None,
+    };
+    for step in steps {
+        let began = host.clock.now();
+        let result = if let Step::OpenRegistry(registry) = &step {
+            host.listener.open(registry.clone()).await.map(|()| None)
+        } else {
+            let (host, step) = (host.clone(), step.clone());
+            tokio::task::spawn_blocking(move || do_step(&host, &step))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(DriverError {
+                        message: "the step was cut off by the controller's end".to_owned(),
+                        kind: ErrorKind::Failed,
+                    })
+                })
+        };
+        let took = host.clock.now().since(began);
+        match result {
+            Ok(verdict) => done.steps.push(Finished {
+                step,
+                took,
+                verdict,
+            }),
+            Err(error) => {
+                done.error = Some(error);
+                break;
+            }
+        }
+    }
+    done
+}
+
+fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
+    match step {
+        Step::OpenRegistry(_) => {}
+        Step::CreateNetwork(network) => host.networks.create(network)?,
+        Step::RemoveNetwork(bridge) => host.networks.remove(bridge)?,
+        Step::Attach(attachment) => host.networks.attach(attachment)?,
+        Step::Firewall {
+            namespace,
+            firewall,
+        } => {
+            host.networks.firewall(namespace, firewall.as_ref())?;
+        }
+        Step::Detach(namespace) => host.networks.detach(namespace)?,
+        Step::Rewrite { path, content } => host.files.rewrite(path, content)?,
+        Step::PortFree(address) => port_free(host, *address)?,
+        Step::PreStart { command, dir } => succeed("`pre_start`", command, || {
+            host.commands.run(command, dir, COMMAND)
+        })?,
+        Step::Start(start) => host.workloads.start(start)?,
+        Step::Signal { life, signal } => absent_is_fine(host.workloads.signal(life, *signal))?,
+        Step::Kill(life) => absent_is_fine(host.workloads.kill(life))?,
+        Step::Clear(life) => absent_is_fine(host.workloads.remove(life))?,
+        Step::Register(endpoint) => register(host, endpoint)?,
+        Step::Deregister(service_id) => {
+            host.catalog.with(|catalog| catalog.deregister(service_id));
+        }
+        Step::Validate {
+            command,
+            candidates,
+            ..
+        } => {
+            return host
+                .commands
+                .validate(command, candidates, VALIDATOR)
+                .map(Some);
+        }
+        Step::Write(file) => host.files.write(file)?,
+        Step::RemoveFile { path, stack } => host.files.remove(path, stack)?,
+        Step::ReloadProcess {
+            life,
+            signal,
+            confirm,
+            applied,
+        } => {
+            host.workloads.reload(life, *signal, *confirm, RELOAD)?;
+            host.workloads.note_applied(life, applied)?;
+        }
+        Step::ReloadCommand { command, dir, .. } => {
+            succeed("the reload command", command, || {
+                host.commands.run(command, dir, COMMAND)
+            })?;
+        }
+    }
+    Ok(None)
+}
+
+fn absent_is_fine(result: Result<(), DriverError>) -> Result<(), DriverError> {
+    match result {
+        Err(error) if error.kind == ErrorKind::Gone => Ok(()),
+        result => result,
+    }
+}
+
+fn succeed(
+    what: &str,
+    command: &[String],
+    run: impl FnOnce() -> Result<Output, DriverError>,
+) -> Result<(), DriverError> {
+    let output = run()?;
+    if output.code == Some(0) {
+        return Ok(());
+    }
+    let how = output
+        .code
+        .map_or("did not end".to_owned(), |code| format!("exited {code}"));
+    Err(DriverError {
+        message: format!(
+            "{what} `{}` {how}: {}",
+            command.join(" "),
+            output.text.trim()
+        ),
+        kind: ErrorKind::Failed,
+    })
+}
+
+fn port_free(host: &Host, address: SocketAddr) -> Result<(), DriverError> {
+    match host.commands.port_holder(address) {
+        None => Ok(()),
+        Some(holder) => Err(DriverError {
+            message: format!(
+                "cannot listen on {address}: it is held by {holder}; stop that, or change the port"
+            ),
+            kind: ErrorKind::Foreign,
+        }),
+    }
+}
+
+/// The id of the check that says whether an endpoint's target runs.
+pub(super) fn life_check(service_id: &str) -> String {
+    format!("{service_id}:life")
+}
+
+fn register(host: &Host, endpoint: &EndpointNode) -> Result<(), DriverError> {
+    let mut checks: Vec<CheckSpec> = endpoint
+        .checks
+        .iter()
+        .map(|check| CheckSpec {
+            id: check.id.clone(),
+            name: check.name.clone(),
+            kind: match check.probe {
+                ProbeNode::Ttl(ttl) => CheckKind::Ttl(ttl),
+                _ => CheckKind::Probed,
+            },
+            status: Status::Critical,
+            notes: String::new(),
+        })
+        .collect();
+    if endpoint.target.is_some() {
+        checks.push(CheckSpec {
+            id: life_check(&endpoint.service_id),
+            name: "running".to_owned(),
+            kind: CheckKind::Probed,
+            status: Status::Critical,
+            notes: String::new(),
+        });
+    }
+    let registration = Registration {
+        id: endpoint.service_id.clone(),
+        service: endpoint.service.clone(),
+        address: endpoint.address.clone(),
+        port: endpoint.port,
+        tags: endpoint.tags.clone(),
+        meta: endpoint.meta.clone(),
+        checks,
+        origin: Origin::Stack,
+        hash: registration_hash(endpoint),
+    };
+    let now = host.clock.now();
+    host.catalog
+        .with(|catalog| catalog.register(registration, now))
+        .map(|_| ())
+        .map_err(|error| DriverError {
+            message: format!("cannot register `{}`: {error}", endpoint.service_id),
+            kind: ErrorKind::Failed,
+        })
+}

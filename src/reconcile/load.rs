@@ -1,0 +1,80 @@
+//! From a spec's text to the desired world, reading the template sources on the way.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::handle::SpecText;
+use crate::driver::Files;
+use crate::graph::desired::{Desired, Dirs};
+use crate::graph::{self, CompileInputs};
+use crate::spec::model::Env;
+use crate::spec::node::NodeId;
+use crate::spec::{self};
+
+/// The size of a template source, or of a file that a template reads, at most: 1 MiB.
+pub const INPUT_LIMIT: u64 = 1 << 20;
+
+/// A spec that may become the desired world.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the world is to be.
+    pub desired: Desired,
+    /// The template sources as they were read for it.
+    pub sources: BTreeMap<PathBuf, Result<String, String>>,
+}
+
+/// Where the caller found the folders and the environment.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Gives a stack's folders by its name.
+    pub dirs: Arc<dyn Fn(&str) -> Dirs + Send + Sync>,
+    /// The environment that expressions see.
+    pub env: Env,
+}
+
+/// Reads, checks and compiles a spec. The error is the whole report, ready to be printed.
+pub fn load(
+    text: &SpecText,
+    around: &Surroundings,
+    held: &BTreeMap<NodeId, Ipv4Addr>,
+    files: &dyn Files,
+    color: bool,
+) -> Result<Loaded, String> {
+    let name = text.path.display().to_string();
+    let report =
+        |errors: Vec<spec::diagnostic::Diagnostic>| spec::report(&name, &text.text, &errors, color);
+    let (parsed, places) = spec::parse(&name, &text.text).map_err(report)?;
+    let mut errors = spec::validate(&parsed, &places);
+    let spec_dir = text.path.parent().unwrap_or(Path::new("/")).to_owned();
+    let sources: BTreeMap<PathBuf, Result<String, String>> =
+        graph::template_files(&parsed, &spec_dir)
+            .into_iter()
+            .map(|path| {
+                let source = files
+                    .read(&path, INPUT_LIMIT)
+                    .map_err(|error| error.message);
+                (path, source)
+            })
+            .collect();
+    let inputs = CompileInputs {
+        spec_dir,
+        dirs: (around.dirs)(&parsed.name),
+        env: around.env.clone(),
+        template_sources: sources.clone(),
+        held: held.clone(),
+    };
+    match graph::compile(&parsed, &|path| places.at(path), &inputs) {
+        Ok(desired) if errors.is_empty() => Ok(Loaded { desired, sources }),
+        Ok(_) => Err(report(errors)),
+        Err(more) => {
+            for error in more {
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+            }
+            Err(report(errors))
+        }
+    }
+}

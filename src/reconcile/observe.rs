@@ -1,0 +1,368 @@
+//! Looks at the parts of the world that may have changed, and brings memory, catalog and
+//! monitors in line with what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::controller::Controller;
+use super::execute::life_check;
+use super::handle::Level;
+use super::load::INPUT_LIMIT;
+use super::monitors::{Wanted, Watched};
+use crate::driver::DriverError;
+use crate::graph::desired::{CheckNode, Node, ProbeNode, ReadyNode};
+use crate::health::First;
+use crate::plan::exit_words;
+use crate::plan::memory::LastExit;
+use crate::plan::world::{Life, LifeId, LifeState, Observed, Registered, RegistryView};
+use crate::spec::model::Status;
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+impl Controller {
+    /// Observes what is dirty. What cannot be observed stays dirty, and as it was.
+    pub(super) fn observe(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.lives {
+            match self.host.workloads.observe() {
+                Ok(lives) => self.observed.lives = lives,
+                Err(error) => self.unseen(&error, |dirty| dirty.lives = true),
+            }
+        }
+        if dirty.network {
+            let names = network_names(&self.desired);
+            match self.host.networks.observe(&names) {
+                Ok(view) => self.observed.network = view,
+                Err(error) => self.unseen(&error, |dirty| dirty.network = true),
+            }
+        }
+        if dirty.files {
+            self.observe_files();
+        }
+        self.settle_lives();
+        self.observe_catalog();
+    }
+
+    fn unseen(&mut self, error: &DriverError, mark: impl FnOnce(&mut super::controller::Dirty)) {
+        mark(&mut self.dirty);
+        self.tell(None, Level::Warning, error.message.clone());
+    }
+
+    fn observe_files(&mut self) {
+        let mut paths = self.host.keep.rendered();
+        let mut rendered = BTreeSet::new();
+        for node in self.desired.nodes.values() {
+            match node {
+                Node::Workload(workload) => {
+                    paths.extend(workload.watch.iter().cloned());
+                    if let Some(container) = &workload.run.container {
+                        paths.insert(container.hosts.clone());
+                    }
+                }
+                Node::Template(template) => {
+                    rendered.insert(template.destination.clone());
+                }
+                _ => {}
+            }
+        }
+        paths.extend(rendered);
+        self.observed.files = paths
+            .into_iter()
+            .map(|path| (path.clone(), self.host.files.look(&path)))
+            .collect();
+        let inputs: Vec<_> = self.observed.inputs.files.keys().cloned().collect();
+        self.fetch(inputs);
+    }
+
+    /// Reads files for templates.
+    pub(super) fn fetch(&mut self, paths: impl IntoIterator<Item = std::path::PathBuf>) {
+        for path in paths {
+            let text = self
+                .host
+                .files
+                .read(&path, INPUT_LIMIT)
+                .map_err(|error| error.message);
+            self.observed.inputs.files.insert(path, text);
+        }
+    }
+
+    /// Remembers ends, and forgets what is about lives that are gone.
+    fn settle_lives(&mut self) {
+        let now = self.host.clock.now();
+        let there: BTreeSet<LifeId> = self
+            .observed
+            .lives
+            .iter()
+            .map(|life| life.id.clone())
+            .collect();
+        for life in &self.observed.lives {
+            match life.state {
+                LifeState::Up => {}
+                LifeState::Ending => {
+                    self.memory.ending.entry(life.id.clone()).or_insert(now);
+                }
+                LifeState::Ended { exit, at } => {
+                    let asked = self.memory.asked.contains_key(&life.id)
+                        || self.memory.restart.contains(&life.id);
+                    let last = LastExit {
+                        exit,
+                        at,
+                        incarnation: life.id.incarnation,
+                        asked,
+                    };
+                    note_exit(&mut self.memory, &self.desired, life, last);
+                }
+            }
+        }
+        let memory = &mut self.memory;
+        memory.ready.retain(|life| there.contains(life));
+        memory.asked.retain(|life, _| there.contains(life));
+        memory.ending.retain(|life, _| there.contains(life));
+        memory.restart.retain(|life| there.contains(life));
+    }
+
+    /// Whether this node's newest life is up and ready.
+    fn serving(&self, node: &NodeId) -> Result<(), String> {
+        let newest = self
+            .observed
+            .lives
+            .iter()
+            .filter(|life| life.id.node == *node)
+            .max_by_key(|life| life.id.incarnation);
+        let Some(life) = newest else {
+            return Err(format!("{node} does not run"));
+        };
+        match life.state {
+            LifeState::Up if life.main_pid > 0 => {}
+            LifeState::Up => return Err(format!("{node} is being started")),
+            LifeState::Ending => return Err(format!("the main process of {node} ended")),
+            LifeState::Ended { exit, .. } => {
+                return Err(format!("{node} {}", exit_words(exit)));
+            }
+        }
+        let ready = match self.desired.nodes.get(node) {
+            Some(Node::Workload(workload)) => match workload.ready {
+                ReadyNode::Started => true,
+                ReadyNode::Notify { .. } => life.notified,
+                ReadyNode::Check { .. } => self.memory.ready.contains(&life.id),
+            },
+            _ => true,
+        };
+        if ready {
+            Ok(())
+        } else {
+            Err(format!("{node} is not ready yet"))
+        }
+    }
+
+    /// What ended serves no longer, whatever its checks said last.
+    fn observe_catalog(&mut self) {
+        let now = self.host.clock.now();
+        for (service_id, target) in &self.targets {
+            let serving = self.serving(target);
+            self.host.catalog.with(|catalog| {
+                let (status, words) = match &serving {
+                    Ok(()) => (Status::Passing, "it runs".to_owned()),
+                    Err(why) => (Status::Critical, why.clone()),
+                };
+                // An endpoint that is not registered any more has no checks to set.
+                let _ = catalog.set_check(&life_check(service_id), status, &words, now);
+            });
+        }
+        self.host.catalog.with(|catalog| catalog.expire(now));
+        self.observed.catalog = self.host.catalog.snapshot();
+        let registered = self.host.catalog.with(|catalog| catalog.registered());
+        self.targets.retain(|service_id, _| {
+            registered.contains_key(service_id)
+                || self.memory.attempts.values().any(|attempt| attempt.running)
+        });
+        self.observed.registered = registered
+            .into_iter()
+            .map(|(id, (hash, service))| {
+                let target = self.targets.get(&id).cloned();
+                (
+                    id,
+                    Registered {
+                        hash,
+                        service,
+                        target,
+                    },
+                )
+            })
+            .collect();
+        self.observed.registry = RegistryView {
+            up: self.open,
+            http: self.host.listener.address(),
+        };
+    }
+
+    /// Tells the monitors what is to be asked from now on.
+    pub(super) fn set_monitors(&mut self) {
+        let up: BTreeMap<&NodeId, &Life> = self
+            .observed
+            .lives
+            .iter()
+            .filter(|life| life.state == LifeState::Up)
+            .map(|life| (&life.id.node, life))
+            .collect();
+        let mut wanted = Wanted::new();
+        for node in self.desired.nodes.values() {
+            match node {
+                Node::Workload(workload) => {
+                    let (ReadyNode::Check { check, .. }, Some(life)) =
+                        (&workload.ready, up.get(&workload.id))
+                    else {
+                        continue;
+                    };
+                    if !self.memory.ready.contains(&life.id) {
+                        self.watch(&mut wanted, check, Some(life));
+                    }
+                }
+                Node::Endpoint(endpoint) => {
+                    let life = endpoint
+                        .target
+                        .as_ref()
+                        .map(|target| up.get(target).copied());
+                    if life == Some(None)
+                        || !self.observed.registered.contains_key(&endpoint.service_id)
+                    {
+                        continue;
+                    }
+                    for check in &endpoint.checks {
+                        self.watch(&mut wanted, check, life.flatten());
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.memory.down.is_some() {
+            wanted.clear();
+        }
+        let now = self.host.clock.now();
+        for (id, watched) in &wanted {
+            let same = self
+                .watched
+                .get(id)
+                .is_some_and(|before| before.since == watched.since);
+            if !same && !matches!(watched.check.probe, ProbeNode::Ttl(_)) {
+                self.host.catalog.with(|catalog| {
+                    // A readiness check has no entry in the catalog.
+                    let _ = catalog.set_check(id, Status::Critical, "not checked yet", now);
+                });
+            }
+        }
+        if wanted != self.watched {
+            self.monitors.set(wanted.clone());
+            self.watched = wanted;
+        }
+    }
+
+    fn watch(&self, wanted: &mut Wanted, check: &CheckNode, life: Option<&Life>) {
+        let first = if self.memory.unchecked.contains(&check.id) {
+            First::Adopted
+        } else {
+            First::Started
+        };
+        // What is known of it matters only when its monitor begins; afterwards it stays as it
+        // was, so that nothing starts anew.
+        let first = self
+            .watched
+            .get(&check.id)
+            .map_or(first, |before| before.first);
+        let watched = Watched {
+            check: check.clone(),
+            pid: life.map(|life| life.main_pid).filter(|pid| *pid > 0),
+            since: life.map_or(Time(0), |life| life.started),
+            first,
+        };
+        wanted.insert(check.id.clone(), watched);
+    }
+}
+
+/// Every name that the spec wants for a bridge, a link or a namespace.
+pub(super) fn network_names(desired: &crate::graph::desired::Desired) -> Vec<String> {
+    let mut names = Vec::new();
+    for node in desired.nodes.values() {
+        match node {
+            Node::Network(network) => names.push(network.bridge.clone()),
+            Node::Workload(workload) => {
+                if let Some(attachment) = &workload.attachment {
+                    names.push(attachment.link.clone());
+                    names.push(attachment.namespace.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn note_exit(
+    memory: &mut crate::plan::memory::Memory,
+    desired: &crate::graph::desired::Desired,
+    life: &Life,
+    last: LastExit,
+) {
+    let workload = memory.workloads.entry(life.id.node.clone()).or_default();
+    workload.incarnation = workload.incarnation.max(life.id.incarnation);
+    if workload
+        .last_exit
+        .is_some_and(|known| known.incarnation >= last.incarnation)
+    {
+        return;
+    }
+    workload.last_exit = Some(last);
+    if last.asked {
+        workload.failures = 0;
+        return;
+    }
+    let reset_after = match desired.nodes.get(&life.id.node) {
+        Some(Node::Workload(node)) => Some(node.restart.reset_after),
+        _ => None,
+    };
+    let lasted = last.at.since(life.started);
+    workload.failures = if reset_after.is_some_and(|reset| lasted >= reset) {
+        1
+    } else {
+        workload.failures.saturating_add(1)
+    };
+}
+
+/// Checks of everything that serves already when a controller begins: nothing is rendered
+/// before each of them has answered once.
+pub(super) fn unchecked(
+    desired: &crate::graph::desired::Desired,
+    observed: &Observed,
+) -> BTreeSet<String> {
+    let up: BTreeSet<&NodeId> = observed
+        .lives
+        .iter()
+        .filter(|life| life.state == LifeState::Up)
+        .map(|life| &life.id.node)
+        .collect();
+    let mut unchecked = BTreeSet::new();
+    for node in desired.nodes.values() {
+        match node {
+            Node::Workload(workload) if up.contains(&workload.id) => {
+                if let ReadyNode::Check { check, .. } = &workload.ready {
+                    unchecked.insert(check.id.clone());
+                }
+            }
+            Node::Endpoint(endpoint)
+                if endpoint
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| up.contains(target)) =>
+            {
+                unchecked.extend(
+                    endpoint
+                        .checks
+                        .iter()
+                        .filter(|check| !matches!(check.probe, ProbeNode::Ttl(_)))
+                        .map(|check| check.id.clone()),
+                );
+            }
+            _ => {}
+        }
+    }
+    unchecked
+}

@@ -1,0 +1,294 @@
+//! What operators ask, and what it does to the memory.
+
+use tokio::sync::oneshot;
+
+use super::controller::{Controller, Leaving};
+use super::execute::Finished;
+use super::handle::{Level, PlanView, SpecText, Verb};
+use super::load::{Loaded, load};
+use super::monitors::Verdict;
+use crate::plan::memory::{Down, Memory};
+use crate::plan::model::Step;
+use crate::plan::world::LifeState;
+use crate::plan::{names, plan};
+use crate::spec::model::Status;
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+impl Controller {
+    /// An edit that is not taken: everything goes on as before.
+    pub(super) fn refuse_spec(&mut self, report: String) {
+        if self.spec_error.as_ref() != Some(&report) {
+            self.tell(
+                None,
+                Level::Error,
+                format!("the edit is not taken:\n{report}"),
+            );
+        }
+        self.spec_error = Some(report);
+    }
+
+    /// Why a spec is held: it would end every workload that runs.
+    pub(super) fn removes_all(&self, loaded: &Loaded) -> Option<String> {
+        let mut running = self
+            .observed
+            .lives
+            .iter()
+            .filter(|life| life.state == LifeState::Up)
+            .peekable();
+        running.peek()?;
+        let stays = running.any(|life| loaded.desired.nodes.contains_key(&life.id.node));
+        (!stays).then(|| {
+            format!(
+                "it would remove every workload of stack `{}`; if that is meant, use `hatchery \
+                 apply --allow-empty {}`",
+                self.desired.stack,
+                self.spec.path.display()
+            )
+        })
+    }
+
+    pub(super) fn apply(&mut self, spec: SpecText, allow_empty: bool) -> Result<u64, String> {
+        if self.memory.down.is_some() {
+            return Err("the stack is going down".to_owned());
+        }
+        let loaded = load(
+            &spec,
+            &self.around,
+            &self.held(),
+            self.host.files.as_ref(),
+            false,
+        )?;
+        if loaded.desired.stack != self.desired.stack {
+            return Err(format!(
+                "the spec is of stack `{}`, this controller keeps stack `{}`",
+                loaded.desired.stack, self.desired.stack
+            ));
+        }
+        if !allow_empty && let Some(held) = self.removes_all(&loaded) {
+            return Err(held);
+        }
+        self.adopt_spec(spec, loaded);
+        self.converged = false;
+        self.busy_since = self.host.clock.now();
+        self.tell(
+            None,
+            Level::Notice,
+            format!("took generation {}", self.generation),
+        );
+        Ok(self.generation)
+    }
+
+    /// What would be done for `spec`, as the world is now.
+    pub(super) fn plan_for(&self, spec: &SpecText) -> Result<PlanView, String> {
+        let loaded = load(
+            spec,
+            &self.around,
+            &self.held(),
+            self.host.files.as_ref(),
+            false,
+        )?;
+        if loaded.desired.stack != self.desired.stack {
+            return Err(format!(
+                "the spec is of stack `{}`, this controller keeps stack `{}`",
+                loaded.desired.stack, self.desired.stack
+            ));
+        }
+        let mut observed = self.observed.clone();
+        let mut memory: Memory = self.memory.clone();
+        if loaded.desired != self.desired {
+            memory.attempts.retain(|_, attempt| attempt.running);
+        }
+        let stack = loaded.desired.stack.clone();
+        let plan = preview(&loaded, &mut observed, &memory, self.host.files.as_ref(), {
+            self.host.clock.now()
+        });
+        Ok(self.view(&stack, &plan))
+    }
+
+    pub(super) fn go_down(
+        &mut self,
+        purge: bool,
+        kill: bool,
+        answer: oneshot::Sender<Result<(), String>>,
+    ) {
+        let kill = kill || self.memory.down.is_some_and(|down| down.kill);
+        self.memory.down = Some(Down { kill });
+        self.converged = false;
+        // Failures of the past must not hold up the way down.
+        self.memory.attempts.retain(|_, attempt| attempt.running);
+        self.dirty = super::controller::Dirty::ALL;
+        let down = self.down.get_or_insert(Leaving {
+            purge,
+            answers: Vec::new(),
+        });
+        down.purge |= purge;
+        down.answers.push(answer);
+    }
+
+    pub(super) fn operate(&mut self, verb: Verb, asked: &[String]) -> Result<Vec<NodeId>, String> {
+        let mut meant = Vec::new();
+        for name in asked {
+            let found: Vec<NodeId> = self
+                .workloads()
+                .filter(|node| names(node, name))
+                .map(|node| node.id.clone())
+                .collect();
+            if found.is_empty() {
+                return Err(format!(
+                    "stack `{}` has no container or process `{name}`",
+                    self.desired.stack
+                ));
+            }
+            meant.extend(found);
+        }
+        for node in &meant {
+            self.memory.attempts.remove(node);
+            if let Some(memory) = self.memory.workloads.get_mut(node) {
+                memory.failures = 0;
+            }
+            match verb {
+                Verb::Stop => {
+                    self.memory.stopped.insert(node.clone());
+                }
+                Verb::Start => {
+                    self.memory.stopped.remove(node);
+                    self.forgive(node);
+                }
+                Verb::Restart => {
+                    self.memory.stopped.remove(node);
+                    self.forgive(node);
+                    let lives = self
+                        .observed
+                        .lives
+                        .iter()
+                        .filter(|life| life.id.node == *node && life.state == LifeState::Up);
+                    self.memory
+                        .restart
+                        .extend(lives.map(|life| life.id.clone()));
+                }
+            }
+        }
+        if let Err(error) = self.host.keep.stopped(&self.memory.stopped) {
+            self.tell(None, Level::Warning, error.message);
+        }
+        Ok(meant)
+    }
+
+    /// An operator's word ends a restart delay, and a rest after an exit.
+    fn forgive(&mut self, node: &NodeId) {
+        if let Some(last) = self
+            .memory
+            .workloads
+            .get_mut(node)
+            .and_then(|memory| memory.last_exit.as_mut())
+        {
+            last.asked = true;
+        }
+    }
+
+    /// What a step that was done leaves in the memory.
+    pub(super) fn note_step(&mut self, finished: &Finished, now: Time) {
+        match &finished.step {
+            Step::OpenRegistry(_) => self.open = true,
+            Step::Validate { key, .. } => {
+                if let Some(output) = &finished.verdict {
+                    let accepted = output.code == Some(0);
+                    self.memory
+                        .judge(key.clone(), accepted, output.text.clone(), now);
+                }
+            }
+            Step::ReloadCommand { applied, .. } => {
+                for (template, hash) in applied {
+                    self.memory
+                        .templates
+                        .entry(template.clone())
+                        .or_default()
+                        .told = Some(hash.clone());
+                }
+            }
+            Step::Start(start) => {
+                let memory = self
+                    .memory
+                    .workloads
+                    .entry(start.id.node.clone())
+                    .or_default();
+                memory.incarnation = start.id.incarnation;
+                if memory.last_exit.is_some_and(|last| !last.asked) {
+                    memory.restarts = memory.restarts.saturating_add(1);
+                }
+            }
+            Step::Write(file) => {
+                let mut rendered = self.host.keep.rendered();
+                if rendered.insert(file.path.clone())
+                    && let Err(error) = self.host.keep.set_rendered(&rendered)
+                {
+                    self.tell(None, Level::Warning, error.message);
+                }
+            }
+            Step::RemoveFile { path, .. } => {
+                let mut rendered = self.host.keep.rendered();
+                if rendered.remove(path)
+                    && let Err(error) = self.host.keep.set_rendered(&rendered)
+                {
+                    self.tell(None, Level::Warning, error.message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A check that changed sides.
+    pub(super) fn report_flip(&self, verdict: &Verdict) {
+        let level = match verdict.status {
+            Status::Passing => Level::Progress,
+            Status::Warning | Status::Critical => Level::Warning,
+        };
+        let text = format!("check `{}` is {}: {}", verdict.check_id, verdict.status, {
+            verdict.output.lines().next().unwrap_or("")
+        });
+        self.tell(None, level, text);
+    }
+}
+
+/// Plans for a spec that is not in force: fetches what its templates lack, keeps nothing.
+pub fn preview(
+    loaded: &Loaded,
+    observed: &mut crate::plan::world::Observed,
+    memory: &Memory,
+    files: &dyn crate::driver::Files,
+    now: Time,
+) -> crate::plan::model::Plan {
+    observed.inputs.vars = loaded.desired.vars.clone();
+    observed.inputs.spec_dir = loaded.desired.spec_dir.clone();
+    observed.inputs.files.extend(loaded.sources.clone());
+    for node in loaded.desired.nodes.values() {
+        let paths: Vec<_> = match node {
+            crate::graph::desired::Node::Workload(workload) => {
+                let hosts = workload.run.container.as_ref().map(|run| run.hosts.clone());
+                workload.watch.iter().cloned().chain(hosts).collect()
+            }
+            crate::graph::desired::Node::Template(template) => {
+                vec![template.destination.clone()]
+            }
+            _ => Vec::new(),
+        };
+        for path in paths {
+            observed
+                .files
+                .entry(path.clone())
+                .or_insert_with(|| files.look(&path));
+        }
+    }
+    let first = plan(&loaded.desired, observed, memory, now);
+    if first.notes.lacks.is_empty() {
+        return first;
+    }
+    for path in first.notes.lacks {
+        let text = files
+            .read(&path, super::load::INPUT_LIMIT)
+            .map_err(|error| error.message);
+        observed.inputs.files.insert(path, text);
+    }
+    plan(&loaded.desired, observed, memory, now)
+}

@@ -1,0 +1,312 @@
+//! Containers on the real kernel, with the real systemd-nspawn.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[macro_use]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hatchery::driver::workloads::exec_command;
+use hatchery::driver::{ErrorKind, Event, Workloads};
+use hatchery::graph::desired::{MountRun, RootRun};
+use hatchery::plan::world::{Exit, LifeState};
+use hatchery::spec::model::{RootMode, Signal};
+use hatchery::spec::node::Kind;
+
+use support::bench::{Bench, LIMIT, kill, program, start};
+
+#[test]
+fn a_container_lives_and_dies() {
+    isolate!();
+    let mut bench = Bench::new();
+    let start = start(Kind::Containers, "web1", &["sleep", "300"]);
+    let begin = Instant::now();
+    bench.workloads.start(&start).unwrap();
+    eprintln!("started within {:?}", begin.elapsed());
+    let life = bench.life(&start.id).unwrap();
+    assert_eq!(life.state, LifeState::Up);
+    assert_eq!(life.identity, start.identity);
+    assert_eq!(life.applied, start.applied);
+    assert!(!life.notified);
+    assert!(life.cgroup.to_string_lossy().contains("c-web1"));
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", life.main_pid)).unwrap();
+    assert_eq!(line, "sleep\0300\0");
+    let status = fs::read_to_string(format!("/proc/{}/status", life.leader_pid)).unwrap();
+    assert!(status.contains(&format!("NSpid:\t{}\t1\n", life.leader_pid)));
+
+    kill(life.main_pid, nix::sys::signal::Signal::SIGKILL);
+    bench.event(&Event::Ended(start.id.clone()));
+    assert_eq!(bench.ended(&start.id), Exit::Signal(9));
+    bench.clear(&start.id);
+}
+
+#[test]
+fn an_exit_code_of_a_container_is_seen() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(
+        Kind::Containers,
+        "once",
+        &["sh", "-c", "echo $COLOUR; exit 33"],
+    );
+    bench.workloads.start(&start).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Code(33));
+    assert_eq!(bench.log(&start.id), "deep blue\n");
+    bench.clear(&start.id);
+}
+
+#[test]
+fn a_container_stops_by_its_signal() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(
+        Kind::Containers,
+        "web1",
+        &["python3", "-m", "http.server", "8080"],
+    );
+    bench.workloads.start(&start).unwrap();
+    let begin = Instant::now();
+    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Signal(15));
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
+    let gone = bench.workloads.signal(&start.id, Signal(15)).unwrap_err();
+    assert_eq!(gone.kind, ErrorKind::Gone);
+    bench.clear(&start.id);
+}
+
+#[test]
+fn the_next_controller_adopts_a_container_and_sees_its_end() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(
+        Kind::Containers,
+        "web1",
+        &["sh", "-c", "trap 'exit 5' TERM; sleep 300 & wait"],
+    );
+    bench.workloads.start(&start).unwrap();
+    let before = bench.life(&start.id).unwrap();
+    let mut bench = bench.succeed();
+    let after = bench.life(&start.id).unwrap();
+    assert_eq!(before, after);
+    let applied = BTreeMap::from([("upstream".to_owned(), "h2".to_owned())]);
+    bench.workloads.note_applied(&start.id, &applied).unwrap();
+    let bench2 = bench.succeed();
+    bench = bench2;
+    assert_eq!(bench.life(&start.id).unwrap().applied, applied);
+    support::wait_for("the trap", LIMIT, || {
+        let (_, text) = bench.run_inside(&start.id, &["cat", "/proc/2/status"]);
+        text.contains("SigCgt:\t0000000000014002").then_some(())
+    });
+    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench.event(&Event::Ended(start.id.clone()));
+    assert_eq!(bench.ended(&start.id), Exit::Code(5));
+    bench.clear(&start.id);
+}
+
+#[test]
+fn a_container_outlives_its_nspawn() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(Kind::Containers, "web1", &["sleep", "300"]);
+    bench.workloads.start(&start).unwrap();
+    let life = bench.life(&start.id).unwrap();
+    let group = life.cgroup.join("supervisor/cgroup.procs");
+    let nspawn: i32 = fs::read_to_string(group).unwrap().trim().parse().unwrap();
+    kill(nspawn, nix::sys::signal::Signal::SIGKILL);
+    support::wait_for("nspawn's end", LIMIT, || {
+        (!Path::new(&format!("/proc/{nspawn}")).exists()).then_some(())
+    });
+    assert_eq!(bench.life(&start.id).unwrap().state, LifeState::Up);
+    assert!(bench.workloads.remove(&start.id).is_err());
+    let bench = bench.succeed();
+    assert_eq!(bench.life(&start.id).unwrap(), life);
+    bench.workloads.kill(&start.id).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Signal(9));
+    bench.clear(&start.id);
+}
+
+#[test]
+fn a_read_only_mount_stays_so() {
+    isolate!();
+    let bench = Bench::new();
+    let mounted = bench.folder.path().join("a:b");
+    fs::create_dir(&mounted).unwrap();
+    fs::write(mounted.join("file"), "host").unwrap();
+    let mut start = start(Kind::Containers, "web1", &["sleep", "300"]);
+    let container = start.run.container.as_mut().unwrap();
+    container.mounts.push(MountRun {
+        source: mounted.clone(),
+        destination: "/srv/in".into(),
+        read_only: true,
+    });
+    bench.workloads.start(&start).unwrap();
+    for script in [
+        "mount -o remount,rw,bind /srv/in",
+        "mount -o remount,rw,bind /usr",
+        "echo x > /srv/in/file",
+        "touch /usr/x",
+        "mknod /tmp/disk b 8 0",
+        "unshare --mount true",
+        "ip link set lo down",
+    ] {
+        let (code, text) = bench.run_inside(&start.id, &["sh", "-c", script]);
+        assert!(code.unwrap() != 0, "`{script}` was allowed: {text}");
+    }
+    let (code, text) = bench.run_inside(&start.id, &["cat", "/srv/in/file"]);
+    assert_eq!((code, text.as_str()), (Some(0), "host"));
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+#[test]
+fn the_payload_itself_cannot_remount() {
+    isolate!();
+    let bench = Bench::new();
+    let script = "mount -o remount,rw,bind /usr; echo remount $?; \
+                  grep -E 'CapBnd|NoNewPrivs' /proc/self/status; awk 'BEGIN{print \"awk\"}'; \
+                  getent hosts localhost; getent passwd www-data | cut -d: -f3; hostname; pwd";
+    let mut start = start(Kind::Containers, "web1", &["sh", "-c", script]);
+    start.run.working_dir = Some("/var".into());
+    bench.workloads.start(&start).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Code(0));
+    let log = bench.log(&start.id);
+    assert!(
+        log.contains("remount 32") || log.contains("remount 1\n"),
+        "{log}"
+    );
+    assert!(log.contains("NoNewPrivs:\t1"), "{log}");
+    assert!(
+        log.contains("CapBnd:\t00000000a00425fb") || log.contains("CapBnd:\t00000000a00405fb"),
+        "{log}"
+    );
+    assert!(log.contains("awk\n") && log.contains("localhost"), "{log}");
+    assert!(
+        log.contains("\n33\n") && log.contains("\nweb1\n") && log.ends_with("/var\n"),
+        "{log}"
+    );
+    bench.clear(&start.id);
+}
+
+#[test]
+fn exec_runs_inside() {
+    isolate!();
+    let bench = Bench::new();
+    let mut start = start(Kind::Containers, "web1", &["sleep", "300"]);
+    start.run.user = Some("www-data:adm".into());
+    bench.workloads.start(&start).unwrap();
+    let script = "hostname; id -u; id -g; echo $COLOUR; cat /proc/self/cgroup | tail -1; \
+                  grep NoNewPrivs /proc/self/status; exit 9";
+    let (code, text) = bench.run_inside(&start.id, &["sh", "-c", script]);
+    assert_eq!(code, Some(9), "{text}");
+    assert!(text.starts_with("web1\n33\n4\ndeep blue\n"), "{text}");
+    assert!(text.ends_with("NoNewPrivs:\t1\n"), "{text}");
+    let (code, _) = bench.run_inside(&start.id, &["sh", "-c", "kill -9 $$"]);
+    assert_eq!(code, Some(137));
+    let (code, text) = bench.run_inside(&start.id, &["no-such-command"]);
+    assert_eq!(code, Some(126));
+    assert!(text.contains("cannot run `no-such-command`"), "{text}");
+    let own = i32::try_from(std::process::id()).unwrap();
+    let output = exec_command(&program(), own, &["true".to_owned()], false)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(126));
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+#[test]
+fn a_failed_start_says_why_and_leaves_nothing() {
+    isolate!();
+    let bench = Bench::new();
+    let mut lost = start(Kind::Containers, "web1", &["sleep", "300"]);
+    lost.run.container.as_mut().unwrap().mounts.push(MountRun {
+        source: "/no/such/folder".into(),
+        destination: "/srv".into(),
+        read_only: true,
+    });
+    let error = bench.workloads.start(&lost).unwrap_err();
+    assert!(error.message.contains("/no/such/folder"), "{error}");
+    assert!(
+        error
+            .message
+            .starts_with("cannot start `containers/web1`: "),
+        "{error}"
+    );
+
+    let missing = start(Kind::Processes, "web", &["no-such-command"]);
+    let error = bench.workloads.start(&missing).unwrap_err();
+    assert_eq!(
+        error.message,
+        "cannot start `processes/web`: cannot run `no-such-command`: no such file or directory"
+    );
+    let mut nobody = start(Kind::Processes, "web", &["true"]);
+    nobody.run.user = Some("no-such-user".into());
+    let error = bench.workloads.start(&nobody).unwrap_err();
+    assert!(error.message.contains("`no-such-user`"), "{error}");
+    assert_eq!(bench.workloads.observe().unwrap(), []);
+    bench.workloads.remove_stack_root().unwrap();
+    assert_eq!(
+        support::cgroups_left(&support::stack()),
+        Vec::<PathBuf>::new()
+    );
+}
+
+#[test]
+fn a_directory_root_in_each_of_its_modes() {
+    isolate!();
+    let bench = Bench::new();
+    let root = bench.folder.path().join("root");
+    make_root(&root);
+    for (mode, stays, code) in [
+        (RootMode::ReadOnly, false, 1),
+        (RootMode::Ephemeral, false, 0),
+        (RootMode::Persistent, true, 0),
+    ] {
+        let script = "read name < /etc/hostname; echo $name; echo x > /written";
+        let mut start = start(Kind::Containers, "dir", &["/bin/sh", "-c", script]);
+        start.run.container.as_mut().unwrap().root = RootRun::Path {
+            path: root.clone(),
+            mode,
+        };
+        bench.workloads.start(&start).unwrap();
+        let exit = bench.ended(&start.id);
+        let log = bench.log(&start.id);
+        assert!(log.starts_with("inside\n"), "{mode:?}: {log}");
+        assert_eq!(exit == Exit::Code(0), code == 0, "{mode:?}: {log}");
+        assert_eq!(root.join("written").exists(), stays, "{mode:?}");
+        bench.clear(&start.id);
+        fs::remove_file(bench.folder.path().join("log/dir.log")).unwrap();
+    }
+}
+
+/// Just enough for a shell: its file, and the libraries that it names.
+fn make_root(root: &Path) {
+    for folder in [
+        "bin", "etc", "usr/lib", "proc", "sys", "dev", "run", "tmp", "var",
+    ] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::write(root.join("etc/hostname"), "inside\n").unwrap();
+    fs::write(root.join("etc/hosts"), "").unwrap();
+    fs::write(root.join("usr/lib/os-release"), "ID=test\n").unwrap();
+    fs::copy("/bin/sh", root.join("bin/sh")).unwrap();
+    let libraries = std::process::Command::new("ldd")
+        .arg("/bin/sh")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(libraries.stdout).unwrap();
+    for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(library, to).unwrap();
+    }
+}

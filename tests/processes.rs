@@ -1,0 +1,239 @@
+//! Host processes on the real kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[macro_use]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hatchery::driver::{ErrorKind, Event, Workloads};
+use hatchery::plan::world::{Exit, LifeState};
+use hatchery::spec::model::{Confirm, LogLimit, Signal};
+use hatchery::spec::node::Kind;
+
+use support::bench::{Bench, LIMIT, drive, kill, start};
+
+#[test]
+fn a_process_lives_and_dies() {
+    isolate!();
+    let mut bench = Bench::new();
+    let mut start = start(
+        Kind::Processes,
+        "job",
+        &["sh", "-c", "id -un; echo $COLOUR; umask; exec sleep 300"],
+    );
+    start.run.user = Some("www-data".into());
+    start.run.working_dir = Some("/var".into());
+    let begin = Instant::now();
+    bench.workloads.start(&start).unwrap();
+    eprintln!("started within {:?}", begin.elapsed());
+    let life = bench.life(&start.id).unwrap();
+    assert_eq!(life.state, LifeState::Up);
+    assert_eq!(life.main_pid, life.leader_pid);
+    support::wait_for("its words", LIMIT, || {
+        (bench.log(&start.id) == "www-data\ndeep blue\n0022\n").then_some(())
+    });
+    let proc = PathBuf::from(format!("/proc/{}", life.main_pid));
+    assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/var"));
+    let stat = fs::read_to_string(proc.join("stat")).unwrap();
+    let session = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .to_owned();
+    assert_eq!(session, life.main_pid.to_string());
+    let open = fs::read_dir(proc.join("fd")).unwrap().count();
+    assert_eq!(open, 3);
+    kill(life.main_pid, nix::sys::signal::Signal::SIGTERM);
+    bench.event(&Event::Ended(start.id.clone()));
+    assert_eq!(bench.ended(&start.id), Exit::Signal(15));
+    assert!(!proc.exists(), "it is reaped");
+    bench.clear(&start.id);
+}
+
+#[test]
+fn what_a_process_leaves_behind_keeps_its_life_ending() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(
+        Kind::Processes,
+        "job",
+        &["sh", "-c", "sleep 300 & sleep 300 & exit 4"],
+    );
+    bench.workloads.start(&start).unwrap();
+    support::wait_for("its main process to end", LIMIT, || {
+        (bench.life(&start.id)?.state == LifeState::Ending).then_some(())
+    });
+    assert!(bench.workloads.remove(&start.id).is_err());
+    bench.workloads.kill(&start.id).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Code(4));
+    bench.clear(&start.id);
+}
+
+#[test]
+fn an_exit_that_nobody_saw_is_unknown() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(Kind::Processes, "job", &["sleep", "300"]);
+    bench.workloads.start(&start).unwrap();
+    let pid = bench.life(&start.id).unwrap().main_pid;
+    let Bench {
+        workloads, folder, ..
+    } = bench;
+    drop(workloads);
+    kill(pid, nix::sys::signal::Signal::SIGTERM);
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+    let (workloads, events) = drive(folder.path());
+    let bench = Bench {
+        workloads,
+        events,
+        folder,
+    };
+    assert_eq!(bench.ended(&start.id), Exit::Unknown);
+    bench.clear(&start.id);
+}
+
+#[test]
+fn readiness_is_told_by_the_workload_alone() {
+    isolate!();
+    let mut bench = Bench::new();
+    let script = "import os,socket,time\n\
+        while not os.path.exists('/tmp/go-' + os.environ['NAME']): time.sleep(0.01)\n\
+        s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\n\
+        s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n\
+        time.sleep(300)";
+    for (kind, name) in [(Kind::Processes, "told"), (Kind::Containers, "ctold")] {
+        let mut start = start(kind, name, &["python3", "-c", script]);
+        start.run.notify = true;
+        start
+            .run
+            .environment
+            .insert("NAME".to_owned(), name.to_owned());
+        bench.workloads.start(&start).unwrap();
+        assert!(!bench.life(&start.id).unwrap().notified);
+        let socket = bench.folder.path().join("run/notify/socket");
+        let stranger = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        stranger.send_to(b"READY=1", socket).unwrap();
+        assert!(!bench.life(&start.id).unwrap().notified);
+        let (code, text) = bench.run_inside(&start.id, &["touch", &format!("/tmp/go-{name}")]);
+        assert_eq!(code, Some(0), "{text}");
+        bench.event(&Event::Notified(start.id.clone()));
+        assert!(bench.life(&start.id).unwrap().notified);
+        bench = bench.succeed();
+        assert!(bench.life(&start.id).unwrap().notified);
+        bench.workloads.kill(&start.id).unwrap();
+        bench.ended(&start.id);
+        bench.clear(&start.id);
+        bench = bench.succeed();
+    }
+}
+
+#[test]
+fn a_reload_is_confirmed_by_a_new_child() {
+    isolate!();
+    let bench = Bench::new();
+    let script = "sleep 300 & trap 'sleep 301 &' HUP; echo set; while :; do wait; done";
+    let start = start(Kind::Processes, "job", &["bash", "-c", script]);
+    bench.workloads.start(&start).unwrap();
+    support::wait_for("its traps", LIMIT, || {
+        (bench.log(&start.id) == "set\n").then_some(())
+    });
+    let begin = Instant::now();
+    let limit = Duration::from_secs(5);
+    bench
+        .workloads
+        .reload(&start.id, Signal(1), Confirm::NewChild, limit)
+        .unwrap();
+    eprintln!("confirmed within {:?}", begin.elapsed());
+    bench
+        .workloads
+        .reload(&start.id, Signal(0), Confirm::None, limit)
+        .unwrap();
+    let error = bench
+        .workloads
+        .reload(
+            &start.id,
+            Signal(0),
+            Confirm::NewChild,
+            Duration::from_millis(50),
+        )
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TimedOut);
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    let error = bench
+        .workloads
+        .reload(&start.id, Signal(1), Confirm::NewChild, limit)
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Gone);
+    bench.clear(&start.id);
+}
+
+#[test]
+fn logs_are_rotated_while_they_are_written() {
+    isolate!();
+    let bench = Bench::new();
+    let mut start = start(
+        Kind::Processes,
+        "job",
+        &["sh", "-c", "while :; do echo line; sleep 0.002; done"],
+    );
+    start.log = LogLimit {
+        max_size: 50,
+        max_files: 1,
+    };
+    bench.workloads.start(&start).unwrap();
+    let old = bench.folder.path().join("log/job.log.1");
+    support::wait_for("a rotated log", LIMIT, || {
+        bench.workloads.rotate_logs().unwrap();
+        old.exists().then_some(())
+    });
+    support::wait_for("a fresh log", LIMIT, || {
+        bench.log(&start.id).starts_with("line\n").then_some(())
+    });
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+/// The first controller is this very test in another process, which kills itself.
+#[test]
+fn a_killed_controller_leaves_its_processes_to_the_next() {
+    const FOLDER: &str = "HATCHERY_TEST_FOLDER";
+    isolate!();
+    let start = start(
+        Kind::Processes,
+        "job",
+        &["sh", "-c", "trap 'exit 6' TERM; echo set; sleep 300 & wait"],
+    );
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let (workloads, _events) = drive(Path::new(&folder));
+        workloads.start(&start).unwrap();
+        let own = nix::unistd::Pid::this();
+        nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let mut bench = Bench::new();
+    let name = "a_killed_controller_leaves_its_processes_to_the_next";
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env(FOLDER, bench.folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), None, "{ended:?}");
+    let life = bench.life(&start.id).unwrap();
+    assert_eq!((&life.state, &life.id), (&LifeState::Up, &start.id));
+    assert_eq!(life.identity, start.identity);
+    support::wait_for("its trap", LIMIT, || {
+        (bench.log(&start.id) == "set\n").then_some(())
+    });
+    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench.event(&Event::Ended(start.id.clone()));
+    bench.workloads.kill(&start.id).unwrap();
+    assert_eq!(bench.ended(&start.id), Exit::Code(6));
+    bench.clear(&start.id);
+}
