@@ -3,6 +3,7 @@
 //! Each pass observes what may have changed, plans, and begins what is ready; events only
 //! wake it. The story it tells is drawn from differences between passes.
 
+mod begin;
 mod controller;
 mod execute;
 pub mod handle;
