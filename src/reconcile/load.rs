@@ -9,6 +9,7 @@ use super::handle::SpecText;
 use crate::driver::Files;
 use crate::graph::desired::{Desired, Dirs};
 use crate::graph::{self, CompileInputs};
+use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::Env;
 use crate::spec::node::NodeId;
 use crate::spec::{self};
@@ -44,7 +45,7 @@ pub fn load(
 ) -> Result<Loaded, String> {
     let name = text.path.display().to_string();
     let report =
-        |errors: Vec<spec::diagnostic::Diagnostic>| spec::report(&name, &text.text, &errors, color);
+        |errors: Vec<Diagnostic>| spec::report(&name, &text.text, &errors, color);
     let (parsed, places) = spec::parse(&name, &text.text).map_err(report)?;
     let mut errors = spec::validate(&parsed, &places);
     let spec_dir = text.path.parent().unwrap_or(Path::new("/")).to_owned();
@@ -65,16 +66,26 @@ pub fn load(
         template_sources: sources.clone(),
         held: held.clone(),
     };
-    match graph::compile(&parsed, &|path| places.at(path), &inputs) {
+    match graph::compile(&parsed, &places, &inputs) {
         Ok(desired) if errors.is_empty() => Ok(Loaded { desired, sources }),
         Ok(_) => Err(report(errors)),
         Err(more) => {
+            let known = errors.len();
             for error in more {
-                if !errors.contains(&error) {
+                // Compiling meets again what validation named, in other words.
+                if !errors.iter().take(known).any(|before| meet(before, &error)) {
                     errors.push(error);
                 }
             }
             Err(report(errors))
         }
+    }
+}
+
+/// Whether two errors are about the same place.
+fn meet(one: &Diagnostic, other: &Diagnostic) -> bool {
+    match (&one.span, &other.span) {
+        (Some(one), Some(other)) => one.start < other.end && other.start < one.end,
+        _ => one.message == other.message,
     }
 }
