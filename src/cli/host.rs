@@ -50,12 +50,13 @@ pub fn assemble(
         enter::exec_command(&inner::own_program(), pid, command, false)
     };
     let files = Arc::new(HostFiles::new(dirs));
+    let watched = files.clone();
     let host = Host {
         workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
         networks: Arc::new(HostNetworks::new(stack, runtime, events.clone())?),
         files,
         probes: Arc::new(HostProbes::new(Arc::new(enter))),
-        follow: Arc::new(Watcher::new(events, files.clone())?),
+        follow: Arc::new(Watcher::new(events, watched)?),
         listener: Arc::new(RegistryListener::new(
             catalog.clone(),
             clock.clone(),
