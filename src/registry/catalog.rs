@@ -40,6 +40,15 @@ pub struct Catalog {
 struct Name {
     index: u64,
     ids: BTreeSet<String>,
+    /// How many of the instances carry each tag.
+    tags: BTreeMap<String, usize>,
+}
+
+/// The services that a change is about, and how the list of services showed them before.
+struct Touched {
+    names: BTreeSet<String>,
+    tags: BTreeSet<String>,
+    listed: Vec<bool>,
 }
 
 impl Catalog {
@@ -135,7 +144,10 @@ impl Catalog {
     pub fn names(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let present = self.names.iter().filter(|(_, name)| !name.ids.is_empty());
         present
-            .map(|(name, _)| (name.as_str(), self.tags(name)))
+            .map(|(text, name)| {
+                let tags = name.tags.keys().map(String::as_str);
+                (text.as_str(), tags.collect())
+            })
             .collect()
     }
 
@@ -212,17 +224,19 @@ impl Catalog {
         }
         let id = entry.registration.id.clone();
         let name = entry.registration.service.clone();
-        let former = previous.map(|previous| previous.registration.service.clone());
-        let touched: BTreeSet<String> = former.into_iter().chain([name.clone()]).collect();
-        let before = self.tags_of(&touched);
+        let touched = self.touched(previous.into_iter().chain([&entry]));
         self.unlink(&id);
         for check in &entry.checks {
             self.holders.insert(check.spec.id.clone(), id.clone());
         }
-        self.names.entry(name).or_default().ids.insert(id.clone());
+        let listing = self.names.entry(name).or_default();
+        listing.ids.insert(id.clone());
+        for tag in &entry.registration.tags {
+            *listing.tags.entry(tag.clone()).or_default() += 1;
+        }
         self.clients += usize::from(entry.registration.origin == Origin::Client);
         self.entries.insert(id, entry);
-        self.publish(&touched, &before, seen);
+        self.publish(&touched, seen);
         Ok(true)
     }
 
@@ -236,10 +250,9 @@ impl Catalog {
             service: true,
             checks: !entry.checks.is_empty(),
         };
-        let touched = BTreeSet::from([entry.registration.service.clone()]);
-        let before = self.tags_of(&touched);
+        let touched = self.touched([entry]);
         self.unlink(id);
-        self.publish(&touched, &before, seen);
+        self.publish(&touched, seen);
         true
     }
 
@@ -406,35 +419,43 @@ impl Catalog {
         }
         if let Some(name) = self.names.get_mut(&entry.registration.service) {
             name.ids.remove(id);
+            for tag in &entry.registration.tags {
+                if let Some(count) = name.tags.get_mut(tag) {
+                    *count -= 1;
+                }
+            }
+            name.tags.retain(|_, count| *count > 0);
         }
     }
 
-    fn tags(&self, name: &str) -> BTreeSet<&str> {
-        let instances = self.instances(name);
-        instances
-            .flat_map(|entry| entry.registration.tags.iter().map(String::as_str))
-            .collect()
+    fn touched<'a>(&self, entries: impl IntoIterator<Item = &'a ServiceEntry>) -> Touched {
+        let (mut names, mut tags) = (BTreeSet::new(), BTreeSet::new());
+        for entry in entries {
+            names.insert(entry.registration.service.clone());
+            tags.extend(entry.registration.tags.iter().cloned());
+        }
+        let listed = self.listed(&names, &tags);
+        Touched {
+            names,
+            tags,
+            listed,
+        }
     }
 
-    /// What the list of services says of these names.
-    fn tags_of(&self, names: &BTreeSet<String>) -> Vec<Option<BTreeSet<String>>> {
+    /// Whether the list of services shows each of these names, and each of these tags with it.
+    fn listed(&self, names: &BTreeSet<String>, tags: &BTreeSet<String>) -> Vec<bool> {
         let one = |name: &String| {
-            let present = self
-                .names
-                .get(name)
-                .is_some_and(|name| !name.ids.is_empty());
-            present.then(|| self.tags(name).into_iter().map(str::to_owned).collect())
+            let name = self.names.get(name).filter(|name| !name.ids.is_empty());
+            let tags = tags
+                .iter()
+                .map(move |tag| name.is_some_and(|name| name.tags.contains_key(tag)));
+            [name.is_some()].into_iter().chain(tags)
         };
-        names.iter().map(one).collect()
+        names.iter().flat_map(one).collect()
     }
 
     /// Takes the next index, for these services and every list that looks different now.
-    fn publish(
-        &mut self,
-        touched: &BTreeSet<String>,
-        before: &[Option<BTreeSet<String>>],
-        seen: Seen,
-    ) {
+    fn publish(&mut self, touched: &Touched, seen: Seen) {
         self.index += 1;
         if seen.service {
             self.entries_index = self.index;
@@ -443,10 +464,10 @@ impl Catalog {
         if seen.checks {
             self.checks_index = self.index;
         }
-        if self.tags_of(touched) != before {
+        if self.listed(&touched.names, &touched.tags) != touched.listed {
             self.names_index = self.index;
         }
-        self.touch(touched);
+        self.touch(&touched.names);
     }
 
     fn publish_checks(&mut self, touched: &BTreeSet<String>) {
