@@ -2,17 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[macro_use]
-mod support {
-    include!("support/mod.rs");
-    pub mod farm;
-}
+mod support;
+#[path = "support/farm.rs"]
+mod farm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::farm::{Farm, LONG, Traces, ask};
+use farm::{Farm, LONG, Traces, ask};
 use support::wait_for;
 
 const FOUR: [&str; 4] = [

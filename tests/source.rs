@@ -33,7 +33,11 @@ impl Scene {
         let mut scene = Scene {
             root,
             _temporary: temporary,
-            watcher: Watcher::new(sender).unwrap(),
+            watcher: Watcher::new(
+                sender,
+                std::sync::Arc::new(hatchery::driver::files::HostFiles::default()),
+            )
+            .unwrap(),
             events,
             marks: 0,
             names: Vec::new(),

@@ -30,12 +30,13 @@ struct Open {
 
 impl RegistryListener {
     /// One that is not open yet.
-    pub fn new(
-        catalog: SharedCatalog,
-        clock: Arc<dyn Clock>,
-        commands: Arc<dyn Commands>,
-    ) -> Self {
-        RegistryListener { catalog, clock, commands, open: Mutex::new(None) }
+    pub fn new(catalog: SharedCatalog, clock: Arc<dyn Clock>, commands: Arc<dyn Commands>) -> Self {
+        RegistryListener {
+            catalog,
+            clock,
+            commands,
+            open: Mutex::new(None),
+        }
     }
 
     fn close(&self) {
@@ -67,9 +68,10 @@ impl RegistryListener {
                      or choose another `registry.embedded.http`"
                 ),
             ),
-            None => {
-                (ErrorKind::Failed, format!("cannot open the registry on {address}: {why}"))
-            }
+            None => (
+                ErrorKind::Failed,
+                format!("cannot open the registry on {address}: {why}"),
+            ),
         };
         Err(DriverError { message, kind })
     }
@@ -83,7 +85,9 @@ impl RegistryListener {
         }
         let token = read_token(&registry)?;
         self.close();
-        let Some(http) = registry.http else { return Ok(()) };
+        let Some(http) = registry.http else {
+            return Ok(());
+        };
         let listener = self.bind(http).await?;
         let address = listener.local_addr().unwrap_or(http);
         let shutdown = CancellationToken::new();
@@ -95,16 +99,25 @@ impl RegistryListener {
         let router = consul::router(self.catalog.clone(), settings);
         tokio::spawn(consul::serve(listener, router, shutdown.clone()));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        *open = Some(Open { registry, address, shutdown });
+        *open = Some(Open {
+            registry,
+            address,
+            shutdown,
+        });
         Ok(())
     }
 }
 
 /// The token lies in a file, so that no spec, plan or log holds it.
 fn read_token(registry: &Registry) -> Result<Option<String>> {
-    let Some(path) = &registry.token_file else { return Ok(None) };
+    let Some(path) = &registry.token_file else {
+        return Ok(None);
+    };
     let text = std::fs::read_to_string(path).map_err(|error| DriverError {
-        message: format!("cannot read the registry's token from `{}`: {error}", path.display()),
+        message: format!(
+            "cannot read the registry's token from `{}`: {error}",
+            path.display()
+        ),
         kind: ErrorKind::Failed,
     })?;
     let token = text.trim();

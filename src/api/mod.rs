@@ -1,3 +1,5 @@
 //! What the outside may ask over sockets.
 
+pub mod consul;
 pub mod control;
+pub mod listener;

@@ -63,12 +63,7 @@ fn ended() -> CommandError {
 
 /// Something failed, and nothing is on its way.
 fn is_stuck(status: &StackStatus) -> bool {
-    let any = |states: &[NodeState]| {
-        status
-            .nodes
-            .iter()
-            .any(|node| states.contains(&node.state))
-    };
+    let any = |states: &[NodeState]| status.nodes.iter().any(|node| states.contains(&node.state));
     let moving = [NodeState::Starting, NodeState::Stopping, NodeState::Backoff];
     any(&[NodeState::Failed]) && !any(&moving)
 }

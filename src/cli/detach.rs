@@ -101,7 +101,10 @@ pub async fn start(
 /// The file, and where what is written from now on begins.
 fn open(path: &Path) -> std::io::Result<(File, u64)> {
     if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
     }
     bound(path);
     let log = OpenOptions::new()

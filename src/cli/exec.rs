@@ -50,11 +50,7 @@ fn running(stack: &str) -> Result<Vec<(NodeId, i32)>, CommandError> {
         .collect())
 }
 
-fn main_process(
-    running: &[(NodeId, i32)],
-    asked: &str,
-    stack: &str,
-) -> Result<i32, CommandError> {
+fn main_process(running: &[(NodeId, i32)], asked: &str, stack: &str) -> Result<i32, CommandError> {
     let named: Vec<&(NodeId, i32)> = running
         .iter()
         .filter(|(node, _)| node.name == asked || node.to_string() == asked)
@@ -102,7 +98,9 @@ mod tests {
         assert_eq!(main_process(&running, "processes/web", "s"), Ok(13));
         let both = main_process(&running, "web", "s").unwrap_err().to_string();
         assert!(both.contains("`containers/web`"), "{both}");
-        let none = main_process(&running, "prime", "s").unwrap_err().to_string();
+        let none = main_process(&running, "prime", "s")
+            .unwrap_err()
+            .to_string();
         assert!(none.contains("containers/prime1, containers/web"), "{none}");
     }
 }

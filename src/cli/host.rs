@@ -49,12 +49,14 @@ pub fn assemble(
     let enter = |pid: i32, command: &[String]| {
         enter::exec_command(&inner::own_program(), pid, command, false)
     };
+    let files = Arc::new(HostFiles::new(dirs));
+    let watched = files.clone();
     let host = Host {
         workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
         networks: Arc::new(HostNetworks::new(stack, runtime, events.clone())?),
-        files: Arc::new(HostFiles::new(dirs)),
+        files,
         probes: Arc::new(HostProbes::new(Arc::new(enter))),
-        follow: Arc::new(Watcher::new(events)?),
+        follow: Arc::new(Watcher::new(events, watched)?),
         listener: Arc::new(RegistryListener::new(
             catalog.clone(),
             clock.clone(),
@@ -76,7 +78,11 @@ fn hostname() -> String {
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(c))
         .collect();
-    if name.is_empty() { "localhost".to_owned() } else { name }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
 }
 
 /// Microseconds since the Unix epoch: ahead of any index of an earlier controller.
@@ -110,19 +116,24 @@ struct StoreKeep {
     kept: Mutex<Kept>,
 }
 
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(error: impl ToString) -> DriverError {
-    DriverError { message: error.to_string(), kind: ErrorKind::Failed }
+    DriverError {
+        message: error.to_string(),
+        kind: ErrorKind::Failed,
+    }
 }
 
 impl StoreKeep {
     fn new(store: Store) -> Self {
         let kept = store.load_memory().unwrap_or_default();
-        StoreKeep { store: Mutex::new(Some(store)), kept: Mutex::new(kept) }
+        StoreKeep {
+            store: Mutex::new(Some(store)),
+            kept: Mutex::new(kept),
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Kept)) -> Result<()> {
@@ -164,7 +175,13 @@ impl Keep for StoreKeep {
     }
 
     fn clear(&self, purge: bool) -> Result<()> {
-        let Some(store) = lock(&self.store).take() else { return Ok(()) };
-        if purge { store.purge().map_err(failed) } else { store.close().map_err(failed) }
+        let Some(store) = lock(&self.store).take() else {
+            return Ok(());
+        };
+        if purge {
+            store.purge().map_err(failed)
+        } else {
+            store.close().map_err(failed)
+        }
     }
 }

@@ -22,7 +22,10 @@ pub fn demand(desired: &Desired, spec: &str, may_install: bool) -> Result<(), Co
             "`hatchery up --install {spec}` installs the Debian packages"
         )));
     }
-    let mut packages: Vec<String> = lacking.iter().filter_map(|one| one.debian.clone()).collect();
+    let mut packages: Vec<String> = lacking
+        .iter()
+        .filter_map(|one| one.debian.clone())
+        .collect();
     packages.sort();
     packages.dedup();
     if !packages.is_empty() {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::CommandError;
-use crate::driver::because::because;
+use crate::driver::because;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::load::INPUT_LIMIT;
 

@@ -43,9 +43,9 @@ fn only(stacks: &[Stack]) -> Result<String, CommandError> {
     };
     match found.as_slice() {
         [one] => Ok((*one).to_owned()),
-        [] => Err(
-            CommandError::new("no stack runs here").hint("start one with `hatchery up SPEC`")
-        ),
+        [] => {
+            Err(CommandError::new("no stack runs here").hint("start one with `hatchery up SPEC`"))
+        }
         several => {
             let listed: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
             Err(CommandError::new(format!(

@@ -51,7 +51,9 @@ fn parse(text: &str) -> Result<Targets, CommandError> {
     text.parse().map_err(|error| {
         CommandError::new(format!("cannot read {VARIABLE}"))
             .because(&error)
-            .hint("it is a level, or `TARGET=LEVEL` with commas between, such as \
-                   `info,hatchery::driver=debug`")
+            .hint(
+                "it is a level, or `TARGET=LEVEL` with commas between, such as \
+                   `info,hatchery::driver=debug`",
+            )
     })
 }

@@ -146,9 +146,7 @@ pub fn runtime() -> Result<Runtime, CommandError> {
 ///
 /// # Errors
 /// Those of `work`.
-pub fn block_on<T>(
-    work: impl Future<Output = Result<T, CommandError>>,
-) -> Result<T, CommandError> {
+pub fn block_on<T>(work: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -184,17 +182,14 @@ pub struct Running {
 ///
 /// # Errors
 /// When another controller has the stack, or a driver cannot work here.
-pub fn begin(
-    stack: &str,
-    spec: Option<SpecText>,
-    follows: bool,
-) -> Result<Running, CommandError> {
+pub fn begin(stack: &str, spec: Option<SpecText>, follows: bool) -> Result<Running, CommandError> {
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
     let datacenter = datacenter.as_deref().unwrap_or("dc1");
     let store = Store::open(dirs.clone()).map_err(|error| {
-        CommandError::new(error.to_string())
-            .hint(format!("`hatchery --stack {stack} ps` asks the one that runs"))
+        CommandError::new(error.to_string()).hint(format!(
+            "`hatchery --stack {stack} ps` asks the one that runs"
+        ))
     })?;
     let (host, events) = host::assemble(stack, &dirs, store, datacenter).map_err(driver_error)?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);

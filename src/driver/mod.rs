@@ -2,17 +2,19 @@
 //!
 //! All but [`Probes`] block: the loop calls them from threads that may block.
 
+mod because;
+pub mod cgroup;
 pub mod clock;
-pub(crate) mod because;
 pub mod commands;
 pub mod files;
+pub mod inner;
+pub mod log;
 pub mod network;
 pub mod probe;
 pub mod requirements;
-pub mod cgroup;
-pub mod inner;
-pub mod log;
 pub mod workloads;
+
+pub(crate) use because::because;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -3,10 +3,31 @@
 use std::ops::Range;
 
 use crate::spec::diagnostic::Diagnostic;
+use crate::spec::places::{Path, Places};
 
-/// Where the part of the spec stands that a path leads to, in bytes of its file. The segments
-/// are keys and list indices from 0: `["containers", "prime", "command", "1"]`.
-pub type PlaceOf<'a> = dyn Fn(&[&str]) -> Option<Range<usize>> + 'a;
+/// Where the parts of a spec stand, in bytes of its file.
+pub(super) trait Locate {
+    /// Whether the file gives what `path` leads to.
+    fn has(&self, path: &Path) -> bool;
+    /// What `path` leads to, or the nearest thing around it.
+    fn nearest(&self, path: &Path) -> Option<Range<usize>>;
+    /// A part of the string that `path` leads to.
+    fn inside(&self, path: &Path, part: Range<usize>) -> Option<Range<usize>>;
+}
+
+impl Locate for Places {
+    fn has(&self, path: &Path) -> bool {
+        self.value(path).is_some()
+    }
+
+    fn nearest(&self, path: &Path) -> Option<Range<usize>> {
+        self.nearest(path)
+    }
+
+    fn inside(&self, path: &Path, part: Range<usize>) -> Option<Range<usize>> {
+        self.inside(path, part)
+    }
+}
 
 /// A path into the spec. It lives on the stack and allocates only once something is wrong.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +40,7 @@ pub(super) struct At<'a> {
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
+    Somewhere,
 }
 
 impl<'a> At<'a> {
@@ -46,27 +68,35 @@ impl<'a> At<'a> {
         }
     }
 
-    fn segments(&self) -> Vec<String> {
-        let mut segments = self.parent.map_or_else(Vec::new, At::segments);
-        segments.push(match self.step {
-            Step::Key(key) => key.to_owned(),
-            Step::Index(index) => index.to_string(),
-        });
-        segments
+    /// Somewhere in this string, which holds more than one text.
+    pub(super) fn somewhere(&'a self) -> At<'a> {
+        At {
+            parent: Some(self),
+            step: Step::Somewhere,
+        }
+    }
+
+    fn path(&self) -> Path {
+        let parent = self.parent.map_or_else(Path::default, At::path);
+        match self.step {
+            Step::Key(key) => parent.key(key),
+            Step::Index(index) => parent.index(index),
+            Step::Somewhere => parent,
+        }
     }
 }
 
 /// The errors found so far.
 pub(super) struct Problems<'a> {
-    place_of: &'a PlaceOf<'a>,
+    places: &'a dyn Locate,
     found: Vec<Diagnostic>,
 }
 
 impl<'a> Problems<'a> {
     /// None yet.
-    pub(super) fn new(place_of: &'a PlaceOf<'a>) -> Self {
+    pub(super) fn new(places: &'a dyn Locate) -> Self {
         Problems {
-            place_of,
+            places,
             found: Vec::new(),
         }
     }
@@ -108,32 +138,28 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// The place of a path, or of the nearest thing around it that has one: a `command` written
-    /// as one string has no elements.
-    pub(super) fn span(&self, at: &At<'_>) -> Option<Range<usize>> {
-        let segments = at.segments();
-        (1..=segments.len()).rev().find_map(|length| {
-            let prefix: Vec<&str> = segments.iter().take(length).map(String::as_str).collect();
-            (self.place_of)(&prefix)
-        })
+    /// Notes an error in a part of the string at a path.
+    pub(super) fn add_inside(
+        &mut self,
+        at: &At<'_>,
+        part: Range<usize>,
+        message: impl Into<String>,
+    ) {
+        let span = match at.step {
+            Step::Somewhere => self.span(at),
+            Step::Key(_) | Step::Index(_) => self.places.inside(&at.path(), part),
+        };
+        self.note(message.into(), span, None, None);
     }
 
-    /// The place of one dependency: `depends_on` is a list, or a map with references as keys.
-    pub(super) fn dependency_span(
-        &self,
-        owner: &At<'_>,
-        index: usize,
-        reference: &str,
-    ) -> Option<Range<usize>> {
-        let list = owner.key("depends_on");
-        let exact = |at: At<'_>| {
-            let segments = at.segments();
-            let path: Vec<&str> = segments.iter().map(String::as_str).collect();
-            (self.place_of)(&path)
-        };
-        exact(list.key(reference))
-            .or_else(|| exact(list.index(index)))
-            .or_else(|| self.span(&list))
+    /// Whether the file gives what a path leads to; a short form has no parts.
+    pub(super) fn has(&self, at: &At<'_>) -> bool {
+        self.places.has(&at.path())
+    }
+
+    /// The place of a path, or of the nearest thing around it that has one.
+    pub(super) fn span(&self, at: &At<'_>) -> Option<Range<usize>> {
+        self.places.nearest(&at.path())
     }
 
     /// Whether nothing is wrong.

@@ -82,14 +82,15 @@ impl<'a> Compiler<'a> {
     }
 
     fn http(&mut self, at: &At<'_>, http: &HttpProbe, scope: &Scope<'_>) -> Option<ProbeNode> {
-        let place = at.key("url");
+        let long = at.key("url");
+        let place = if self.problems.has(&long) { long } else { *at };
         let url = self.text(&place, &http.url, scope);
         let url = url.filter(|url| {
             let known = ["http://", "https://"]
                 .iter()
                 .any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
             if !known {
-                let message = format!("`{url}` is not an URL");
+                let message = format!("`{url}` is not a URL");
                 let help = "write it as `http://ADDRESS:PORT/PATH`";
                 self.problems.advise(&place, message, help);
             }

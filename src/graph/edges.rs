@@ -254,7 +254,8 @@ impl Collector<'_> {
             return;
         }
         let section = At::section(kind.word());
-        let at = section.key(name);
+        let group = section.key(name);
+        let at = group.key("depends_on");
         let owner = NodeId::new(kind, name);
         let owners = only.map_or_else(
             || self.families.get(&owner).cloned().unwrap_or_default(),
@@ -262,7 +263,7 @@ impl Collector<'_> {
         );
         for (index, dependency) in list.iter().enumerate() {
             let reference = dependency.on.to_string();
-            let span = compiler.problems.dependency_span(&at, index, &reference);
+            let span = compiler.problems.span(&at.index(index));
             let Some(targets) = self.families.get(&dependency.on) else {
                 let message = format!("`{reference}` does not exist");
                 compiler.problems.note(message, span, None, None);

@@ -6,7 +6,7 @@ use super::Compiler;
 use super::at::At;
 use crate::spec::model::Expr;
 use crate::template::expr::Scope;
-use crate::template::normalise;
+use crate::template::{excerpt, normalise};
 
 /// On which side of a container's wall a program or path is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,12 @@ impl Compiler<'_> {
         match self.evaluator.evaluate(expression, scope) {
             Ok(text) => Some(text),
             Err(error) => {
-                self.problems.add(at, error.message);
+                let source = excerpt(&expression.0);
+                let message = format!("cannot evaluate `{source}`: {}", error.message);
+                match error.range {
+                    Some(range) => self.problems.add_inside(at, range, message),
+                    None => self.problems.add(at, message),
+                }
                 None
             }
         }

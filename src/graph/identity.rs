@@ -62,11 +62,6 @@ pub fn identity(
     Identity(fields)
 }
 
-/// The field that a watched file has in an [`Identity`].
-pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
-    format!("watch:{}", shown(path, spec_dir))
-}
-
 /// A namespace is made for one address; the firewall in it changes in place.
 fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
     let place = workload.attachment.as_ref().map(|attachment| {
@@ -81,11 +76,11 @@ fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
     digest(&(network, place))
 }
 
-/// A path as the spec's author knows it.
-fn shown(path: &Path, spec_dir: &Path) -> String {
+/// The field that a watched file has in an [`Identity`]: its path as the spec's author knows it.
+pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
     path.strip_prefix(spec_dir).map_or_else(
-        |_| path.display().to_string(),
-        |below| format!("./{}", below.display()),
+        |_| format!("watch:{}", path.display()),
+        |below| format!("watch:./{}", below.display()),
     )
 }
 

@@ -273,8 +273,10 @@ fn full(compiler: &mut Compiler<'_>, instance: &Instance<'_>, network: &str, sub
     }
     let section = At::section(instance.id.kind.word());
     let group = section.key(instance.group);
+    let (replicas, attached) = (group.key("replicas"), group.key("network"));
+    let scaled = compiler.problems.has(&replicas);
     compiler.problems.advise(
-        &group.key("network"),
+        if scaled { &replicas } else { &attached },
         format!(
             "network `{network}` has no address left in `{subnet}` for `{}/{}`",
             instance.id.kind.word(),

@@ -26,14 +26,14 @@ use indexmap::IndexMap;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{Env, Spec};
 use crate::spec::node::{Kind, NodeId};
+use crate::spec::places::Places;
 use crate::template::expr::Evaluator;
 use crate::template::normalise;
-use at::{At, Problems};
+use at::{At, Locate, Problems};
 use desired::{Desired, Dirs, NetworkNode, Node};
 use edges::Edges;
 use instances::{Groups, Instance};
 
-pub use at::PlaceOf;
 pub use hosts::hosts_text;
 pub use names::{container_of, namespace};
 pub use text::{dot, waves_text};
@@ -73,14 +73,22 @@ pub fn template_files(spec: &Spec, spec_dir: &Path) -> Vec<PathBuf> {
 /// run out, and cycles with their path.
 pub fn compile(
     spec: &Spec,
-    place_of: &PlaceOf<'_>,
+    places: &Places,
+    inputs: &CompileInputs,
+) -> Result<Desired, Vec<Diagnostic>> {
+    compile_with(spec, places, inputs)
+}
+
+fn compile_with(
+    spec: &Spec,
+    places: &dyn Locate,
     inputs: &CompileInputs,
 ) -> Result<Desired, Vec<Diagnostic>> {
     let mut compiler = Compiler {
         spec,
         inputs,
         evaluator: Evaluator::new(&inputs.spec_dir, &spec.vars, &inputs.env),
-        problems: Problems::new(place_of),
+        problems: Problems::new(places),
     };
     if inputs.spec_dir.to_str().is_none() {
         let message = format!(

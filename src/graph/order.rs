@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
@@ -31,8 +31,9 @@ pub(super) fn order(
     edges: &Edges,
     problems: &mut Problems<'_>,
 ) -> Option<Order> {
-    let graph = graph(nodes, edges);
-    let name = |index: NodeIndex| nodes.get_index(index.index()).map(|(id, _)| id.clone());
+    let ids = ids(nodes, edges);
+    let graph = graph(&ids, edges);
+    let name = |index: NodeIndex| ids.get_index(index.index()).map(|id| (*id).clone());
     let mut acyclic = true;
     let mut knots = tarjan_scc(&graph);
     knots.sort_by_key(|knot| knot.iter().min().copied());
@@ -57,11 +58,17 @@ pub(super) fn order(
     })
 }
 
-/// Edges lead from what needs to what is needed. Ends that are no nodes were errors before.
-fn graph<'e>(nodes: &IndexMap<NodeId, Node>, edges: &'e Edges) -> Graph<'e> {
-    let mut graph = Graph::with_capacity(nodes.len(), edges.0.len());
-    let indices: Vec<NodeIndex> = nodes.iter().map(|_| graph.add_node(())).collect();
-    let index = |id: &NodeId| nodes.get_index_of(id).and_then(|at| indices.get(at));
+/// All nodes in spec order; then what could not be compiled, so that cycles through it are found.
+fn ids<'n>(nodes: &'n IndexMap<NodeId, Node>, edges: &'n Edges) -> IndexSet<&'n NodeId> {
+    let ends = edges.0.iter().flat_map(|edge| [&edge.from, &edge.need.on]);
+    nodes.keys().chain(ends).collect()
+}
+
+/// Edges lead from what needs to what is needed.
+fn graph<'e>(ids: &IndexSet<&NodeId>, edges: &'e Edges) -> Graph<'e> {
+    let mut graph = Graph::with_capacity(ids.len(), edges.0.len());
+    let indices: Vec<NodeIndex> = ids.iter().map(|_| graph.add_node(())).collect();
+    let index = |id: &NodeId| ids.get_index_of(id).and_then(|at| indices.get(at));
     for edge in &edges.0 {
         if let (Some(from), Some(on)) = (index(&edge.from), index(&edge.need.on)) {
             graph.add_edge(*from, *on, edge);

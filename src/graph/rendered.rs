@@ -87,7 +87,11 @@ fn reads(
     match trial(&written.display().to_string(), text, &inputs) {
         Ok(reads) => Some(reads.services.into_keys().collect()),
         Err(error) => {
-            compiler.problems.add(at, error.message);
+            let line = error
+                .line
+                .map_or_else(String::new, |line| format!(" line {line}"));
+            let message = format!("cannot render `{}`{line}: {error}", written.display());
+            compiler.problems.add(at, message);
             None
         }
     }

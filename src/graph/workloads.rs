@@ -262,7 +262,8 @@ fn mounts(
     let mut mounts = Vec::new();
     let mut whole = true;
     for (index, mount) in container.mounts.iter().enumerate() {
-        let place = list.index(index);
+        let mount_at = list.index(index);
+        let place = mount_at.somewhere();
         let source = compiler.path(&place, &mount.source, &scope, Side::Host);
         let destination = compiler.path(&place, &mount.destination, &scope, Side::Inside);
         let (Some(source), Some(destination)) = (source, destination) else {

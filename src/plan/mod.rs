@@ -11,7 +11,10 @@ pub mod firewall;
 pub mod memory;
 pub mod model;
 mod network;
+mod place;
 mod prune;
+mod render;
+mod start;
 mod template;
 pub mod text;
 pub mod view;
@@ -70,7 +73,7 @@ fn plan_node(
         Node::Network(bridge) => network::plan_network(context, id, bridge),
         Node::Workload(workload) => workload::plan(context, workload, &mut plan.notes),
         Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
-        Node::Template(_) => return template::plan(context, id, &mut plan.notes),
+        Node::Template(_) => return render::plan(context, id, &mut plan.notes),
         Node::Check => {
             let level = check_level(context, id);
             let state = if level.started {

@@ -217,7 +217,7 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
         .all_lives()
         .map(|(node, _)| node)
         .filter(|node| node.kind == Kind::Processes && context.current(node).is_some())
-        .map(ToString::to_string)
+        .map(|node| format!("{node} to end"))
         .collect()
 }
 

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::backoff::verdict_delay;
-use super::context::{Context, Level, Planned, detail, earliest, status, words};
-use super::model::{Change, FileDiff, Gate, Item, NewFile, NodeState, Notes, Step, mark};
+use super::context::Context;
+use super::model::{NewFile, mark};
 use super::world::FileView;
 use crate::graph::desired::{CheckNode, Node, ReadyNode, ReloadNode, TemplateNode};
-use crate::spec::model::{Condition, WhenEmpty};
-use crate::spec::node::{Kind, NodeId};
+use crate::spec::model::WhenEmpty;
+use crate::spec::node::NodeId;
 use crate::template::{Reads, Rendered, render};
 
 /// What a template would hold now.
@@ -183,7 +182,7 @@ pub(super) fn settled(context: &Context<'_>, service: Option<&str>) -> bool {
 }
 
 /// Whether everybody that reads the file has read this content.
-fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bool {
+pub(super) fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bool {
     match &node.reload {
         None => true,
         Some(ReloadNode::Command(_)) => {
@@ -204,7 +203,12 @@ fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bool {
     }
 }
 
-fn candidate(context: &Context<'_>, node: &TemplateNode, text: &str, hash: &str) -> NewFile {
+pub(super) fn candidate(
+    context: &Context<'_>,
+    node: &TemplateNode,
+    text: &str,
+    hash: &str,
+) -> NewFile {
     NewFile {
         path: node.destination.clone(),
         content: text.to_owned(),
@@ -214,7 +218,7 @@ fn candidate(context: &Context<'_>, node: &TemplateNode, text: &str, hash: &str)
     }
 }
 
-fn verdict_key(command: &[String], candidates: &[NewFile]) -> String {
+pub(super) fn verdict_key(command: &[String], candidates: &[NewFile]) -> String {
     let mut hasher = blake3::Hasher::new();
     for word in command {
         hasher.update(word.as_bytes()).update(&[0]);
@@ -230,7 +234,10 @@ fn verdict_key(command: &[String], candidates: &[NewFile]) -> String {
 
 /// The candidates that one validator is to see together: every template that shares it and
 /// would change. When the whole set was refused, each is shown alone, beside the others' files.
-fn candidates<'a>(context: &'a Context<'_>, state: &'a TemplateState<'_>) -> Vec<NewFile> {
+pub(super) fn candidates<'a>(
+    context: &'a Context<'_>,
+    state: &'a TemplateState<'_>,
+) -> Vec<NewFile> {
     let all: Vec<NewFile> = context
         .templates
         .values()
@@ -255,322 +262,11 @@ fn candidates<'a>(context: &'a Context<'_>, state: &'a TemplateState<'_>) -> Vec
 }
 
 /// What the validator said against this text, if it did.
-fn refused<'a>(context: &'a Context<'_>, state: &TemplateState<'_>) -> Option<&'a str> {
+pub(super) fn refused<'a>(context: &'a Context<'_>, state: &TemplateState<'_>) -> Option<&'a str> {
     let command = state.node.validate.as_ref()?;
     let key = verdict_key(command, &candidates(context, state));
     let verdict = context.memory.verdicts.get(&key)?;
     (!verdict.accepted).then_some(verdict.output.as_str())
-}
-
-/// Plans one template.
-pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Option<Planned> {
-    let state = context.templates.get(id.name.as_str())?;
-    let memory = context.memory.templates.get(&id.name);
-    let serves = state.on_disk.is_some() && state.foreign.is_none();
-    let good = memory.is_some_and(|memory| memory.good);
-    let level = if serves && (good || state.written()) {
-        Level::FULL
-    } else {
-        Level::default()
-    };
-    let planned = match &state.text {
-        Text::Lacks(files) => {
-            notes.lacks.extend(files.iter().cloned());
-            waiting(id, state, "its input files", level)
-        }
-        Text::Unknown(on) => waiting(id, state, on, level),
-        Text::Failed(error) => failed(id, state, error.clone(), level),
-        Text::Ready { text, hash, .. } => {
-            if let Some(why) = state.foreign.as_ref().filter(|_| !adoptable(state)) {
-                let path = state.node.destination.display();
-                let error = format!(
-                    "cannot write `{path}`: {why}; move it away or choose another `destination`"
-                );
-                failed(id, state, error, level)
-            } else if state.written() {
-                notes.good.insert(id.name.clone());
-                tell(context, id, state, hash, level)
-            } else {
-                notes.pending.insert(id.name.clone(), hash.clone());
-                write(context, id, state, text, hash, level)
-            }
-        }
-    };
-    Some(planned)
-}
-
-/// A file of somebody else with exactly our text is taken over.
-fn adoptable(state: &TemplateState<'_>) -> bool {
-    state.on_disk.is_some() && state.hash() == state.on_disk
-}
-
-fn change_of(state: &TemplateState<'_>) -> Change {
-    if state.on_disk.is_some() {
-        Change::Change
-    } else {
-        Change::Add
-    }
-}
-
-/// There is no text yet. Where a good file serves, nothing is outstanding.
-fn waiting(id: &NodeId, state: &TemplateState<'_>, on: &str, level: Level) -> Planned {
-    if state.on_disk.is_some() && state.foreign.is_none() {
-        let detail = format!("keeps the last good file; waiting on {on}");
-        return Planned::idle(status(id, NodeState::Running, detail), level);
-    }
-    let item = Item {
-        node: id.clone(),
-        change: change_of(state),
-        reason: "not rendered".to_owned(),
-        gate: Gate::Waiting(vec![on.to_owned()]),
-        steps: Vec::new(),
-        details: vec![detail("destination", state.node.destination.display())],
-        diff: Some(FileDiff {
-            path: state.node.destination.clone(),
-            old: None,
-            new: None,
-            unknown: Some(format!("known after {on}")),
-        }),
-    };
-    Planned {
-        status: status(id, NodeState::Waiting, format!("waiting on {on}")),
-        item: Some(item),
-        level,
-        wake: None,
-    }
-}
-
-fn failed(id: &NodeId, state: &TemplateState<'_>, error: String, level: Level) -> Planned {
-    let item = Item {
-        node: id.clone(),
-        change: change_of(state),
-        reason: error.clone(),
-        gate: Gate::Blocked(error.clone()),
-        steps: Vec::new(),
-        details: vec![detail("destination", state.node.destination.display())],
-        diff: None,
-    };
-    Planned {
-        status: status(id, NodeState::Failed, error),
-        item: Some(item),
-        level,
-        wake: None,
-    }
-}
-
-fn write(
-    context: &Context<'_>,
-    id: &NodeId,
-    state: &TemplateState<'_>,
-    text: &str,
-    hash: &str,
-    level: Level,
-) -> Planned {
-    let pending = context
-        .memory
-        .templates
-        .get(&id.name)
-        .and_then(|m| m.pending.as_ref());
-    let wait = state.node.wait;
-    let quiet = match pending {
-        Some(pending) if pending.hash == hash => {
-            (pending.last + wait.min).min(pending.first + wait.max)
-        }
-        Some(pending) => (context.now + wait.min).min(pending.first + wait.max),
-        None => context.now + wait.min,
-    };
-    let mut item = Item {
-        node: id.clone(),
-        change: change_of(state),
-        reason: if state.on_disk.is_some() {
-            "content changed"
-        } else {
-            "not there"
-        }
-        .to_owned(),
-        gate: Gate::Ready,
-        steps: Vec::new(),
-        details: vec![detail("destination", state.node.destination.display())],
-        diff: Some(FileDiff {
-            path: state.node.destination.clone(),
-            old: None,
-            new: Some(text.to_owned()),
-            unknown: None,
-        }),
-    };
-    let running = status(id, NodeState::Starting, "has a new text");
-    if context.now < quiet {
-        item.gate = Gate::Waiting(vec![format!("a quiet {}", words(wait.min))]);
-        return Planned {
-            status: running,
-            item: Some(item),
-            level,
-            wake: Some(quiet),
-        };
-    }
-    let needs = lacking(context, id);
-    if !needs.is_empty() {
-        item.gate = Gate::Waiting(needs);
-        return Planned {
-            status: running,
-            item: Some(item),
-            level,
-            wake: None,
-        };
-    }
-    let file = candidate(context, state.node, text, hash);
-    let Some(command) = &state.node.validate else {
-        item.steps = vec![Step::Write(Box::new(file))];
-        return Planned {
-            status: running,
-            item: Some(item),
-            level,
-            wake: None,
-        };
-    };
-    judge(context, state, command, file, item, level)
-}
-
-/// What must be there before the file is written. That an instance is listed at all is no part
-/// of it: the others serve meanwhile.
-fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
-    let listed: Vec<String> = context
-        .desired
-        .needs
-        .get(id)
-        .into_iter()
-        .flatten()
-        .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
-        .map(|need| need.on.to_string())
-        .collect();
-    context
-        .lacking(id)
-        .into_iter()
-        .filter(|lack| !listed.contains(lack))
-        .collect()
-}
-
-/// Asks the validator, waits for it, believes it.
-fn judge(
-    context: &Context<'_>,
-    state: &TemplateState<'_>,
-    command: &[String],
-    file: NewFile,
-    mut item: Item,
-    level: Level,
-) -> Planned {
-    let id = item.node.clone();
-    let candidates = candidates(context, state);
-    let key = verdict_key(command, &candidates);
-    let mut running = status(&id, NodeState::Starting, "has a new text");
-    let mut wake = None;
-    match context.memory.verdicts.get(&key) {
-        Some(verdict) if verdict.accepted => item.steps = vec![Step::Write(Box::new(file))],
-        verdict => {
-            let again = verdict.map(|v| (v.at + verdict_delay(v.times), &v.output));
-            if let Some((at, output)) = again {
-                let error = format!(
-                    "`{}` refuses the new text: {}",
-                    command.join(" "),
-                    output.trim()
-                );
-                running = status(&id, NodeState::Failed, error.clone());
-                item.reason = error.clone();
-                if context.now < at {
-                    item.gate = Gate::Blocked(error);
-                    return Planned {
-                        status: running,
-                        item: Some(item),
-                        level,
-                        wake: Some(at),
-                    };
-                }
-            }
-            // One template asks for all that share the validator; the others wait for it.
-            let first = candidates.first().map(|first| &first.path);
-            if first == Some(&state.node.destination) {
-                item.steps = vec![Step::Validate {
-                    key,
-                    command: command.to_vec(),
-                    candidates,
-                }];
-            } else {
-                item.gate = Gate::Waiting(vec!["the validation of all that share it".to_owned()]);
-                wake = earliest(wake, again.map(|(at, _)| at));
-            }
-        }
-    }
-    Planned {
-        status: running,
-        item: Some(item),
-        level,
-        wake,
-    }
-}
-
-/// The file is right. What is left is a reload command; processes are told by their own plan.
-fn tell(
-    context: &Context<'_>,
-    id: &NodeId,
-    state: &TemplateState<'_>,
-    hash: &str,
-    level: Level,
-) -> Planned {
-    let done = Planned::idle(status(id, NodeState::Running, ""), level);
-    let Some(ReloadNode::Command(command)) = &state.node.reload else {
-        return done;
-    };
-    if told(context, state.node, hash) {
-        return done;
-    }
-    // All templates with this very command are told about at once, by the first of them.
-    let sharing: Vec<&TemplateState<'_>> = context
-        .templates
-        .values()
-        .filter(|other| other.node.reload == state.node.reload)
-        .collect();
-    let first = sharing.iter().find(|other| {
-        other.written()
-            && other
-                .hash()
-                .is_some_and(|hash| !told(context, other.node, hash))
-    });
-    if first.is_none_or(|first| first.node.name != id.name) {
-        return done;
-    }
-    let unsettled = sharing.iter().any(|other| writes_soon(context, other));
-    let applied = sharing
-        .iter()
-        .filter(|other| other.written())
-        .filter_map(|other| Some((other.node.name.clone(), other.hash()?.to_owned())))
-        .collect();
-    let item = Item {
-        node: id.clone(),
-        change: Change::Change,
-        reason: "its reload command has not run for this content".to_owned(),
-        gate: if unsettled {
-            Gate::Waiting(vec!["the other templates that share the reload".to_owned()])
-        } else {
-            Gate::Ready
-        },
-        steps: if unsettled {
-            Vec::new()
-        } else {
-            vec![Step::ReloadCommand {
-                command: command.clone(),
-                dir: context.desired.spec_dir.clone(),
-                applied,
-            }]
-        },
-        details: vec![detail("reload", command.join(" "))],
-        diff: None,
-    };
-    Planned {
-        status: status(id, NodeState::Running, "reload is due"),
-        item: Some(item),
-        level,
-        wake: None,
-    }
 }
 
 /// A new text is on its way to the file, and nothing stands against it.

@@ -97,12 +97,7 @@ fn header(out: &mut String, view: &PlanView) {
             visible(&view.stack)
         ),
     );
-    for change in [
-        Change::Add,
-        Change::Change,
-        Change::Replace,
-        Change::Remove,
-    ] {
+    for change in [Change::Add, Change::Change, Change::Replace, Change::Remove] {
         if view.items.iter().any(|item| item.change == change) {
             let (sign, style, meaning) = symbol(change);
             put(out, format_args!("{style}{sign}{style:#} {meaning}\n"));
@@ -229,7 +224,9 @@ fn file(out: &mut String, diff: &FileDiff) {
         out,
         format_args!("      {BOLD}--- {from}{BOLD:#}\n      {BOLD}+++ {path}{BOLD:#}\n"),
     );
-    let compared = TextDiff::configure().timeout(COMPARING).diff_lines(old, new);
+    let compared = TextDiff::configure()
+        .timeout(COMPARING)
+        .diff_lines(old, new);
     let mut unified = compared.unified_diff();
     unified.context_radius(CONTEXT);
     let mut lines = 0;
@@ -237,7 +234,10 @@ fn file(out: &mut String, diff: &FileDiff) {
         if lines >= MOST_LINES {
             break;
         }
-        put(out, format_args!("      {PLACE}{}{PLACE:#}\n", hunk.header()));
+        put(
+            out,
+            format_args!("      {PLACE}{}{PLACE:#}\n", hunk.header()),
+        );
         for change in hunk.iter_changes() {
             lines += 1;
             if lines > MOST_LINES {

@@ -2,18 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::backoff::restart_delay;
-use super::context::{Context, Level, Planned, detail, earliest, status, words};
+use super::context::{Context, Level, Planned, status, words};
 use super::ending::{self, Ending};
-use super::memory::{LastExit, WorkloadMemory};
-use super::model::{Change, Detail, Gate, Item, NodeState, NodeStatus, Notes, Start, Step};
-use super::template;
-use super::world::{Exit, FileView, Identity, Life, LifeId, LifeState};
-use super::{firewall, network};
-use crate::graph::desired::{ReadyNode, ReloadNode, RootRun, WorkloadNode};
-use crate::graph::{hosts_text, identity};
-use crate::spec::model::Firewall;
-use crate::spec::model::{RestartPolicy, RootMode, Status};
+use super::model::{Change, NodeState, NodeStatus, Notes};
+use super::world::{Exit, FileView, Identity, Life, LifeState};
+use super::{place, start};
+use crate::graph::desired::{ReadyNode, WorkloadNode};
+use crate::graph::identity;
+use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 
 /// Plans one workload.
@@ -21,7 +17,7 @@ pub(super) fn plan(context: &mut Context<'_>, node: &WorkloadNode, notes: &mut N
     let current = context.current(&node.id);
     let mut planned = match current {
         Some(life) => alive(context, node, life, notes),
-        None => absent(context, node),
+        None => start::absent(context, node),
     };
     describe(context, node, current, &mut planned.status);
     planned
@@ -62,7 +58,7 @@ pub fn exit_words(exit: Exit) -> String {
 
 /// What it would be started as. A watched file that cannot be read now is believed to be
 /// what the running life had, so that a half-done save rolls nothing.
-fn wanted(
+pub(super) fn wanted(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
@@ -97,7 +93,7 @@ fn wanted(
 }
 
 /// The names of the fields that differ, as a reason.
-fn difference(old: &Identity, new: &Identity) -> Option<String> {
+pub(super) fn difference(old: &Identity, new: &Identity) -> Option<String> {
     let names: Vec<&str> = old
         .differences(new)
         .into_iter()
@@ -315,416 +311,8 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
     {
         planned.wake = Some(life.started + *timeout);
     }
-    planned.item = in_place(context, node).or_else(|| reload(context, node, life));
+    planned.item = place::in_place(context, node).or_else(|| place::reload(context, node, life));
     planned
-}
-
-/// What differs and can change while it runs: link, firewall, hosts file.
-fn in_place(context: &Context<'_>, node: &WorkloadNode) -> Option<Item> {
-    let (steps, details) = surroundings(context, node);
-    let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
-    let reason = format!("{} changed", names.join(", "));
-    (!steps.is_empty()).then(|| Item {
-        node: node.id.clone(),
-        change: Change::Change,
-        reason,
-        gate: Gate::Ready,
-        steps,
-        details,
-        diff: None,
-    })
-}
-
-/// The steps that bring about what a container stands in, as far as it is not there.
-fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<Step>, Vec<Detail>) {
-    let mut steps = Vec::new();
-    let mut details = Vec::new();
-    if let Some(attachment) = &node.attachment {
-        let view = context
-            .observed
-            .network
-            .attachments
-            .get(&attachment.namespace);
-        if !view.is_some_and(|view| network::attached(view, attachment)) {
-            steps.push(Step::Attach(Box::new(attachment.clone())));
-            details.push(detail("network link", &attachment.link));
-        }
-        let in_force = view.and_then(|view| view.firewall.clone());
-        let due = attachment.firewall.as_ref().map(firewall::hash);
-        if in_force != due {
-            steps.push(Step::Firewall {
-                namespace: attachment.namespace.clone(),
-                firewall: attachment.firewall.clone(),
-            });
-            details.push(detail(
-                "firewall",
-                firewall_words(attachment.firewall.as_ref()),
-            ));
-        }
-    }
-    if let Some(container) = &node.run.container {
-        let content = hosts_text(context.desired, node);
-        let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
-        let right = matches!(
-            context.observed.files.get(&container.hosts),
-            Some(FileView::File { hash: there, .. }) if *there == hash
-        );
-        if !right {
-            steps.push(Step::Rewrite {
-                path: container.hosts.clone(),
-                content,
-            });
-            details.push(detail("hosts", "names of this stack"));
-        }
-    }
-    (steps, details)
-}
-
-/// It has not read what its files hold by now.
-fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
-    let told = context.reloads_of(node);
-    let files = template::files_of(context, node);
-    let stale: Vec<_> = told
-        .iter()
-        .filter(|template| files.get(&template.name) != life.applied.get(&template.name))
-        .filter(|template| {
-            context
-                .templates
-                .get(template.name.as_str())
-                .is_some_and(|state| state.foreign.is_none())
-        })
-        .filter(|template| files.contains_key(&template.name))
-        .collect();
-    let ReloadNode::Signal {
-        signal, confirm, ..
-    } = stale.first()?.reload.as_ref()?
-    else {
-        return None;
-    };
-    let (signal, confirm) = (*signal, *confirm);
-    let names: Vec<String> = stale
-        .iter()
-        .map(|template| template.destination.display().to_string())
-        .collect();
-    let unsettled = told.iter().any(|template| {
-        context
-            .templates
-            .get(template.name.as_str())
-            .is_some_and(|state| template::writes_soon(context, state))
-    });
-    let gate = if !is_ready(context, node, life) {
-        Gate::Waiting(vec![format!("{} to be ready", node.id)])
-    } else if unsettled {
-        Gate::Waiting(vec!["the other files that it reads".to_owned()])
-    } else {
-        Gate::Ready
-    };
-    let step = Step::ReloadProcess {
-        life: life.id.clone(),
-        signal,
-        confirm,
-        applied: files,
-    };
-    Some(Item {
-        node: node.id.clone(),
-        change: Change::Change,
-        reason: format!("{} changed since it was read", names.join(", ")),
-        steps: if gate == Gate::Ready {
-            vec![step]
-        } else {
-            Vec::new()
-        },
-        gate,
-        details: vec![detail("reload", signal)],
-        diff: None,
-    })
-}
-
-/// Nothing of it runs.
-fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
-    let memory = context.memory.workloads.get(&node.id);
-    let ended = context.lives(&node.id).last().copied();
-    if context.memory.stopped.contains(&node.id) {
-        let status = status(&node.id, NodeState::Stopped, "stopped by an operator");
-        return Planned::idle(status, Level::default());
-    }
-    let wanted = match wanted(context, node, None) {
-        Ok(wanted) => wanted,
-        Err(error) => return cannot_start(node, error),
-    };
-    let changed = ended.and_then(|life| difference(&life.identity, &wanted));
-    let mut due = Due {
-        change: Change::Add,
-        reason: "not running".to_owned(),
-        at: None,
-    };
-    if let Some(changed) = changed {
-        due = Due {
-            change: Change::Replace,
-            reason: changed,
-            at: None,
-        };
-    } else if let Some(last) = memory.and_then(|memory| memory.last_exit)
-        && ended.is_some_and(|life| life.id.incarnation == last.incarnation)
-    {
-        match after_exit(context, node, memory, last) {
-            Ok(after) => due = after,
-            Err(resting) => return *resting,
-        }
-    }
-    start(context, node, wanted, due)
-}
-
-struct Due {
-    change: Change,
-    reason: String,
-    at: Option<crate::spec::time::Time>,
-}
-
-/// When it starts again after this exit; or how it rests.
-fn after_exit(
-    context: &Context<'_>,
-    node: &WorkloadNode,
-    memory: Option<&WorkloadMemory>,
-    last: LastExit,
-) -> Result<Due, Box<Planned>> {
-    let ago = words(context.now.since(last.at));
-    let reason = format!("{} {ago} ago", exit_words(last.exit));
-    if last.asked {
-        return Ok(Due {
-            change: Change::Add,
-            reason: "was stopped".to_owned(),
-            at: None,
-        });
-    }
-    let success = last.exit == Exit::Code(0);
-    let again = match node.restart.policy {
-        RestartPolicy::No => false,
-        RestartPolicy::OnFailure => !success,
-        RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-    };
-    if !again {
-        let state = if success {
-            NodeState::Completed
-        } else {
-            NodeState::Exited
-        };
-        let level = if success {
-            Level::FULL
-        } else {
-            Level::default()
-        };
-        return Err(Box::new(Planned::idle(
-            status(&node.id, state, reason),
-            level,
-        )));
-    }
-    let failures = memory.map_or(1, |memory| memory.failures).max(1);
-    if node
-        .restart
-        .max_attempts
-        .is_some_and(|most| failures > most)
-    {
-        let error = format!("{reason}; gave up after {failures} failures in a row");
-        return Err(Box::new(cannot_start(node, error)));
-    }
-    let at = last.at + restart_delay(&node.restart, &node.id, failures);
-    Ok(Due {
-        change: Change::Add,
-        reason,
-        at: Some(at),
-    })
-}
-
-fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
-    let item = Item {
-        node: node.id.clone(),
-        change: Change::Add,
-        reason: error.clone(),
-        gate: Gate::Blocked(error.clone()),
-        steps: Vec::new(),
-        details: Vec::new(),
-        diff: None,
-    };
-    Planned {
-        status: status(&node.id, NodeState::Failed, error),
-        item: Some(item),
-        level: Level::default(),
-        wake: None,
-    }
-}
-
-fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Due) -> Planned {
-    let mut item = Item {
-        node: node.id.clone(),
-        change: due.change,
-        reason: due.reason.clone(),
-        gate: Gate::Ready,
-        steps: Vec::new(),
-        details: attributes(node),
-        diff: None,
-    };
-    let mut wake = None;
-    let mut waits = context.lacking(&node.id);
-    let mut state = NodeState::Waiting;
-    if let Some(at) = due.at.filter(|at| *at > context.now) {
-        waits.push(format!(
-            "its restart delay, {}",
-            words(at.since(context.now))
-        ));
-        wake = earliest(wake, Some(at));
-        state = NodeState::Backoff;
-    }
-    if let Some(blocked) = network::blocked(context, node) {
-        item.gate = Gate::Blocked(blocked.clone());
-        let status = status(&node.id, NodeState::Failed, blocked);
-        return Planned {
-            status,
-            item: Some(item),
-            level: Level::default(),
-            wake,
-        };
-    }
-    let words = if waits.is_empty() {
-        item.steps = start_steps(context, node, identity);
-        due.reason
-    } else {
-        let words = format!("waiting on {}", waits.join(", "));
-        item.gate = Gate::Waiting(waits);
-        if state == NodeState::Backoff {
-            format!("{}; {words}", due.reason)
-        } else {
-            words
-        }
-    };
-    let status = status(&node.id, state, words);
-    Planned {
-        status,
-        item: Some(item),
-        level: Level::default(),
-        wake,
-    }
-}
-
-fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -> Vec<Step> {
-    let lives = context.lives(&node.id);
-    let mut steps: Vec<Step> = lives
-        .iter()
-        .map(|life| Step::Clear(life.id.clone()))
-        .collect();
-    steps.extend(surroundings(context, node).0);
-    if let ReadyNode::Check { check, .. } = &node.ready
-        && let crate::graph::desired::ProbeNode::Tcp(address) = &check.probe
-        && node.run.container.is_none()
-        && let Ok(address) = address.parse()
-    {
-        steps.push(Step::PortFree(address));
-    }
-    steps.extend(node.pre_start.iter().map(|command| Step::PreStart {
-        command: command.clone(),
-        dir: context.desired.spec_dir.clone(),
-    }));
-    let newest = lives
-        .iter()
-        .map(|life| life.id.incarnation)
-        .max()
-        .unwrap_or(0);
-    let remembered = context
-        .memory
-        .workloads
-        .get(&node.id)
-        .map_or(0, |memory| memory.incarnation);
-    // Milliseconds since boot make it unique even after everything was forgotten.
-    let incarnation = (newest.max(remembered) + 1).max(context.now.0 / 1_000_000);
-    steps.push(Step::Start(Box::new(Start {
-        id: LifeId {
-            node: node.id.clone(),
-            incarnation,
-        },
-        identity,
-        applied: template::files_of(context, node),
-        run: node.run.clone(),
-        log: node.log,
-    })));
-    steps
-}
-
-/// What a reader wants to know of a new workload. Values of the environment are not shown.
-fn attributes(node: &WorkloadNode) -> Vec<Detail> {
-    let mut details = vec![detail("command", node.run.command.join(" "))];
-    if let Some(container) = &node.run.container {
-        details.push(detail("root", root_words(&container.root)));
-        for mount in &container.mounts {
-            let mode = if mount.read_only { "ro" } else { "rw" };
-            let words = format!(
-                "{}:{}:{mode}",
-                mount.source.display(),
-                mount.destination.display()
-            );
-            details.push(detail("mount", words));
-        }
-    }
-    if let Some(attachment) = &node.attachment {
-        details.push(detail(
-            "address",
-            format!("{}/{}", attachment.address, attachment.prefix),
-        ));
-        if attachment.firewall.is_some() {
-            details.push(detail(
-                "firewall",
-                firewall_words(attachment.firewall.as_ref()),
-            ));
-        }
-    }
-    details
-}
-
-fn root_words(root: &RootRun) -> String {
-    match root {
-        RootRun::Host => "host".to_owned(),
-        RootRun::Path { path, mode } => {
-            let mode = match mode {
-                RootMode::ReadOnly => "read-only",
-                RootMode::Ephemeral => "ephemeral",
-                RootMode::Persistent => "persistent",
-            };
-            format!("{} ({mode})", path.display())
-        }
-    }
-}
-
-fn firewall_words(firewall: Option<&Firewall>) -> String {
-    let Some(firewall) = firewall else {
-        return "open".to_owned();
-    };
-    let mut words = Vec::new();
-    let ports = |ports: &[u16]| {
-        ports
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    if !firewall.allow_tcp.is_empty() {
-        words.push(format!("tcp {}", ports(&firewall.allow_tcp)));
-    }
-    if !firewall.allow_udp.is_empty() {
-        words.push(format!("udp {}", ports(&firewall.allow_udp)));
-    }
-    if firewall.allow_ping {
-        words.push("ping".to_owned());
-    }
-    words.extend(
-        firewall
-            .allow_from
-            .iter()
-            .map(|from| format!("all from {from}")),
-    );
-    if words.is_empty() {
-        "nothing may come in".to_owned()
-    } else {
-        words.join(", ")
-    }
 }
 
 /// What a node has to do with an id: its own, or its group's.

@@ -220,7 +220,7 @@ impl Controller {
 }
 
 /// The addresses that instances of `stack` hold.
-pub(super) fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
+pub fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
     let prefix = format!("hatchery-{stack}-");
     observed
         .network

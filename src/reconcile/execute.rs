@@ -190,7 +190,8 @@ fn register(host: &Host, endpoint: &EndpointNode) -> Result<(), DriverError> {
                 ProbeNode::Ttl(ttl) => CheckKind::Ttl(ttl),
                 _ => CheckKind::Probed,
             },
-            status: Status::Critical,
+            initial: Status::Critical,
+            deregister_after: None,
             notes: String::new(),
         })
         .collect();
@@ -199,7 +200,8 @@ fn register(host: &Host, endpoint: &EndpointNode) -> Result<(), DriverError> {
             id: life_check(&endpoint.service_id),
             name: "running".to_owned(),
             kind: CheckKind::Probed,
-            status: Status::Critical,
+            initial: Status::Critical,
+            deregister_after: None,
             notes: String::new(),
         });
     }

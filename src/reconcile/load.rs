@@ -9,6 +9,7 @@ use super::handle::SpecText;
 use crate::driver::Files;
 use crate::graph::desired::{Desired, Dirs};
 use crate::graph::{self, CompileInputs};
+use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::Env;
 use crate::spec::node::NodeId;
 use crate::spec::{self};
@@ -56,7 +57,7 @@ pub fn check(
     around: &Surroundings,
     held: &BTreeMap<NodeId, Ipv4Addr>,
     files: &dyn Files,
-) -> Result<Loaded, Vec<spec::Diagnostic>> {
+) -> Result<Loaded, Vec<Diagnostic>> {
     let name = text.path.display().to_string();
     let (parsed, places) = spec::parse(&name, &text.text)?;
     let mut errors = spec::validate(&parsed, &places);
@@ -78,16 +79,26 @@ pub fn check(
         template_sources: sources.clone(),
         held: held.clone(),
     };
-    match graph::compile(&parsed, &|path| places.at(path), &inputs) {
+    match graph::compile(&parsed, &places, &inputs) {
         Ok(desired) if errors.is_empty() => Ok(Loaded { desired, sources }),
         Ok(_) => Err(errors),
         Err(more) => {
+            let known = errors.len();
             for error in more {
-                if !errors.contains(&error) {
+                // Compiling meets again what validation named, in other words.
+                if !errors.iter().take(known).any(|before| meet(before, &error)) {
                     errors.push(error);
                 }
             }
             Err(errors)
         }
+    }
+}
+
+/// Whether two errors are about the same place.
+fn meet(one: &Diagnostic, other: &Diagnostic) -> bool {
+    match (&one.span, &other.span) {
+        (Some(one), Some(other)) => one.start < other.end && other.start < one.end,
+        _ => one.message == other.message,
     }
 }

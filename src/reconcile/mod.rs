@@ -3,6 +3,7 @@
 //! Each pass observes what may have changed, plans, and begins what is ready; events only
 //! wake it. The story it tells is drawn from differences between passes.
 
+mod begin;
 mod controller;
 mod execute;
 pub mod handle;
@@ -15,6 +16,8 @@ mod requests;
 mod run;
 pub mod shared;
 
+pub use controller::held;
+pub use observe::network_names;
 pub use report::view;
 pub use requests::preview;
 pub use run::{Beginning, Channels, run};

@@ -279,7 +279,7 @@ impl Controller {
 }
 
 /// Every name that the spec wants for a bridge, a link or a namespace.
-pub(super) fn network_names(desired: &crate::graph::desired::Desired) -> Vec<String> {
+pub fn network_names(desired: &crate::graph::desired::Desired) -> Vec<String> {
     let mut names = Vec::new();
     for node in desired.nodes.values() {
         match node {

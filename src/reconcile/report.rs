@@ -129,7 +129,7 @@ impl Controller {
     /// How the stack stands.
     pub(super) fn stack_status(&self) -> StackStatus {
         let mut nodes = self.plan.nodes.clone();
-        nodes.sort_by(|a, b| a.node.kind.cmp(&b.node.kind));
+        nodes.sort_by_key(|status| status.node.kind);
         StackStatus {
             stack: self.desired.stack.clone(),
             controller_pid: std::process::id(),

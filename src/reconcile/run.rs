@@ -1,24 +1,22 @@
 //! The loop: wait for a reason to look, look, plan, begin what is ready.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 
-use super::controller::{Controller, Dirty, held, remember_stops};
+use super::begin::begin;
+use super::controller::{Controller, Dirty};
 use super::execute::Done;
 use super::handle::{Happening, Level, Request, SpecText};
 use super::host::Host;
-use super::load::{Loaded, Surroundings, load};
-use super::monitors::{Monitors, Verdict, Wanted};
+use super::load::{Surroundings, load};
+use super::monitors::Verdict;
 use super::observe::unchecked;
 use crate::driver::{ErrorKind, Event};
-use crate::graph::desired::Desired;
 use crate::plan::backoff::retry_delay;
-use crate::plan::memory::{Attempt, Memory};
+use crate::plan::memory::Attempt;
 use crate::plan::model::Plan;
 use crate::plan::plan;
-use crate::plan::world::Observed;
 use crate::spec::model::Status;
 
 /// How often everything is observed though nothing told of a change.
@@ -67,94 +65,6 @@ pub async fn run(beginning: Beginning, channels: Channels) -> Result<(), String>
     .run()
     .await;
     Ok(())
-}
-
-fn begin(
-    beginning: Beginning,
-    happenings: &broadcast::Sender<Happening>,
-    done: mpsc::UnboundedSender<Done>,
-    verdicts: mpsc::Sender<Verdict>,
-) -> Result<Controller, String> {
-    let Beginning {
-        host,
-        around,
-        spec,
-        stack,
-        follows,
-        seed,
-    } = beginning;
-    let mut observed = Observed::default();
-    // Addresses that instances hold are part of what the spec compiles to.
-    if let Ok(view) = tokio::task::block_in_place(|| host.networks.observe(&[])) {
-        observed.network = view;
-    }
-    let (spec, loaded) = match spec {
-        Some(spec) => {
-            let held = held(&stack, &observed);
-            let loaded = load(&spec, &around, &held, host.files.as_ref(), false)?;
-            (spec, loaded)
-        }
-        None => {
-            let spec = SpecText {
-                path: "/".into(),
-                text: String::new(),
-            };
-            (
-                spec,
-                Loaded {
-                    desired: nothing(&stack, &around),
-                    sources: BTreeMap::new(),
-                },
-            )
-        }
-    };
-    let now = host.clock.now();
-    let mut controller = Controller {
-        desired: nothing(&loaded.desired.stack, &around),
-        monitors: Monitors::start(host.probes.clone(), host.clock.clone(), seed, verdicts),
-        watched: Wanted::new(),
-        host,
-        around,
-        spec: spec.clone(),
-        generation: 0,
-        spec_error: None,
-        follows,
-        observed,
-        memory: Memory::default(),
-        dirty: Dirty::ALL,
-        open: false,
-        targets: BTreeMap::new(),
-        before: BTreeMap::new(),
-        plan: Plan::default(),
-        converged: false,
-        busy_since: now,
-        down: None,
-        done,
-        happenings: happenings.clone(),
-        synced: now,
-        following: std::collections::BTreeSet::new(),
-    };
-    controller.memory.stopped = controller.host.keep.was_stopped();
-    controller.adopt_spec(spec, loaded);
-    controller.memory.past_needs.clear();
-    remember_stops(&mut controller.memory, &controller.desired);
-    tokio::task::block_in_place(|| controller.observe());
-    controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
-    Ok(controller)
-}
-
-/// The empty spec of a stack.
-fn nothing(stack: &str, around: &Surroundings) -> Desired {
-    Desired {
-        stack: stack.to_owned(),
-        spec_dir: "/".into(),
-        dirs: (around.dirs)(stack),
-        requires: Vec::new(),
-        nodes: indexmap::IndexMap::new(),
-        needs: BTreeMap::new(),
-        waves: Vec::new(),
-        vars: indexmap::IndexMap::new(),
-    }
 }
 
 struct Loop {

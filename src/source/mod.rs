@@ -15,8 +15,8 @@ use notify::{EventKind, RecommendedWatcher};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::watch::Follower;
-use crate::driver::because::because;
-use crate::driver::{DriverError, ErrorKind, Event};
+use crate::driver::because;
+use crate::driver::{DriverError, ErrorKind, Event, Files};
 
 /// How many events of the kernel may wait; with more of them everything is looked at anew.
 const QUEUE: usize = 1024;
@@ -45,16 +45,16 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Follows nothing yet; what changes will be sent to `events`.
+    /// Follows nothing yet; what changes, as `files` sees it, will be sent to `events`.
     ///
     /// # Errors
     /// Names the kernel's limit when too many programs watch files.
-    pub fn new(events: UnboundedSender<Event>) -> Result<Self> {
+    pub fn new(events: UnboundedSender<Event>, files: Arc<dyn Files>) -> Result<Self> {
         let (messages, inbox) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicBool::new(false));
         let notifier = notifier(messages.clone(), lost.clone())?;
         let unsettled = Arc::new(Mutex::default());
-        let follower = Follower::new(notifier, events, Arc::clone(&unsettled));
+        let follower = Follower::new(notifier, events, Arc::clone(&unsettled), files);
         std::thread::Builder::new()
             .name("hatchery-files".to_owned())
             .stack_size(256 * 1024)

@@ -13,8 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::settle::{Phase, Sign};
 use super::trail::Trail;
 use super::{Result, failed};
-use crate::driver::because::because;
-use crate::driver::files::HostFiles;
+use crate::driver::because;
 use crate::driver::{Event, Files};
 use crate::plan::world::FileView;
 
@@ -36,7 +35,7 @@ pub(super) struct Follower {
     notifier: RecommendedWatcher,
     events: UnboundedSender<Event>,
     unsettled: Arc<Mutex<BTreeSet<PathBuf>>>,
-    files: HostFiles,
+    files: Arc<dyn Files>,
     followed: BTreeMap<PathBuf, Followed>,
     /// Device and inode tell a folder from another one that was put in its place.
     watched: BTreeMap<PathBuf, (u64, u64)>,
@@ -48,12 +47,13 @@ impl Follower {
         notifier: RecommendedWatcher,
         events: UnboundedSender<Event>,
         unsettled: Arc<Mutex<BTreeSet<PathBuf>>>,
+        files: Arc<dyn Files>,
     ) -> Self {
         Follower {
             notifier,
             events,
             unsettled,
-            files: HostFiles::default(),
+            files,
             followed: BTreeMap::new(),
             watched: BTreeMap::new(),
             retry: None,

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::lock::Lock;
-use crate::driver::because::because;
+use crate::driver::because;
 use crate::graph::desired::Dirs;
 
 /// The version of the files that are written here; others are not read.

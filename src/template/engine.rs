@@ -71,7 +71,7 @@ pub(super) fn explain(error: &Error, source: &str, scope: &BTreeSet<String>) -> 
     let quoted = range
         .clone()
         .and_then(|range| source.get(range))
-        .map(shorten);
+        .map(excerpt);
     TemplateError {
         message: describe(error, quoted.as_deref(), scope),
         line: error.line(),
@@ -119,8 +119,8 @@ fn describe(error: &Error, quoted: Option<&str>, scope: &BTreeSet<String>) -> St
     }
 }
 
-/// One line of at most [`QUOTED`] characters.
-pub(super) fn shorten(text: &str) -> String {
+/// The first line of a source for a message, at most 80 characters of it.
+pub fn excerpt(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let mut short: String = line.chars().take(QUOTED).collect();
     if short.len() < text.trim().len() {

@@ -9,7 +9,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Template};
 
 use super::TemplateError;
-use super::engine::{engine, explain, shorten};
+use super::engine::{engine, explain};
 use crate::spec::model::{Env, Expr};
 
 /// Steps that one expression may take; also about 1 MiB of text.
@@ -71,7 +71,7 @@ impl Evaluator {
             return Ok(text);
         };
         Err(TemplateError {
-            message: format!("cannot use `{}`: {wrong}", shorten(source)),
+            message: wrong.to_owned(),
             line: None,
             range: None,
         })
@@ -88,15 +88,7 @@ impl Evaluator {
         self.engine
             .template_from_named_str("expression", source)
             .and_then(|template: Template<'_, '_>| template.render(context))
-            .map_err(|error| {
-                let mut explained = explain(&error, source, &names);
-                explained.message = format!(
-                    "cannot evaluate `{}`: {}",
-                    shorten(source),
-                    explained.message
-                );
-                explained
-            })
+            .map_err(|error| explain(&error, source, &names))
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::model::{Env, Status};
 
+pub use engine::excerpt;
 pub use render::{LONGEST_FILE, normalise, render, trial};
 
 /// What templates may read of the catalog.

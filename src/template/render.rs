@@ -38,7 +38,7 @@ fn lock(notes: &SharedNotes) -> MutexGuard<'_, Notes> {
     notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Renders `source`, which errors call `name`.
+/// Renders `source`. `name` is how the engine calls it; errors leave it to the caller.
 ///
 /// Templates have `service(name, tag=, passing=)`, `services()`, `nodes()`, `file(path)`, `env`
 /// and `vars`. `service` gives instances whose every check passes; `passing="warning"` adds those
@@ -54,14 +54,14 @@ pub fn render(
     snapshot: &Snapshot,
     inputs: &Inputs,
 ) -> Result<Rendered, TemplateError> {
-    let attempt = attempt(source, snapshot, inputs);
+    let attempt = attempt(name, source, snapshot, inputs);
     // With a file missing the text is made from less than it needs, and so is an error.
     if !attempt.notes.lacks.is_empty() && !attempt.hopeless() {
         return Ok(Rendered::Lacks(attempt.notes.lacks));
     }
     match attempt.result {
         Ok(text) if text.len() > LONGEST_TEXT => Err(TemplateError {
-            message: format!("cannot render `{name}`: its text is longer than 4 MiB"),
+            message: "its text is longer than 4 MiB".to_owned(),
             line: None,
             range: None,
         }),
@@ -69,7 +69,7 @@ pub fn render(
             text,
             reads: attempt.notes.reads,
         }),
-        Err(error) => Err(named(name, source, &error)),
+        Err(error) => Err(explained(source, &error)),
     }
 }
 
@@ -81,7 +81,7 @@ pub fn render(
 pub fn trial(name: &str, source: &str, inputs: &Inputs) -> Result<Reads, TemplateError> {
     let empty = Snapshot::default();
     let mut inputs = inputs.clone();
-    let mut known = attempt(source, &empty, &inputs);
+    let mut known = attempt(name, source, &empty, &inputs);
     for _ in 0..TRIAL_ROUNDS {
         let lacks = std::mem::take(&mut known.notes.lacks);
         if lacks.is_empty() {
@@ -89,23 +89,18 @@ pub fn trial(name: &str, source: &str, inputs: &Inputs) -> Result<Reads, Templat
         }
         let texts = lacks.into_iter().map(|path| (path, Ok(String::new())));
         inputs.files.extend(texts);
-        known = attempt(source, &empty, &inputs);
+        known = attempt(name, source, &empty, &inputs);
     }
     let excused = known.looked_into_emptiness() && !known.hopeless();
     match known.result {
-        Err(error) if !excused => Err(named(name, source, &error)),
+        Err(error) if !excused => Err(explained(source, &error)),
         _ => Ok(known.notes.reads),
     }
 }
 
-fn named(name: &str, source: &str, error: &Error) -> TemplateError {
+fn explained(source: &str, error: &Error) -> TemplateError {
     let scope = ["env", "file", "nodes", "service", "services", "vars"];
-    let mut explained = explain(error, source, &scope.map(str::to_owned).into());
-    let line = explained
-        .line
-        .map_or_else(String::new, |line| format!("line {line}: "));
-    explained.message = format!("cannot render `{name}`: {line}{}", explained.message);
-    explained
+    explain(error, source, &scope.map(str::to_owned).into())
 }
 
 /// One run of the engine.
@@ -139,7 +134,7 @@ impl Attempt {
     }
 }
 
-fn attempt(source: &str, snapshot: &Snapshot, inputs: &Inputs) -> Attempt {
+fn attempt(name: &str, source: &str, snapshot: &Snapshot, inputs: &Inputs) -> Attempt {
     let notes = SharedNotes::default();
     let mut engine = engine(FUEL);
     add_catalog(&mut engine, &Arc::new(snapshot.clone()), &notes);
@@ -149,7 +144,7 @@ fn attempt(source: &str, snapshot: &Snapshot, inputs: &Inputs) -> Attempt {
         ("vars", Value::from(Serde(&inputs.vars))),
     ]));
     let result = engine
-        .template_from_named_str("template", source)
+        .template_from_named_str(name, source)
         .and_then(|template| template.render(context));
     drop(engine);
     let notes = std::mem::take(&mut *lock(&notes));

@@ -198,12 +198,12 @@ fn errors_have_their_place() {
     assert_eq!((error.line, error.range.clone()), (Some(2), Some(8..11)));
     assert_eq!(
         error.message,
-        "cannot render `t`: line 2: `foo` is not defined; defined here are \
+        "`foo` is not defined; defined here are \
          `env`, `file`, `nodes`, `service`, `services`, `vars`"
     );
     assert_eq!(
         wrong("{{ vars.nope }}").message,
-        "cannot render `t`: line 1: `vars.nope` is not defined"
+        "`vars.nope` is not defined"
     );
     assert!(wrong("{% for i in x %}").message.contains("syntax error"));
     assert!(
@@ -284,7 +284,7 @@ fn expressions_name_what_is_in_scope() {
     };
     assert_eq!(
         evaluate("{{ port }}", &scope).unwrap_err().message,
-        "cannot evaluate `{{ port }}`: `port` is not defined; defined here are \
+        "`port` is not defined; defined here are \
          `env`, `name`, `spec_dir`, `vars`"
     );
     assert!(evaluate("a\0b", &scope).is_err());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{cgroups_left, stack, wait_for};
+use crate::support::{cgroups_left, stack, wait_for};
 
 /// How long anything may take on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);

@@ -126,7 +126,8 @@ impl Client {
         names: Vec<String>,
     ) -> Result<Vec<NodeId>, ClientError> {
         let body = Operate { verb, names };
-        self.post("/v1/operate", &body, Some(Handle::PATIENCE)).await
+        self.post("/v1/operate", &body, Some(Handle::PATIENCE))
+            .await
     }
 
     /// Ends the controller; workloads live on.
@@ -137,7 +138,9 @@ impl Client {
     /// The story: nothing that happens after this has answered is missed.
     pub async fn events(&self) -> Result<Story, ClientError> {
         let request = self.request(Method::GET, "/v1/events", Vec::new())?;
-        let response = self.within(Some(Handle::PATIENCE), self.send(request)).await?;
+        let response = self
+            .within(Some(Handle::PATIENCE), self.send(request))
+            .await?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
         }

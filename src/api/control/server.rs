@@ -124,9 +124,7 @@ impl IntoResponse for Failure {
 type Body1<T> = Result<Json<T>, JsonRejection>;
 type Answer<T> = Result<Json<T>, Failure>;
 
-async fn status(
-    State(shared): State<Shared>,
-) -> Answer<crate::reconcile::handle::StackStatus> {
+async fn status(State(shared): State<Shared>) -> Answer<crate::reconcile::handle::StackStatus> {
     Ok(Json(shared.handle.status().await?))
 }
 
@@ -176,11 +174,7 @@ async fn leave(State(shared): State<Shared>) -> Answer<()> {
 
 async fn unknown() -> Failure {
     let hint = "the routes are /v1/status, plan, apply, down, operate, events, version and leave";
-    Failure::new(
-        StatusCode::NOT_FOUND,
-        "there is no such route",
-        Some(hint),
-    )
+    Failure::new(StatusCode::NOT_FOUND, "there is no such route", Some(hint))
 }
 
 async fn wrong_method() -> Failure {

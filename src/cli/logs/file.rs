@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cli::error::CommandError;
-use crate::driver::because::because;
+use crate::driver::because;
 
 /// Read at once, in bytes.
 const BLOCK: usize = 64 << 10;

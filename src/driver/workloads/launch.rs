@@ -367,7 +367,10 @@ impl<'a> Launch<'a> {
 /// The unit's name, where systemd runs.
 fn scope(workloads: &HostWorkloads, life: &LifeId) -> String {
     let name = key(life).replace('.', "-");
-    format!("{}{name}.scope", format_args!("hatchery-{}-", workloads.stack))
+    format!(
+        "{}{name}.scope",
+        format_args!("hatchery-{}-", workloads.stack)
+    )
 }
 
 /// All that the inner job says until its end of the pipe closes.

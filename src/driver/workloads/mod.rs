@@ -35,12 +35,11 @@ pub use enter::exec_command;
 pub use scan::look;
 
 use self::entry::Entry;
-use self::mark::Mark;
-use self::watch::{Table, Watch};
+use self::watch::Watch;
 use super::cgroup::{self, Cgroups};
 use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log};
 use crate::graph::desired::Dirs;
-use crate::plan::world::{Identity, Life, LifeId};
+use crate::plan::world::{Life, LifeId};
 use crate::spec::model::{Confirm, LogLimit, Signal};
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;

@@ -61,7 +61,9 @@ pub(super) fn adopt(cgroups: &Cgroups, stack: &str, table: &mut Table) -> Result
 fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf) {
     if table.find(&mark.id()).is_none() {
         let serial = table.serial();
-        table.entries.push(Entry::new(serial, mark, folder, relative));
+        table
+            .entries
+            .push(Entry::new(serial, mark, folder, relative));
     }
 }
 

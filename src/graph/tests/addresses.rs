@@ -12,7 +12,7 @@ fn again(spec: &Spec, before: &Desired) -> Desired {
         held: addresses(before),
         ..inputs()
     };
-    compile(spec, &|_| None, &held).unwrap()
+    compile_here(spec, &held).unwrap()
 }
 
 #[test]

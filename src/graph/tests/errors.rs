@@ -21,7 +21,7 @@ fn an_expression_is_wrong_at_its_place_and_once_for_all_copies() {
     });
     let found = errors_at(
         &spec,
-        &["processes.one.command.1", "processes.one.environment"],
+        &["processes.one.command[1]", "processes.one.environment"],
     );
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(
@@ -67,7 +67,7 @@ fn mounts_stay_inside() {
     one.tmpfs = exprs(&["/../x"]);
     spec.containers.insert("one".to_owned(), one);
     let places: Vec<String> = (0..5)
-        .map(|n| format!("containers.one.mounts.{n}"))
+        .map(|n| format!("containers.one.mounts[{n}]"))
         .collect();
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let not = |path: &str| format!("`{path}` is not an absolute path in the container");
@@ -91,7 +91,7 @@ fn what_the_registry_refuses_is_refused_here() {
     served.tags = vec!["fine".to_owned(), "; } server {".to_owned()];
     served.address = Some(expr("a b"));
     assert_eq!(
-        errors_at(&spec, &["services.prime.tags.1", "services.prime.address"]),
+        errors_at(&spec, &["services.prime.tags[1]", "services.prime.address"]),
         [
             ("`; } server {` cannot be a tag".to_owned(), Some(0)),
             (
@@ -207,14 +207,14 @@ fn templates_are_tried() {
         )]),
         ..inputs()
     };
-    let place_of = |path: &[&str]| (path == ["templates", "upstream", "source"]).then_some(3..9);
-    let found = compile(&spec, &place_of, &broken).unwrap_err();
+    let places = Numbered(&["templates.upstream.source"]);
+    let found = compile_with(&spec, &places, &broken).unwrap_err();
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].span, Some(3..9));
+    assert_eq!(found[0].span, Some(0..1));
     assert!(
         found[0]
             .message
-            .starts_with("cannot render `./prime.conf.j2`: line 2: syntax error"),
+            .starts_with("cannot render `./prime.conf.j2` line 2: syntax error"),
         "{}",
         found[0].message
     );
@@ -225,7 +225,7 @@ fn templates_are_tried() {
         )]),
         ..inputs()
     };
-    let found = compile(&spec, &place_of, &missing).unwrap_err();
+    let found = compile_with(&spec, &places, &missing).unwrap_err();
     assert_eq!(
         found[0].message,
         "cannot read `./prime.conf.j2`: no such file"

@@ -6,6 +6,7 @@ mod compiling;
 mod errors;
 mod ordering;
 mod reading;
+mod real;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::spec::model::{
     NetworkMode, Probe, Process, Ready, Registry, Reload, Restart, RestartPolicy, Root, Service,
     Signal, Template, Wait, WhenEmpty, Workload,
 };
+use crate::spec::places as spec_places;
 
 fn expr(text: &str) -> Expr {
     Expr(text.to_owned())
@@ -205,18 +207,56 @@ fn inputs() -> CompileInputs {
     }
 }
 
+/// Stands for a file: where each of these paths is, is its number.
+struct Numbered<'p>(&'p [&'p str]);
+
+impl Numbered<'_> {
+    fn number(&self, path: &spec_places::Path) -> Option<usize> {
+        let path = path.to_string();
+        self.0.iter().position(|place| *place == path)
+    }
+}
+
+impl Locate for Numbered<'_> {
+    fn has(&self, path: &spec_places::Path) -> bool {
+        self.number(path).is_some()
+    }
+
+    fn nearest(&self, path: &spec_places::Path) -> Option<std::ops::Range<usize>> {
+        let steps = path.steps();
+        (1..=steps.len()).rev().find_map(|length| {
+            let mut prefix = spec_places::Path::default();
+            for step in &steps[..length] {
+                prefix = match step {
+                    spec_places::Step::Key(key) => prefix.key(key.as_str()),
+                    spec_places::Step::Index(index) => prefix.index(*index),
+                };
+            }
+            let number = self.number(&prefix)?;
+            Some(number..number + 1)
+        })
+    }
+
+    fn inside(
+        &self,
+        path: &spec_places::Path,
+        _: std::ops::Range<usize>,
+    ) -> Option<std::ops::Range<usize>> {
+        self.nearest(path)
+    }
+}
+
+fn compile_here(spec: &Spec, inputs: &CompileInputs) -> Result<Desired, Vec<Diagnostic>> {
+    compile_with(spec, &Numbered(&[]), inputs)
+}
+
 fn compiled(spec: &Spec) -> Desired {
-    compile(spec, &|_| None, &inputs()).unwrap()
+    compile_here(spec, &inputs()).unwrap()
 }
 
 /// The errors of a spec whose every path of this form has a place: its number in `places`.
 fn errors_at(spec: &Spec, places: &[&str]) -> Vec<(String, Option<usize>)> {
-    let place_of = |path: &[&str]| {
-        let path = path.join(".");
-        let at = places.iter().position(|place| *place == path)?;
-        Some(at..at + 1)
-    };
-    compile(spec, &place_of, &inputs())
+    compile_with(spec, &Numbered(places), &inputs())
         .unwrap_err()
         .into_iter()
         .map(|error| (error.message, error.span.map(|span| span.start)))

@@ -1,0 +1,165 @@
+//! What a running workload can be given without ending it: its link, firewall, hosts file, and
+//! the news that a file changed.
+
+use super::context::{Context, detail};
+use super::model::{Change, Detail, Gate, Item, Step};
+use super::world::{FileView, Life};
+use super::{firewall, network, template, workload};
+use crate::graph::desired::{ReloadNode, WorkloadNode};
+use crate::graph::hosts_text;
+use crate::spec::model::Firewall;
+
+/// What differs and can change while it runs: link, firewall, hosts file.
+pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode) -> Option<Item> {
+    let (steps, details) = surroundings(context, node);
+    let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
+    let reason = format!("{} changed", names.join(", "));
+    (!steps.is_empty()).then(|| Item {
+        node: node.id.clone(),
+        change: Change::Change,
+        reason,
+        gate: Gate::Ready,
+        steps,
+        details,
+        diff: None,
+    })
+}
+
+/// The steps that bring about what a container stands in, as far as it is not there.
+pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<Step>, Vec<Detail>) {
+    let mut steps = Vec::new();
+    let mut details = Vec::new();
+    if let Some(attachment) = &node.attachment {
+        let view = context
+            .observed
+            .network
+            .attachments
+            .get(&attachment.namespace);
+        if !view.is_some_and(|view| network::attached(view, attachment)) {
+            steps.push(Step::Attach(Box::new(attachment.clone())));
+            details.push(detail("network link", &attachment.link));
+        }
+        let in_force = view.and_then(|view| view.firewall.clone());
+        let due = attachment.firewall.as_ref().map(firewall::hash);
+        if in_force != due {
+            steps.push(Step::Firewall {
+                namespace: attachment.namespace.clone(),
+                firewall: attachment.firewall.clone(),
+            });
+            details.push(detail(
+                "firewall",
+                firewall_words(attachment.firewall.as_ref()),
+            ));
+        }
+    }
+    if let Some(container) = &node.run.container {
+        let content = hosts_text(context.desired, node);
+        let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
+        let right = matches!(
+            context.observed.files.get(&container.hosts),
+            Some(FileView::File { hash: there, .. }) if *there == hash
+        );
+        if !right {
+            steps.push(Step::Rewrite {
+                path: container.hosts.clone(),
+                content,
+            });
+            details.push(detail("hosts", "names of this stack"));
+        }
+    }
+    (steps, details)
+}
+
+/// It has not read what its files hold by now.
+pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
+    let told = context.reloads_of(node);
+    let files = template::files_of(context, node);
+    let stale: Vec<_> = told
+        .iter()
+        .filter(|template| files.get(&template.name) != life.applied.get(&template.name))
+        .filter(|template| {
+            context
+                .templates
+                .get(template.name.as_str())
+                .is_some_and(|state| state.foreign.is_none())
+        })
+        .filter(|template| files.contains_key(&template.name))
+        .collect();
+    let ReloadNode::Signal {
+        signal, confirm, ..
+    } = stale.first()?.reload.as_ref()?
+    else {
+        return None;
+    };
+    let (signal, confirm) = (*signal, *confirm);
+    let names: Vec<String> = stale
+        .iter()
+        .map(|template| template.destination.display().to_string())
+        .collect();
+    let unsettled = told.iter().any(|template| {
+        context
+            .templates
+            .get(template.name.as_str())
+            .is_some_and(|state| template::writes_soon(context, state))
+    });
+    let gate = if !workload::is_ready(context, node, life) {
+        Gate::Waiting(vec![format!("{} to be ready", node.id)])
+    } else if unsettled {
+        Gate::Waiting(vec!["the other files that it reads".to_owned()])
+    } else {
+        Gate::Ready
+    };
+    let step = Step::ReloadProcess {
+        life: life.id.clone(),
+        signal,
+        confirm,
+        applied: files,
+    };
+    Some(Item {
+        node: node.id.clone(),
+        change: Change::Change,
+        reason: format!("{} changed since it was read", names.join(", ")),
+        steps: if gate == Gate::Ready {
+            vec![step]
+        } else {
+            Vec::new()
+        },
+        gate,
+        details: vec![detail("reload", signal)],
+        diff: None,
+    })
+}
+
+pub(super) fn firewall_words(firewall: Option<&Firewall>) -> String {
+    let Some(firewall) = firewall else {
+        return "open".to_owned();
+    };
+    let mut words = Vec::new();
+    let ports = |ports: &[u16]| {
+        ports
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    if !firewall.allow_tcp.is_empty() {
+        words.push(format!("tcp {}", ports(&firewall.allow_tcp)));
+    }
+    if !firewall.allow_udp.is_empty() {
+        words.push(format!("udp {}", ports(&firewall.allow_udp)));
+    }
+    if firewall.allow_ping {
+        words.push("ping".to_owned());
+    }
+    words.extend(
+        firewall
+            .allow_from
+            .iter()
+            .map(|from| format!("all from {from}")),
+    );
+    if words.is_empty() {
+        "nothing may come in".to_owned()
+    } else {
+        words.join(", ")
+    }
+}

@@ -1,0 +1,323 @@
+//! The way of a text to its file: quiet, needs, validation, writing, and a reload command.
+
+use super::backoff::verdict_delay;
+use super::context::{Context, Level, Planned, detail, earliest, status, words};
+use super::model::{Change, FileDiff, Gate, Item, NewFile, NodeState, Notes, Step};
+use super::template::{TemplateState, Text, candidate, candidates, told, verdict_key, writes_soon};
+use crate::graph::desired::ReloadNode;
+use crate::spec::model::Condition;
+use crate::spec::node::{Kind, NodeId};
+use crate::spec::time::Time;
+
+/// Plans one template.
+pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Option<Planned> {
+    let state = context.templates.get(id.name.as_str())?;
+    let memory = context.memory.templates.get(&id.name);
+    let serves = state.on_disk.is_some() && state.foreign.is_none();
+    let good = memory.is_some_and(|memory| memory.good);
+    let level = if serves && (good || state.written()) {
+        Level::FULL
+    } else {
+        Level::default()
+    };
+    let planned = match &state.text {
+        Text::Lacks(files) => {
+            notes.lacks.extend(files.iter().cloned());
+            waiting(id, state, "its input files", level)
+        }
+        Text::Unknown(on) => waiting(id, state, on, level),
+        Text::Failed(error) => failed(id, state, error.clone(), level),
+        Text::Ready { text, hash, .. } => {
+            if let Some(why) = state.foreign.as_ref().filter(|_| !adoptable(state)) {
+                let path = state.node.destination.display();
+                let error = format!(
+                    "cannot write `{path}`: {why}; move it away or choose another `destination`"
+                );
+                failed(id, state, error, level)
+            } else if state.written() {
+                notes.good.insert(id.name.clone());
+                tell(context, id, state, hash, level)
+            } else {
+                notes.pending.insert(id.name.clone(), hash.clone());
+                write(context, id, state, text, hash, level)
+            }
+        }
+    };
+    Some(planned)
+}
+
+/// A file of somebody else with exactly our text is taken over.
+fn adoptable(state: &TemplateState<'_>) -> bool {
+    state.on_disk.is_some() && state.hash() == state.on_disk
+}
+
+fn change_of(state: &TemplateState<'_>) -> Change {
+    if state.on_disk.is_some() {
+        Change::Change
+    } else {
+        Change::Add
+    }
+}
+
+/// There is no text yet. Where a good file serves, nothing is outstanding.
+fn waiting(id: &NodeId, state: &TemplateState<'_>, on: &str, level: Level) -> Planned {
+    if state.on_disk.is_some() && state.foreign.is_none() {
+        let detail = format!("keeps the last good file; waiting on {on}");
+        return Planned::idle(status(id, NodeState::Running, detail), level);
+    }
+    let item = Item {
+        node: id.clone(),
+        change: change_of(state),
+        reason: "not rendered".to_owned(),
+        gate: Gate::Waiting(vec![on.to_owned()]),
+        steps: Vec::new(),
+        details: vec![detail("destination", state.node.destination.display())],
+        diff: Some(FileDiff {
+            path: state.node.destination.clone(),
+            old: None,
+            new: None,
+            unknown: Some(format!("known after {on}")),
+        }),
+    };
+    Planned {
+        status: status(id, NodeState::Waiting, format!("waiting on {on}")),
+        item: Some(item),
+        level,
+        wake: None,
+    }
+}
+
+fn failed(id: &NodeId, state: &TemplateState<'_>, error: String, level: Level) -> Planned {
+    let item = Item {
+        node: id.clone(),
+        change: change_of(state),
+        reason: error.clone(),
+        gate: Gate::Blocked(error.clone()),
+        steps: Vec::new(),
+        details: vec![detail("destination", state.node.destination.display())],
+        diff: None,
+    };
+    Planned {
+        status: status(id, NodeState::Failed, error),
+        item: Some(item),
+        level,
+        wake: None,
+    }
+}
+
+fn write(
+    context: &Context<'_>,
+    id: &NodeId,
+    state: &TemplateState<'_>,
+    text: &str,
+    hash: &str,
+    level: Level,
+) -> Planned {
+    let quiet = quiet_at(context, state, hash);
+    let mut item = Item {
+        node: id.clone(),
+        change: change_of(state),
+        reason: if state.on_disk.is_some() {
+            "content changed"
+        } else {
+            "not there"
+        }
+        .to_owned(),
+        gate: Gate::Ready,
+        steps: Vec::new(),
+        details: vec![detail("destination", state.node.destination.display())],
+        diff: Some(FileDiff {
+            path: state.node.destination.clone(),
+            old: None,
+            new: Some(text.to_owned()),
+            unknown: None,
+        }),
+    };
+    let running = status(id, NodeState::Starting, "has a new text");
+    if context.now < quiet {
+        item.gate = Gate::Waiting(vec![format!("a quiet {}", words(state.node.wait.min))]);
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: Some(quiet),
+        };
+    }
+    let needs = lacking(context, id);
+    if !needs.is_empty() {
+        item.gate = Gate::Waiting(needs);
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: None,
+        };
+    }
+    let file = candidate(context, state.node, text, hash);
+    let Some(command) = &state.node.validate else {
+        item.steps = vec![Step::Write(Box::new(file))];
+        return Planned {
+            status: running,
+            item: Some(item),
+            level,
+            wake: None,
+        };
+    };
+    judge(context, state, command, file, item, level)
+}
+
+/// When the text has been the same for long enough, or changing for too long.
+fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &str) -> Time {
+    let memory = context.memory.templates.get(&state.node.name);
+    let pending = memory.and_then(|memory| memory.pending.as_ref());
+    let wait = state.node.wait;
+    match pending {
+        Some(pending) if pending.hash == hash => {
+            (pending.last + wait.min).min(pending.first + wait.max)
+        }
+        Some(pending) => (context.now + wait.min).min(pending.first + wait.max),
+        None => context.now + wait.min,
+    }
+}
+
+/// What must be there before the file is written. That an instance is listed at all is no part
+/// of it: the others serve meanwhile.
+fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
+    let listed: Vec<String> = context
+        .desired
+        .needs
+        .get(id)
+        .into_iter()
+        .flatten()
+        .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
+        .map(|need| need.on.to_string())
+        .collect();
+    context
+        .lacking(id)
+        .into_iter()
+        .filter(|lack| !listed.contains(lack))
+        .collect()
+}
+
+/// Asks the validator, waits for it, believes it.
+fn judge(
+    context: &Context<'_>,
+    state: &TemplateState<'_>,
+    command: &[String],
+    file: NewFile,
+    mut item: Item,
+    level: Level,
+) -> Planned {
+    let id = item.node.clone();
+    let candidates = candidates(context, state);
+    let key = verdict_key(command, &candidates);
+    let mut running = status(&id, NodeState::Starting, "has a new text");
+    let mut wake = None;
+    match context.memory.verdicts.get(&key) {
+        Some(verdict) if verdict.accepted => item.steps = vec![Step::Write(Box::new(file))],
+        verdict => {
+            let again = verdict.map(|v| (v.at + verdict_delay(v.times), &v.output));
+            if let Some((at, output)) = again {
+                let error = format!(
+                    "`{}` refuses the new text: {}",
+                    command.join(" "),
+                    output.trim()
+                );
+                running = status(&id, NodeState::Failed, error.clone());
+                item.reason = error.clone();
+                if context.now < at {
+                    item.gate = Gate::Blocked(error);
+                    return Planned {
+                        status: running,
+                        item: Some(item),
+                        level,
+                        wake: Some(at),
+                    };
+                }
+            }
+            // One template asks for all that share the validator; the others wait for it.
+            let first = candidates.first().map(|first| &first.path);
+            if first == Some(&state.node.destination) {
+                item.steps = vec![Step::Validate {
+                    key,
+                    command: command.to_vec(),
+                    candidates,
+                }];
+            } else {
+                item.gate = Gate::Waiting(vec!["the validation of all that share it".to_owned()]);
+                wake = earliest(wake, again.map(|(at, _)| at));
+            }
+        }
+    }
+    Planned {
+        status: running,
+        item: Some(item),
+        level,
+        wake,
+    }
+}
+
+/// The file is right. What is left is a reload command; processes are told by their own plan.
+fn tell(
+    context: &Context<'_>,
+    id: &NodeId,
+    state: &TemplateState<'_>,
+    hash: &str,
+    level: Level,
+) -> Planned {
+    let done = Planned::idle(status(id, NodeState::Running, ""), level);
+    let Some(ReloadNode::Command(command)) = &state.node.reload else {
+        return done;
+    };
+    if told(context, state.node, hash) {
+        return done;
+    }
+    // All templates with this very command are told about at once, by the first of them.
+    let sharing: Vec<&TemplateState<'_>> = context
+        .templates
+        .values()
+        .filter(|other| other.node.reload == state.node.reload)
+        .collect();
+    let first = sharing.iter().find(|other| {
+        other.written()
+            && other
+                .hash()
+                .is_some_and(|hash| !told(context, other.node, hash))
+    });
+    if first.is_none_or(|first| first.node.name != id.name) {
+        return done;
+    }
+    let unsettled = sharing.iter().any(|other| writes_soon(context, other));
+    let applied = sharing
+        .iter()
+        .filter(|other| other.written())
+        .filter_map(|other| Some((other.node.name.clone(), other.hash()?.to_owned())))
+        .collect();
+    let item = Item {
+        node: id.clone(),
+        change: Change::Change,
+        reason: "its reload command has not run for this content".to_owned(),
+        gate: if unsettled {
+            Gate::Waiting(vec!["the other templates that share the reload".to_owned()])
+        } else {
+            Gate::Ready
+        },
+        steps: if unsettled {
+            Vec::new()
+        } else {
+            vec![Step::ReloadCommand {
+                command: command.clone(),
+                dir: context.desired.spec_dir.clone(),
+                applied,
+            }]
+        },
+        details: vec![detail("reload", command.join(" "))],
+        diff: None,
+    };
+    Planned {
+        status: status(id, NodeState::Running, "reload is due"),
+        item: Some(item),
+        level,
+        wake: None,
+    }
+}

@@ -1,0 +1,265 @@
+//! A workload of which nothing runs: whether it starts, when, and how.
+
+use super::backoff::restart_delay;
+use super::context::{Context, Level, Planned, detail, earliest, status, words};
+use super::memory::{LastExit, WorkloadMemory};
+use super::model::{Change, Detail, Gate, Item, NodeState, Start, Step};
+use super::place::{firewall_words, surroundings};
+use super::workload::{difference, exit_words, wanted};
+use super::world::{Exit, Identity, LifeId};
+use super::{network, template};
+use crate::graph::desired::{ProbeNode, ReadyNode, RootRun, WorkloadNode};
+use crate::spec::model::{RestartPolicy, RootMode};
+
+/// Nothing of it runs.
+pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
+    let memory = context.memory.workloads.get(&node.id);
+    let ended = context.lives(&node.id).last().copied();
+    if context.memory.stopped.contains(&node.id) {
+        let status = status(&node.id, NodeState::Stopped, "stopped by an operator");
+        return Planned::idle(status, Level::default());
+    }
+    let wanted = match wanted(context, node, None) {
+        Ok(wanted) => wanted,
+        Err(error) => return cannot_start(node, error),
+    };
+    let changed = ended.and_then(|life| difference(&life.identity, &wanted));
+    let mut due = Due {
+        change: Change::Add,
+        reason: "not running".to_owned(),
+        at: None,
+    };
+    if let Some(changed) = changed {
+        due = Due {
+            change: Change::Replace,
+            reason: changed,
+            at: None,
+        };
+    } else if let Some(last) = memory.and_then(|memory| memory.last_exit)
+        && ended.is_some_and(|life| life.id.incarnation == last.incarnation)
+    {
+        match after_exit(context, node, memory, last) {
+            Ok(after) => due = after,
+            Err(resting) => return *resting,
+        }
+    }
+    start(context, node, wanted, due)
+}
+
+struct Due {
+    change: Change,
+    reason: String,
+    at: Option<crate::spec::time::Time>,
+}
+
+/// When it starts again after this exit; or how it rests.
+fn after_exit(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    memory: Option<&WorkloadMemory>,
+    last: LastExit,
+) -> Result<Due, Box<Planned>> {
+    let ago = words(context.now.since(last.at));
+    let reason = format!("{} {ago} ago", exit_words(last.exit));
+    if last.asked {
+        return Ok(Due {
+            change: Change::Add,
+            reason: "was stopped".to_owned(),
+            at: None,
+        });
+    }
+    let success = last.exit == Exit::Code(0);
+    let again = match node.restart.policy {
+        RestartPolicy::No => false,
+        RestartPolicy::OnFailure => !success,
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+    };
+    if !again {
+        let state = if success {
+            NodeState::Completed
+        } else {
+            NodeState::Exited
+        };
+        let level = if success {
+            Level::FULL
+        } else {
+            Level::default()
+        };
+        return Err(Box::new(Planned::idle(
+            status(&node.id, state, reason),
+            level,
+        )));
+    }
+    let failures = memory.map_or(1, |memory| memory.failures).max(1);
+    if node
+        .restart
+        .max_attempts
+        .is_some_and(|most| failures > most)
+    {
+        let error = format!("{reason}; gave up after {failures} failures in a row");
+        return Err(Box::new(cannot_start(node, error)));
+    }
+    let at = last.at + restart_delay(&node.restart, &node.id, failures);
+    Ok(Due {
+        change: Change::Add,
+        reason,
+        at: Some(at),
+    })
+}
+
+fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
+    let item = Item {
+        node: node.id.clone(),
+        change: Change::Add,
+        reason: error.clone(),
+        gate: Gate::Blocked(error.clone()),
+        steps: Vec::new(),
+        details: Vec::new(),
+        diff: None,
+    };
+    Planned {
+        status: status(&node.id, NodeState::Failed, error),
+        item: Some(item),
+        level: Level::default(),
+        wake: None,
+    }
+}
+
+fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Due) -> Planned {
+    let mut item = Item {
+        node: node.id.clone(),
+        change: due.change,
+        reason: due.reason.clone(),
+        gate: Gate::Ready,
+        steps: Vec::new(),
+        details: attributes(node),
+        diff: None,
+    };
+    let mut wake = None;
+    let mut waits = context.lacking(&node.id);
+    let mut state = NodeState::Waiting;
+    if let Some(at) = due.at.filter(|at| *at > context.now) {
+        waits.push(format!(
+            "its restart delay, {}",
+            words(at.since(context.now))
+        ));
+        wake = earliest(wake, Some(at));
+        state = NodeState::Backoff;
+    }
+    if let Some(blocked) = network::blocked(context, node) {
+        item.gate = Gate::Blocked(blocked.clone());
+        let status = status(&node.id, NodeState::Failed, blocked);
+        return Planned {
+            status,
+            item: Some(item),
+            level: Level::default(),
+            wake,
+        };
+    }
+    let words = if waits.is_empty() {
+        item.steps = start_steps(context, node, identity);
+        due.reason
+    } else {
+        let words = format!("waiting on {}", waits.join(", "));
+        item.gate = Gate::Waiting(waits);
+        if state == NodeState::Backoff {
+            format!("{}; {words}", due.reason)
+        } else {
+            words
+        }
+    };
+    let status = status(&node.id, state, words);
+    Planned {
+        status,
+        item: Some(item),
+        level: Level::default(),
+        wake,
+    }
+}
+
+fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -> Vec<Step> {
+    let lives = context.lives(&node.id);
+    let mut steps: Vec<Step> = lives
+        .iter()
+        .map(|life| Step::Clear(life.id.clone()))
+        .collect();
+    steps.extend(surroundings(context, node).0);
+    if let ReadyNode::Check { check, .. } = &node.ready
+        && let ProbeNode::Tcp(address) = &check.probe
+        && node.run.container.is_none()
+        && let Ok(address) = address.parse()
+    {
+        steps.push(Step::PortFree(address));
+    }
+    steps.extend(node.pre_start.iter().map(|command| Step::PreStart {
+        command: command.clone(),
+        dir: context.desired.spec_dir.clone(),
+    }));
+    let newest = lives
+        .iter()
+        .map(|life| life.id.incarnation)
+        .max()
+        .unwrap_or(0);
+    let remembered = context
+        .memory
+        .workloads
+        .get(&node.id)
+        .map_or(0, |memory| memory.incarnation);
+    // Milliseconds since boot make it unique even after everything was forgotten.
+    let incarnation = (newest.max(remembered) + 1).max(context.now.0 / 1_000_000);
+    steps.push(Step::Start(Box::new(Start {
+        id: LifeId {
+            node: node.id.clone(),
+            incarnation,
+        },
+        identity,
+        applied: template::files_of(context, node),
+        run: node.run.clone(),
+        log: node.log,
+    })));
+    steps
+}
+
+/// What a reader wants to know of a new workload. Values of the environment are not shown.
+fn attributes(node: &WorkloadNode) -> Vec<Detail> {
+    let mut details = vec![detail("command", node.run.command.join(" "))];
+    if let Some(container) = &node.run.container {
+        details.push(detail("root", root_words(&container.root)));
+        for mount in &container.mounts {
+            let mode = if mount.read_only { "ro" } else { "rw" };
+            let words = format!(
+                "{}:{}:{mode}",
+                mount.source.display(),
+                mount.destination.display()
+            );
+            details.push(detail("mount", words));
+        }
+    }
+    if let Some(attachment) = &node.attachment {
+        details.push(detail(
+            "address",
+            format!("{}/{}", attachment.address, attachment.prefix),
+        ));
+        if attachment.firewall.is_some() {
+            details.push(detail(
+                "firewall",
+                firewall_words(attachment.firewall.as_ref()),
+            ));
+        }
+    }
+    details
+}
+
+fn root_words(root: &RootRun) -> String {
+    match root {
+        RootRun::Host => "host".to_owned(),
+        RootRun::Path { path, mode } => {
+            let mode = match mode {
+                RootMode::ReadOnly => "read-only",
+                RootMode::Ephemeral => "ephemeral",
+                RootMode::Persistent => "persistent",
+            };
+            format!("{} ({mode})", path.display())
+        }
+    }
+}

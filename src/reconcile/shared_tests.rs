@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+use crate::registry::{CheckKind, CheckSpec, Config, Origin, Registration};
+use crate::spec::model::Status;
+use crate::spec::time::Time;
+
+fn shared() -> SharedCatalog {
+    let config = Config {
+        node: "n1".into(),
+        address: "10.0.0.9".into(),
+        datacenter: "dc1".into(),
+    };
+    SharedCatalog::new(Catalog::new(config, 1000))
+}
+
+fn web(ttl: Duration) -> Registration {
+    Registration {
+        id: "web1".into(),
+        service: "web".into(),
+        address: "10.0.0.1".into(),
+        port: 80,
+        tags: Vec::new(),
+        meta: BTreeMap::new(),
+        checks: vec![CheckSpec {
+            id: "c".into(),
+            name: "c".into(),
+            kind: CheckKind::Ttl(ttl),
+            initial: Status::Passing,
+            notes: String::new(),
+            deregister_after: None,
+        }],
+        origin: Origin::Stack,
+        hash: String::new(),
+    }
+}
+
+/// Tokio's clock, which tests can move.
+struct Ticking(tokio::time::Instant);
+
+impl Clock for Ticking {
+    fn now(&self) -> Time {
+        Time(0) + self.0.elapsed()
+    }
+}
+
+#[tokio::test]
+async fn only_a_moved_index_wakes() {
+    let shared = shared();
+    let mut changed = shared.changed();
+    shared.with(|catalog| catalog.deregister("nobody"));
+    assert!(!changed.has_changed().unwrap());
+    shared.with(|catalog| {
+        catalog
+            .register(web(Duration::from_secs(9)), Time(0))
+            .unwrap()
+    });
+    assert!(changed.has_changed().unwrap());
+    assert_eq!(*changed.borrow_and_update(), 1001);
+}
+
+#[test]
+fn a_snapshot_is_made_once_for_each_index() {
+    let shared = shared();
+    let first = shared.snapshot();
+    assert!(Arc::ptr_eq(&first, &shared.snapshot()));
+    shared.with(|catalog| {
+        catalog
+            .register(web(Duration::from_secs(9)), Time(0))
+            .unwrap()
+    });
+    let second = shared.snapshot();
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert_eq!(second.services.len(), 1);
+}
+
+#[test]
+fn a_panic_under_the_lock_does_not_end_the_catalog() {
+    let shared = shared();
+    let other = shared.clone();
+    let ended = std::thread::spawn(move || other.read(|_| panic!("on purpose"))).join();
+    assert!(ended.is_err());
+    assert_eq!(shared.read(Catalog::index), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ttls_run_out_at_their_time() {
+    let shared = shared();
+    let clock: Arc<dyn Clock> = Arc::new(Ticking(tokio::time::Instant::now()));
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(
+        shared
+            .clone()
+            .keep_time(Arc::clone(&clock), shutdown.clone()),
+    );
+    let mut changed = shared.changed();
+    let ttl = Duration::from_secs(10);
+    shared.with(|catalog| catalog.register(web(ttl), clock.now()).unwrap());
+    changed.borrow_and_update();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    shared.with(|catalog| {
+        catalog
+            .set_check("c", Status::Passing, "", clock.now())
+            .unwrap()
+    });
+    let beaten = clock.now();
+    changed.changed().await.unwrap();
+    let waited = clock.now().since(beaten);
+    assert!(
+        (ttl..ttl + Duration::from_millis(20)).contains(&waited),
+        "{waited:?}"
+    );
+    let status = shared.read(|catalog| catalog.check_status("c").unwrap().0);
+    assert_eq!(status, Status::Critical);
+    shutdown.cancel();
+    task.await.unwrap();
+}
