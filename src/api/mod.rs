@@ -1,3 +1,3 @@
-//!
+//! What serves others: the control socket, and the registry in Consul's form.
 
 pub mod consul;

@@ -15,13 +15,20 @@ use crate::spec::model::Status;
 /// The least of `DeregisterCriticalServiceAfter`; less counts as this.
 const LEAST_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
 
-/// What a service may say, in lower case; the first list is understood, the second only
-/// while it says nothing (null, false, 0, empty).
-const SERVICE: (&[&str], &[&str]) = (
-    &[
+/// The keys that an object may have, in lower case.
+struct Keys {
+    understood: &'static [&'static str],
+    /// Known, and refused unless they say nothing (null, false, 0, empty).
+    inert: &'static [&'static str],
+    /// What to do instead.
+    instead: &'static str,
+}
+
+const SERVICE: Keys = Keys {
+    understood: &[
         "id", "name", "tags", "meta", "address", "port", "check", "checks", "weights",
     ],
-    &[
+    inert: &[
         "kind",
         "taggedaddresses",
         "enabletagoverride",
@@ -29,9 +36,10 @@ const SERVICE: (&[&str], &[&str]) = (
         "connect",
         "namespace",
     ],
-);
-const CHECK: (&[&str], &[&str]) = (
-    &[
+    instead: "leave it out, or write the service into the spec",
+};
+const CHECK: Keys = Keys {
+    understood: &[
         "checkid",
         "id",
         "name",
@@ -41,7 +49,7 @@ const CHECK: (&[&str], &[&str]) = (
         "deregistercriticalserviceafter",
         "serviceid",
     ],
-    &[
+    inert: &[
         "args",
         "scriptargs",
         "http",
@@ -65,9 +73,18 @@ const CHECK: (&[&str], &[&str]) = (
         "successbeforepassing",
         "failuresbeforecritical",
     ],
-);
-const WEIGHTS: (&[&str], &[&str]) = (&["passing", "warning"], &[]);
-const UPDATE: (&[&str], &[&str]) = (&["status", "output"], &[]);
+    instead: "clients register TTL checks; other checks belong into the spec",
+};
+const WEIGHTS: Keys = Keys {
+    understood: &["passing", "warning"],
+    inert: &[],
+    instead: "leave it out",
+};
+const UPDATE: Keys = Keys {
+    understood: &["status", "output"],
+    inert: &[],
+    instead: "leave it out",
+};
 /// Keys that Consul takes in snake case too.
 const SNAKE: [&str; 6] = [
     "enable_tag_override",
@@ -204,7 +221,7 @@ fn is_blank(value: &Value) -> bool {
 struct Fields(BTreeMap<String, Value>);
 
 impl Fields {
-    fn of(value: Value, (known, inert): (&[&str], &[&str])) -> Result<Fields, Fault> {
+    fn of(value: Value, keys: Keys) -> Result<Fields, Fault> {
         let Value::Object(object) = value else {
             return Err(Fault::decode("json: expected an object"));
         };
@@ -214,14 +231,14 @@ impl Fields {
             if SNAKE.contains(&name.as_str()) {
                 name.retain(|sign| sign != '_');
             }
-            if inert.contains(&name.as_str()) {
+            if keys.inert.contains(&name.as_str()) {
                 if !is_blank(&value) {
+                    let instead = keys.instead;
                     return Err(Fault::bad(format!(
-                        "cannot register: `{key}` is not supported here; checks of clients must \
-                         be TTL checks, and anything more belongs into the spec"
+                        "cannot register: `{key}` is not supported here; {instead}"
                     )));
                 }
-            } else if !known.contains(&name.as_str()) {
+            } else if !keys.understood.contains(&name.as_str()) {
                 return Err(Fault::decode(format!("json: unknown field {key:?}")));
             } else if value != Value::Null {
                 fields.insert(name, value);

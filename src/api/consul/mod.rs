@@ -2,8 +2,8 @@
 //!
 //! Reads answer from memory; those of the catalog and of health block on an index as
 //! Consul's do. Writes come from this machine's loopback, from a caller that knows the token,
-//! or from a guest for its own address only: see [`access`]. Nobody outside the spec changes
-//! what the stack registered.
+//! or from a guest for its own address only. Nobody outside the spec changes what the stack
+//! registered.
 
 mod access;
 mod agent;

@@ -54,6 +54,9 @@ impl Verb {
     }
 }
 
+/// Makes a route of the name at the end of its path.
+type Named = fn(String) -> Route;
+
 /// What the path is about; `None` when there is nothing.
 pub(super) fn find(path: &str) -> Result<Option<(Route, Verb)>, Fault> {
     let Some(path) = path.strip_prefix("/v1/") else {
@@ -66,7 +69,7 @@ pub(super) fn find(path: &str) -> Result<Option<(Route, Verb)>, Fault> {
         };
         return Ok(Some((route, verb)));
     }
-    let named: [(&str, fn(String) -> Route, Verb); 11] = [
+    let named: [(&str, Named, Verb); 11] = [
         ("agent/service/deregister/", Route::Deregister, Verb::Put),
         (
             "agent/check/pass/",
