@@ -69,6 +69,11 @@ impl SharedCatalog {
         self.inner.index.subscribe()
     }
 
+    /// How many wait for the index to move.
+    pub fn waiting(&self) -> usize {
+        self.inner.index.receiver_count()
+    }
+
     /// What templates may read; made once for each index.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let mut cell = self.lock();
