@@ -87,9 +87,10 @@ impl Machine {
             .spawn()
             .expect("`systemd-nspawn` runs (package systemd-container)");
         let parent = i32::try_from(nspawn.id()).expect("a pid");
-        let init = wait_for("the machine's init", LONG, || child_of(parent));
-        let machine = Machine { nspawn, init };
+        let mut machine = Machine { nspawn, init: 0 };
+        // The first child of nspawn is not yet the machine's init.
         wait_for("the machine to have booted", LONG, || {
+            machine.init = child_of(parent)?;
             let state = run(machine.inside(&["/bin/systemctl", "is-system-running"]));
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
             ["running", "degraded"]

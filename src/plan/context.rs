@@ -72,6 +72,8 @@ pub(super) struct Context<'a> {
     pub levels: BTreeMap<&'a NodeId, Level>,
     /// Workloads whose endpoints are to leave the registry before they end.
     pub leaving: BTreeSet<NodeId>,
+    /// Workloads of which nothing runs, as it should be.
+    pub resting: BTreeSet<NodeId>,
 }
 
 impl<'a> Context<'a> {
@@ -124,6 +126,7 @@ impl<'a> Context<'a> {
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            resting: BTreeSet::new(),
         };
         context.templates = template::states(&context);
         context
@@ -252,7 +255,10 @@ fn dependents<'a>(
             dependents.entry(&need.on).or_default().insert(node);
         }
     }
-    for (node, needs) in &memory.past_needs {
+    let past = memory.past_needs.iter();
+    // What the spec says now is the truth for what it still names: another spec may have had
+    // it the other way round.
+    for (node, needs) in past.filter(|(node, _)| !desired.needs.contains_key(*node)) {
         for need in needs {
             dependents.entry(need).or_default().insert(node);
         }

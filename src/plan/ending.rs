@@ -17,6 +17,9 @@ const LEAVE_AT_MOST: Duration = Duration::from_secs(10);
 /// How long the rest of a life may outlive its main process.
 const LEFTOVERS: Duration = Duration::from_millis(500);
 
+/// How long the kernel gets to end what was killed.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
+
 /// A life and how it is asked to end.
 pub(super) struct Ending<'a> {
     pub life: &'a Life,
@@ -64,11 +67,25 @@ pub(super) fn waiting(
 }
 
 /// Kills all of a life at once.
-pub(super) fn kill(life: &Life, reason: &str) -> Planned {
+pub(super) fn kill(context: &Context<'_>, life: &Life, change: Change, reason: &str) -> Planned {
+    if let Some(killed) = context.memory.killed.get(&life.id) {
+        let again = *killed + KILL_AGAIN;
+        if context.now < again {
+            let mut planned = waiting(
+                context,
+                life,
+                change,
+                reason,
+                vec!["the kernel to end it".to_owned()],
+            );
+            planned.wake = Some(again);
+            return planned;
+        }
+    }
     let steps = vec![Step::Kill(life.id.clone())];
     planned(
         life,
-        item(life, Change::Remove, reason, Gate::Ready, steps),
+        item(life, change, reason, Gate::Ready, steps),
         reason.to_owned(),
         None,
     )
@@ -88,7 +105,7 @@ pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
         .unwrap_or(context.now);
     let end = since + LEFTOVERS;
     if context.now >= end {
-        return kill(life, reason);
+        return kill(context, life, Change::Remove, reason);
     }
     let on = vec![format!(
         "its other processes, at most {}",
@@ -168,51 +185,25 @@ pub(super) fn end(
     if life.state == LifeState::Ending {
         return leftovers(context, ending);
     }
-    let at_once = context.memory.down.is_some_and(|down| down.kill);
-    match context.memory.asked.get(&life.id) {
-        _ if at_once => {
-            let steps = vec![Step::Kill(life.id.clone())];
-            planned(
-                life,
-                item(life, change, reason, Gate::Ready, steps),
-                reason.to_owned(),
-                None,
-            )
-        }
-        None => {
-            let steps = vec![Step::Signal {
-                life: life.id.clone(),
-                signal: ending.signal,
-            }];
-            planned(
-                life,
-                item(life, change, reason, Gate::Ready, steps),
-                reason.to_owned(),
-                None,
-            )
-        }
-        Some(asked) if context.now >= *asked + ending.grace => {
-            let late = format!(
-                "{reason}; not gone {} after {}",
-                words(ending.grace),
-                ending.signal
-            );
-            let steps = vec![Step::Kill(life.id.clone())];
-            planned(
-                life,
-                item(life, change, &late, Gate::Ready, steps),
-                late.clone(),
-                None,
-            )
-        }
-        Some(asked) => {
-            let end = *asked + ending.grace;
-            let on = vec![format!(
-                "it to end, at most {}",
-                words(end.since(context.now))
-            )];
-            let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
-            planned(life, item, reason.to_owned(), Some(end))
-        }
+    if context.memory.down.is_some_and(|down| down.kill) {
+        return kill(context, life, change, reason);
     }
+    let Some(asked) = context.memory.asked.get(&life.id) else {
+        let steps = vec![Step::Signal {
+            life: life.id.clone(),
+            signal: ending.signal,
+        }];
+        let item = item(life, change, reason, Gate::Ready, steps);
+        return planned(life, item, reason.to_owned(), None);
+    };
+    let end = *asked + ending.grace;
+    if context.now >= end {
+        let (grace, signal) = (words(ending.grace), ending.signal);
+        let late = format!("{reason}; not gone {grace} after {signal}");
+        return kill(context, life, change, &late);
+    }
+    let left = words(end.since(context.now));
+    let on = vec![format!("it to end, at most {left}")];
+    let item = item(life, change, reason, Gate::Waiting(on), Vec::new());
+    planned(life, item, reason.to_owned(), Some(end))
 }

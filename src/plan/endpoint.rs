@@ -41,11 +41,10 @@ pub fn registration_hash(endpoint: &EndpointNode) -> String {
 pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Planned {
     let registered = context.observed.registered.get(&endpoint.service_id);
     let health = context.endpoint_status(&endpoint.service_id);
-    let up = match &endpoint.target {
-        Some(target) => context.current(target).is_some(),
-        None => true,
-    };
-    let stopped = !up && stopped(context, endpoint);
+    let stopped = endpoint
+        .target
+        .as_ref()
+        .is_some_and(|target| context.resting.contains(target));
     let leaving = endpoint
         .target
         .as_ref()
@@ -72,7 +71,7 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
             Planned::idle(status(id, NodeState::Stopping, words), Level::default())
         }
         None if stopped => {
-            let words = "its target is stopped";
+            let words = "its target rests";
             Planned::idle(status(id, NodeState::Stopped, words), Level::default())
         }
         None => register(context, id, endpoint, Change::Add, "not registered"),
@@ -80,13 +79,6 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
     planned.status.health = health;
     planned.status.address = Some(format!("{}:{}", endpoint.address, endpoint.port));
     planned
-}
-
-fn stopped(context: &Context<'_>, endpoint: &EndpointNode) -> bool {
-    endpoint
-        .target
-        .as_ref()
-        .is_some_and(|target| context.memory.stopped.contains(target))
 }
 
 fn leave(id: &NodeId, endpoint: &EndpointNode) -> Planned {

@@ -24,6 +24,12 @@ pub struct Memory {
     pub ready: BTreeSet<LifeId>,
     /// Lives that were asked to end, and when.
     pub asked: BTreeMap<LifeId, Time>,
+    /// Since when this controller waits for a life's readiness under this spec.
+    pub seen: BTreeMap<LifeId, Time>,
+    /// Lives that were asked to end because they did not become ready in time.
+    pub late: BTreeSet<LifeId>,
+    /// Lives that were killed, and when.
+    pub killed: BTreeMap<LifeId, Time>,
     /// Lives whose main process is gone, and since when.
     pub ending: BTreeMap<LifeId, Time>,
     /// Since when a life is to leave, so that waiting for the proxy has an end.
@@ -162,6 +168,7 @@ impl Memory {
             self.leaving.entry(life.clone()).or_insert(now);
         }
         self.leaving.retain(|life, _| notes.leaving.contains(life));
+        self.late.extend(notes.late.iter().cloned());
     }
 
     /// The verdicts that are kept at most.

@@ -41,6 +41,8 @@ pub struct Notes {
     pub good: BTreeSet<String>,
     /// Lives that are to leave before they end.
     pub leaving: BTreeSet<LifeId>,
+    /// Lives that end because they did not become ready in time.
+    pub late: BTreeSet<LifeId>,
 }
 
 /// One node's outstanding action.

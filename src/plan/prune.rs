@@ -84,7 +84,9 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
             Some(_) if up.len() > 1 => {
                 let oldest = up.first().copied().copied();
                 match oldest {
-                    Some(oldest) => ending::kill(oldest, "a second life of it runs"),
+                    Some(oldest) => {
+                        ending::kill(context, oldest, Change::Remove, "a second life of it runs")
+                    }
                     None => continue,
                 }
             }
@@ -193,22 +195,34 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
         .map(|(path, mark)| {
             let node = NodeId::new(Kind::Templates, mark.template.clone());
             let mut waits = context.dependents_left(&node);
+            if !down && let Some(state) = context.templates.get(mark.template.as_str()) {
+                // It has another destination now; the old file serves until the new one does.
+                if !state.written() || !super::template::settled(context, None) {
+                    waits.push(format!("`{}`", state.node.destination.display()));
+                }
+                let node = NodeId::new(Kind::Templates, format!("{}/old", mark.template));
+                return removal(
+                    node,
+                    "its `destination` changed",
+                    waits,
+                    vec![remove(context, path)],
+                );
+            }
             if down {
                 waits.extend(processes_left(context));
             }
             waits.sort();
             waits.dedup();
-            removal(
-                node,
-                reason(context),
-                waits,
-                vec![Step::RemoveFile {
-                    path: path.clone(),
-                    stack: context.desired.stack.clone(),
-                }],
-            )
+            removal(node, reason(context), waits, vec![remove(context, path)])
         })
         .collect()
+}
+
+fn remove(context: &Context<'_>, path: &std::path::Path) -> Step {
+    Step::RemoveFile {
+        path: path.to_owned(),
+        stack: context.desired.stack.clone(),
+    }
 }
 
 /// Processes may read any rendered file until they are gone.

@@ -3,7 +3,9 @@
 use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
 use super::model::{Change, FileDiff, Gate, Item, NewFile, NodeState, Notes, Step};
-use super::template::{TemplateState, Text, candidate, candidates, told, verdict_key, writes_soon};
+use super::template::{
+    TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
+};
 use crate::graph::desired::ReloadNode;
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
@@ -25,7 +27,7 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Opt
             notes.lacks.extend(files.iter().cloned());
             waiting(id, state, "its input files", level)
         }
-        Text::Unknown(on) => waiting(id, state, on, level),
+        Text::Unknown(on) | Text::Unasked(on) => waiting(id, state, on, level),
         Text::Failed(error) => failed(id, state, error.clone(), level),
         Text::Ready { text, hash, .. } => {
             if let Some(why) = state.foreign.as_ref().filter(|_| !adoptable(state)) {
@@ -44,11 +46,6 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Opt
         }
     };
     Some(planned)
-}
-
-/// A file of somebody else with exactly our text is taken over.
-fn adoptable(state: &TemplateState<'_>) -> bool {
-    state.on_disk.is_some() && state.hash() == state.on_disk
 }
 
 fn change_of(state: &TemplateState<'_>) -> Change {
@@ -167,7 +164,7 @@ fn write(
 }
 
 /// When the text has been the same for long enough, or changing for too long.
-fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &str) -> Time {
+pub(super) fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &str) -> Time {
     let memory = context.memory.templates.get(&state.node.name);
     let pending = memory.and_then(|memory| memory.pending.as_ref());
     let wait = state.node.wait;
@@ -182,7 +179,7 @@ fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &str) -> Tim
 
 /// What must be there before the file is written. That an instance is listed at all is no part
 /// of it: the others serve meanwhile.
-fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
+pub(super) fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
     let listed: Vec<String> = context
         .desired
         .needs

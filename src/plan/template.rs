@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::context::Context;
 use super::model::{NewFile, mark};
+use super::render;
 use super::world::FileView;
 use crate::graph::desired::{CheckNode, Node, ReadyNode, ReloadNode, TemplateNode};
 use crate::spec::model::WhenEmpty;
-use crate::spec::node::NodeId;
-use crate::template::{Reads, Rendered, render};
+use crate::spec::node::{Kind, NodeId};
+use crate::template::{self, Reads, Rendered};
 
 /// What a template would hold now.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) enum Text {
     },
     /// Not before this: words that follow "waiting on".
     Unknown(String),
+    /// Nobody can tell before this: a controller that has just begun does not know yet.
+    Unasked(String),
     /// It cannot be rendered.
     Failed(String),
     /// Files that are needed first.
@@ -104,15 +107,20 @@ fn text(context: &Context<'_>, node: &TemplateNode) -> Text {
         None => return Text::Lacks([node.source.clone()].into()),
     };
     let name = node.source.display().to_string();
-    match render(&name, source, &context.observed.catalog, inputs) {
+    match template::render(&name, source, &context.observed.catalog, inputs) {
         Err(error) => Text::Failed(match error.line {
             Some(line) => format!("cannot render `{name}` line {line}: {error}"),
             None => format!("cannot render `{name}`: {error}"),
         }),
         Ok(Rendered::Lacks(files)) => Text::Lacks(files),
         Ok(Rendered::Text { text, reads }) => {
-            if let Some(wait) = unknown(context, node, &reads) {
-                return Text::Unknown(wait);
+            if let Some(wait) = unasked(context, node, &reads) {
+                return Text::Unasked(wait);
+            }
+            if node.when_empty == WhenEmpty::Keep
+                && let Some((empty, _)) = reads.services.iter().find(|(_, count)| **count == 0)
+            {
+                return Text::Unknown(format!("an instance of `{empty}` that passes"));
             }
             let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
             Text::Ready { text, hash, reads }
@@ -131,45 +139,45 @@ fn ready_check<'a>(context: &Context<'a>, target: &NodeId) -> Option<&'a CheckNo
     }
 }
 
-/// Why a text that was rendered must not be believed yet.
-fn unknown(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<String> {
+/// What a controller that has just begun does not know yet: how the instances stand that it
+/// found running.
+fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<String> {
     let read = |service: &str| reads.catalog || reads.services.contains_key(service);
-    let unchecked: Vec<&str> = context
+    let endpoints = context
         .desired
         .nodes
         .values()
         .filter_map(|node| match node {
             Node::Endpoint(endpoint) if read(&endpoint.service) => Some(endpoint),
             _ => None,
-        })
-        .flat_map(|endpoint| {
-            let ready = endpoint
-                .target
-                .as_ref()
-                .and_then(|target| ready_check(context, target));
-            endpoint.checks.iter().chain(ready)
-        })
-        .filter(|check| context.memory.unchecked.contains(&check.id))
-        .map(|check| check.id.as_str())
-        .collect();
-    if let Some(first) = unchecked.first() {
-        return Some(format!(
-            "the first answer of check `{first}` after the adoption"
-        ));
+        });
+    let memory = context.memory.templates.get(&node.name);
+    let good = memory.is_some_and(|memory| memory.good);
+    for endpoint in endpoints {
+        let target = endpoint.target.as_ref();
+        let ready = target.and_then(|target| ready_check(context, target));
+        let mut checks = endpoint.checks.iter().chain(ready);
+        if let Some(check) = checks.find(|check| context.memory.unchecked.contains(&check.id)) {
+            return Some(format!("the first answer of check `{}`", check.id));
+        }
+        let id = &endpoint.service_id;
+        let up = target.is_none_or(|target| context.current(target).is_some());
+        if !good && up && !context.observed.registered.contains_key(id) {
+            return Some(format!("the registration of `{id}`"));
+        }
     }
-    if node.when_empty == WhenEmpty::Render {
-        return None;
-    }
-    let empty = reads.services.iter().find(|(_, count)| **count == 0)?.0;
-    Some(format!("an instance of `{empty}` that passes"))
+    None
 }
 
 /// Whether telling about a departure is over: no template that reads `service` (any, for
-/// `None`) has anything left to write or to tell. One that cannot render or was refused has nothing to tell either.
+/// `None`) has anything left to write or to tell. One that cannot render or was refused has
+/// nothing to tell either; one that is not yet asked for has.
 pub(super) fn settled(context: &Context<'_>, service: Option<&str>) -> bool {
     context.templates.values().all(|state| {
-        let Text::Ready { reads, hash, .. } = &state.text else {
-            return true;
+        let (reads, hash) = match &state.text {
+            Text::Ready { reads, hash, .. } => (reads, hash),
+            Text::Unknown(_) | Text::Failed(_) => return true,
+            Text::Unasked(_) | Text::Lacks(_) => return false,
         };
         if service.is_some_and(|service| !reads.catalog && !reads.services.contains_key(service)) {
             return true;
@@ -232,8 +240,14 @@ pub(super) fn verdict_key(command: &[String], candidates: &[NewFile]) -> String 
     hasher.finalize().to_hex().to_string()
 }
 
-/// The candidates that one validator is to see together: every template that shares it and
-/// would change. When the whole set was refused, each is shown alone, beside the others' files.
+/// A file of somebody else with exactly our text is taken over.
+pub(super) fn adoptable(state: &TemplateState<'_>) -> bool {
+    state.on_disk.is_some() && state.hash() == state.on_disk
+}
+
+/// The candidates that one validator is to see together: every template that shares it and is
+/// about to change. When the whole set was refused, each is shown alone, beside the others'
+/// files.
 pub(super) fn candidates<'a>(
     context: &'a Context<'_>,
     state: &'a TemplateState<'_>,
@@ -242,7 +256,8 @@ pub(super) fn candidates<'a>(
         .templates
         .values()
         .filter(|other| other.node.validate == state.node.validate)
-        .filter(|other| other.foreign.is_none() && !other.written())
+        .filter(|other| (other.foreign.is_none() || adoptable(other)) && !other.written())
+        .filter(|other| other.node.name == state.node.name || due(context, other))
         .filter_map(|other| match &other.text {
             Text::Ready { text, hash, .. } => Some(candidate(context, other.node, text, hash)),
             _ => None,
@@ -269,11 +284,25 @@ pub(super) fn refused<'a>(context: &'a Context<'_>, state: &TemplateState<'_>) -
     (!verdict.accepted).then_some(verdict.output.as_str())
 }
 
+/// Whether a text was quiet for long enough and has all that it needs.
+fn due(context: &Context<'_>, state: &TemplateState<'_>) -> bool {
+    let Some(hash) = state.hash() else {
+        return false;
+    };
+    let id = NodeId::new(Kind::Templates, state.node.name.clone());
+    render::quiet_at(context, state, hash) <= context.now
+        && render::lacking(context, &id).is_empty()
+}
+
 /// A new text is on its way to the file, and nothing stands against it.
 pub(super) fn writes_soon(context: &Context<'_>, state: &TemplateState<'_>) -> bool {
+    let id = NodeId::new(Kind::Templates, state.node.name.clone());
+    let attempt = context.memory.attempts.get(&id);
     matches!(state.text, Text::Ready { .. })
         && !state.written()
         && state.foreign.is_none()
+        && attempt.is_none_or(|attempt| attempt.running || attempt.error.is_none())
+        && render::lacking(context, &id).is_empty()
         && refused(context, state).is_none()
 }
 

@@ -20,6 +20,10 @@ pub(super) fn plan(context: &mut Context<'_>, node: &WorkloadNode, notes: &mut N
         None => start::absent(context, node),
     };
     describe(context, node, current, &mut planned.status);
+    let rests = [NodeState::Stopped, NodeState::Exited, NodeState::Completed];
+    if rests.contains(&planned.status.state) {
+        context.resting.insert(node.id.clone());
+    }
     planned
 }
 
@@ -113,7 +117,7 @@ fn alive(
         .iter()
         .find(|other| other.id != life.id && !matches!(other.state, LifeState::Ended { .. }))
     {
-        return ending::kill(older, "a second life of it runs");
+        return ending::kill(context, older, Change::Remove, "a second life of it runs");
     }
     let ending = Ending {
         life,
@@ -134,14 +138,7 @@ fn alive(
         );
     }
     if context.memory.restart.contains(&life.id) {
-        return end(
-            context,
-            node,
-            &ending,
-            Change::Replace,
-            "restart was asked for",
-            notes,
-        );
+        return replace(context, node, &ending, "restart was asked for", notes);
     }
     let reason = match wanted(context, node, Some(life)) {
         Ok(wanted) => difference(&life.identity, &wanted),
@@ -163,6 +160,7 @@ fn alive(
         );
     }
     if let Some(late) = too_late(context, node, life) {
+        notes.late.insert(life.id.clone());
         return end(context, node, &ending, Change::Replace, &late, notes);
     }
     keep(context, node, life)
@@ -185,7 +183,14 @@ fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<S
         ReadyNode::Started => return None,
         ReadyNode::Notify { timeout } | ReadyNode::Check { timeout, .. } => *timeout,
     };
-    let late = !is_ready(context, node, life) && context.now.since(life.started) >= timeout;
+    // An adopted life, or one whose spec changed, is asked from now on, however old it is.
+    let since = context
+        .memory
+        .seen
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
+    let late = !is_ready(context, node, life) && context.now.since(since) >= timeout;
     late.then(|| format!("not ready after {}", words(timeout)))
 }
 
@@ -254,8 +259,9 @@ fn leaves_first(context: &Context<'_>, other: &WorkloadNode, node: &WorkloadNode
     {
         return true;
     }
-    let due = wanted(context, other, Some(life))
-        .is_ok_and(|wanted| difference(&life.identity, &wanted).is_some());
+    let due = context.memory.restart.contains(&life.id)
+        || wanted(context, other, Some(life))
+            .is_ok_and(|wanted| difference(&life.identity, &wanted).is_some());
     due && other.replica < node.replica
 }
 
@@ -309,7 +315,13 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
     if let ReadyNode::Notify { timeout } | ReadyNode::Check { timeout, .. } = &node.ready
         && !level.started
     {
-        planned.wake = Some(life.started + *timeout);
+        let since = context
+            .memory
+            .seen
+            .get(&life.id)
+            .copied()
+            .unwrap_or(context.now);
+        planned.wake = Some(since + *timeout);
     }
     planned.item = place::in_place(context, node).or_else(|| place::reload(context, node, life));
     planned

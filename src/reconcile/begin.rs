@@ -34,9 +34,8 @@ pub(super) fn begin(
     } = beginning;
     let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
-    if let Ok(view) = tokio::task::block_in_place(|| host.networks.observe(&[])) {
-        observed.network = view;
-    }
+    let view = tokio::task::block_in_place(|| host.networks.observe(&[]));
+    observed.network = view.map_err(|error| error.message)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let mut controller = Controller {
@@ -68,6 +67,10 @@ pub(super) fn begin(
     controller.memory.past_needs.clear();
     remember_stops(&mut controller.memory, &controller.desired);
     tokio::task::block_in_place(|| controller.observe());
+    if controller.dirty.lives || controller.dirty.network {
+        // Planning on what was not seen would start everything a second time.
+        return Err("cannot see what runs on this host; the warnings above say why".to_owned());
+    }
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
 }

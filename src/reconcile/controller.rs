@@ -11,7 +11,7 @@ use super::handle::{Happening, Level, SpecText};
 use super::host::Host;
 use super::load::{Loaded, Surroundings};
 use super::monitors::{Monitors, Wanted};
-use crate::graph::desired::{Desired, Node, WorkloadNode};
+use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode};
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::Observed;
@@ -130,11 +130,27 @@ impl Controller {
     /// Takes a new desired world.
     pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded) {
         remember_needs(&mut self.memory, &self.desired);
+        let new = new_checks(&self.desired, &loaded.desired, &self.observed);
+        self.memory.unchecked.extend(new);
         self.desired = loaded.desired;
         self.spec = spec;
         self.spec_error = None;
         self.generation += 1;
         remember_stops(&mut self.memory, &self.desired);
+        self.memory.seen.clear();
+        let desired = &self.desired;
+        self.memory
+            .stopped
+            .retain(|node| desired.nodes.contains_key(node));
+        // Noted before anything is written, so that whoever takes the stack down finds it.
+        let mut rendered = self.host.keep.rendered();
+        rendered.extend(desired.nodes.values().filter_map(|node| match node {
+            Node::Template(template) => Some(template.destination.clone()),
+            _ => None,
+        }));
+        if let Err(error) = self.host.keep.set_rendered(&rendered) {
+            self.tell(None, Level::Warning, error.message);
+        }
         let env = self.around.env.clone();
         self.observed.inputs.env = env;
         self.observed.inputs.vars = self.desired.vars.clone();
@@ -180,8 +196,13 @@ impl Controller {
             attempt.running = true;
             for step in &steps {
                 // Noted before it is done, so that the exit that follows is known as asked for.
-                if let Step::Signal { life, .. } | Step::Kill(life) = step {
+                if let Step::Signal { life, .. } | Step::Kill(life) = step
+                    && !self.memory.ending.contains_key(life)
+                {
                     self.memory.asked.entry(life.clone()).or_insert(now);
+                }
+                if let Step::Kill(life) = step {
+                    self.memory.killed.insert(life.clone(), now);
                 }
                 if let Step::Register(endpoint) = step
                     && let Some(target) = &endpoint.target
@@ -230,6 +251,29 @@ pub fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
             Some((node, view.address?.addr()))
         })
         .collect()
+}
+
+/// Checks that are new for endpoints that serve already: one that was not asked yet must not
+/// take its endpoint away.
+fn new_checks(old: &Desired, new: &Desired, observed: &Observed) -> BTreeSet<String> {
+    let known: BTreeSet<&str> = endpoints(old)
+        .flat_map(|endpoint| &endpoint.checks)
+        .map(|check| check.id.as_str())
+        .collect();
+    endpoints(new)
+        .filter(|endpoint| observed.registered.contains_key(&endpoint.service_id))
+        .flat_map(|endpoint| &endpoint.checks)
+        .filter(|check| !known.contains(check.id.as_str()))
+        .filter(|check| !matches!(check.probe, ProbeNode::Ttl(_)))
+        .map(|check| check.id.clone())
+        .collect()
+}
+
+fn endpoints(desired: &Desired) -> impl Iterator<Item = &EndpointNode> {
+    desired.nodes.values().filter_map(|node| match node {
+        Node::Endpoint(endpoint) => Some(endpoint),
+        _ => None,
+    })
 }
 
 /// Keeps what needed what, so that what leaves with a later spec leaves in order.

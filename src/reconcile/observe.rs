@@ -65,11 +65,25 @@ impl Controller {
             }
         }
         paths.extend(rendered);
-        self.observed.files = paths
-            .into_iter()
-            .map(|path| (path.clone(), self.host.files.look(&path)))
+        // A file that is being saved is believed to be what it was, until it has settled.
+        let unsettled = self.host.follow.unsettled();
+        let mut files = BTreeMap::new();
+        for path in paths {
+            let view = match self.observed.files.remove(&path) {
+                Some(before) if unsettled.contains(&path) => before,
+                _ => self.host.files.look(&path),
+            };
+            files.insert(path, view);
+        }
+        self.observed.files = files;
+        let inputs: Vec<_> = self
+            .observed
+            .inputs
+            .files
+            .keys()
+            .filter(|path| !unsettled.contains(*path))
+            .cloned()
             .collect();
-        let inputs: Vec<_> = self.observed.inputs.files.keys().cloned().collect();
         self.fetch(inputs);
     }
 
@@ -96,13 +110,17 @@ impl Controller {
             .collect();
         for life in &self.observed.lives {
             match life.state {
-                LifeState::Up => {}
+                LifeState::Up => {
+                    self.memory.seen.entry(life.id.clone()).or_insert(now);
+                }
                 LifeState::Ending => {
                     self.memory.ending.entry(life.id.clone()).or_insert(now);
                 }
                 LifeState::Ended { exit, at } => {
-                    let asked = self.memory.asked.contains_key(&life.id)
-                        || self.memory.restart.contains(&life.id);
+                    // What did not become ready in time failed, though it was asked to end.
+                    let asked = !self.memory.late.contains(&life.id)
+                        && (self.memory.asked.contains_key(&life.id)
+                            || self.memory.restart.contains(&life.id));
                     let last = LastExit {
                         exit,
                         at,
@@ -118,6 +136,9 @@ impl Controller {
         memory.asked.retain(|life, _| there.contains(life));
         memory.ending.retain(|life, _| there.contains(life));
         memory.restart.retain(|life| there.contains(life));
+        memory.seen.retain(|life, _| there.contains(life));
+        memory.late.retain(|life| there.contains(life));
+        memory.killed.retain(|life, _| there.contains(life));
     }
 
     /// Whether this node's newest life is up and ready.

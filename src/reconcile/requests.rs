@@ -7,12 +7,13 @@ use super::execute::Finished;
 use super::handle::{Level, PlanView, SpecText, Verb};
 use super::load::{Loaded, load};
 use super::monitors::Verdict;
+use super::observe::network_names;
 use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Step;
 use crate::plan::world::LifeState;
 use crate::plan::{names, plan};
 use crate::spec::model::Status;
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
 impl Controller {
@@ -30,22 +31,30 @@ impl Controller {
 
     /// Why a spec is held: it would end every workload that runs.
     pub(super) fn removes_all(&self, loaded: &Loaded) -> Option<String> {
-        let mut running = self
-            .observed
-            .lives
-            .iter()
-            .filter(|life| life.state == LifeState::Up)
-            .peekable();
-        running.peek()?;
-        let stays = running.any(|life| loaded.desired.nodes.contains_key(&life.id.node));
-        (!stays).then(|| {
-            format!(
-                "it would remove every workload of stack `{}`; if that is meant, use `hatchery \
-                 apply --allow-empty {}`",
-                self.desired.stack,
-                self.spec.path.display()
-            )
-        })
+        let up = |kind: Option<Kind>| {
+            let lives = self.observed.lives.iter();
+            lives.filter(move |life| {
+                life.state == LifeState::Up && kind.is_none_or(|kind| life.id.node.kind == kind)
+            })
+        };
+        // Every container, or everything at all.
+        let all_of = |kind: Option<Kind>| {
+            up(kind).next().is_some()
+                && !up(kind).any(|life| loaded.desired.nodes.contains_key(&life.id.node))
+        };
+        let what = if all_of(None) {
+            "workload"
+        } else if all_of(Some(Kind::Containers)) {
+            "container"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "it would remove every {what} of stack `{}`; if that is meant, use `hatchery apply \
+             --allow-empty {}`",
+            self.desired.stack,
+            self.spec.path.display()
+        ))
     }
 
     pub(super) fn apply(&mut self, spec: SpecText, allow_empty: bool) -> Result<u64, String> {
@@ -95,6 +104,11 @@ impl Controller {
             ));
         }
         let mut observed = self.observed.clone();
+        // Names that only the new spec wants were not looked for yet.
+        let names = network_names(&loaded.desired);
+        if let Ok(network) = self.host.networks.observe(&names) {
+            observed.network = network;
+        }
         let mut memory: Memory = self.memory.clone();
         if loaded.desired != self.desired {
             memory.attempts.retain(|_, attempt| attempt.running);
@@ -143,7 +157,15 @@ impl Controller {
             meant.extend(found);
         }
         for node in &meant {
-            self.memory.attempts.remove(node);
+            // One that is under way ends by itself; a second beside it would start twice.
+            if self
+                .memory
+                .attempts
+                .get(node)
+                .is_some_and(|attempt| !attempt.running)
+            {
+                self.memory.attempts.remove(node);
+            }
             if let Some(memory) = self.memory.workloads.get_mut(node) {
                 memory.failures = 0;
             }
@@ -215,14 +237,6 @@ impl Controller {
                 memory.incarnation = start.id.incarnation;
                 if memory.last_exit.is_some_and(|last| !last.asked) {
                     memory.restarts = memory.restarts.saturating_add(1);
-                }
-            }
-            Step::Write(file) => {
-                let mut rendered = self.host.keep.rendered();
-                if rendered.insert(file.path.clone())
-                    && let Err(error) = self.host.keep.set_rendered(&rendered)
-                {
-                    self.tell(None, Level::Warning, error.message);
                 }
             }
             Step::RemoveFile { path, .. } => {

@@ -22,6 +22,9 @@ use crate::spec::model::Status;
 /// How often everything is observed though nothing told of a change.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// How soon what could not be observed is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What a controller begins with.
 pub struct Beginning {
     /// The drivers.
@@ -167,10 +170,14 @@ impl Loop {
             plan = self.make_plan();
         }
         let controller = &mut self.controller;
-        controller
-            .memory
-            .absorb(&plan.notes, controller.host.clock.now());
+        let now = controller.host.clock.now();
+        controller.memory.absorb(&plan.notes, now);
         controller.plan = plan;
+        if controller.dirty != Dirty::default() {
+            // What could not be observed is tried again soon.
+            let soon = now + LOOK_AGAIN;
+            controller.plan.wake = Some(controller.plan.wake.map_or(soon, |wake| wake.min(soon)));
+        }
         controller.report();
         controller.dispatch();
         let paths = controller.followed();
@@ -182,7 +189,11 @@ impl Loop {
                     controller.dirty.files = true;
                     controller.plan.wake = Some(controller.host.clock.now());
                 }
-                Err(error) => controller.tell(None, Level::Warning, error.message),
+                Err(error) => {
+                    // Told once; the resync observes what cannot be followed.
+                    controller.following = paths;
+                    controller.tell(None, Level::Warning, error.message);
+                }
             }
         }
         let idle = controller
@@ -214,11 +225,8 @@ impl Loop {
             Event::Network => self.controller.dirty.network = true,
             Event::Files(paths) => {
                 self.controller.dirty.files = true;
-                // Something that a validator reads may have been mended.
-                self.controller
-                    .memory
-                    .verdicts
-                    .retain(|_, verdict| verdict.accepted);
+                // Something that a validator reads may be another.
+                self.controller.memory.verdicts.clear();
                 let spec = &self.controller.spec.path;
                 let source = paths.iter().any(|path| {
                     (self.controller.follows && path == spec)
@@ -299,7 +307,7 @@ impl Loop {
             .get(&done.node)
             .map_or(1, |attempt| attempt.failures.saturating_add(1));
         let retry = match error.kind {
-            ErrorKind::Gone => Duration::from_millis(50),
+            ErrorKind::Gone if failures <= 3 => Duration::from_millis(50),
             _ => retry_delay(failures),
         };
         if error.kind == ErrorKind::Foreign || failures > 1 {
