@@ -67,7 +67,7 @@ fn the_plan_touches_nothing_and_the_farm_serves() {
     assert!(text.contains("No changes."), "{text}");
 
     farm.ok(&["down"]);
-    assert_eq!(before, Traces::now(), "`down` left something");
+    assert_eq!(before, Traces::now().but_history(), "`down` left something");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn the_next_controller_adopts_everything() {
         "adoption without state restarted somebody"
     );
     farm.ok(&["down"]);
-    assert_eq!(before, Traces::now(), "`down` left something");
+    assert_eq!(before, Traces::now().but_history(), "`down` left something");
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_controller_killed_on_its_way_up_leaves_nothing_behind_after_down() {
         farm.ok(&["down"]);
         assert_eq!(
             before,
-            Traces::now(),
+            Traces::now().but_history(),
             "something is left of a start killed at {millis}ms"
         );
     }

@@ -95,6 +95,7 @@ impl RegistryListener {
             token,
             clock: self.clock.clone(),
             shutdown: shutdown.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let router = consul::router(self.catalog.clone(), settings);
         tokio::spawn(consul::serve(listener, router, shutdown.clone()));

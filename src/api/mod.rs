@@ -1,4 +1,4 @@
-//! What the outside may ask over sockets.
+//! What serves others: the control socket, and the registry in Consul's form.
 
 pub mod consul;
 pub mod control;

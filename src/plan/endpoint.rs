@@ -45,12 +45,13 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
         Some(target) => context.current(target).is_some(),
         None => true,
     };
+    let stopped = !up && stopped(context, endpoint);
     let leaving = endpoint
         .target
         .as_ref()
         .is_some_and(|target| context.leaving.contains(target));
     let mut planned = match registered {
-        Some(_) if leaving => leave(id, endpoint),
+        Some(_) if leaving || stopped => leave(id, endpoint),
         Some(there) if there.hash == registration_hash(endpoint) => {
             let level = Level {
                 started: true,
@@ -70,7 +71,7 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
             let words = "its target leaves";
             Planned::idle(status(id, NodeState::Stopping, words), Level::default())
         }
-        None if !up && stopped(context, endpoint) => {
+        None if stopped => {
             let words = "its target is stopped";
             Planned::idle(status(id, NodeState::Stopped, words), Level::default())
         }

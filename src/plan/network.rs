@@ -19,17 +19,28 @@ pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Regis
     if let Some(http) = registry.http {
         details.push(detail("http", http));
     }
-    let (change, reason) = if view.up {
-        (Change::Change, "http address changed")
-    } else {
-        (Change::Add, "not running")
+    let (change, reason) = match view.http {
+        Some(_) => (Change::Change, "its address changed"),
+        None if view.up => (Change::Add, "it does not listen"),
+        None => (Change::Add, "not running"),
     };
+    // Readers from outside must not take an adopted stack, not registered again or not asked
+    // yet, for one that has nothing to offer.
+    let blind = !context.memory.unchecked.is_empty();
     let item = Item {
         node: id.clone(),
         change,
         reason: reason.to_owned(),
-        gate: Gate::Ready,
-        steps: vec![Step::OpenRegistry(registry.clone())],
+        gate: if blind {
+            Gate::Waiting(vec!["the first answers after the adoption".to_owned()])
+        } else {
+            Gate::Ready
+        },
+        steps: if blind {
+            Vec::new()
+        } else {
+            vec![Step::OpenRegistry(registry.clone())]
+        },
         details,
         diff: None,
     };

@@ -268,8 +268,8 @@ fn end(
     reason: &str,
     notes: &mut Notes,
 ) -> Planned {
+    context.leaving.insert(node.id.clone());
     if ending::must_leave(context, &node.id, ending.life) {
-        context.leaving.insert(node.id.clone());
         notes.leaving.insert(ending.life.id.clone());
         let still = ending::still_announced(context, &node.id, ending.life);
         if let Some(still) = still {

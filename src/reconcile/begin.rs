@@ -52,7 +52,6 @@ pub(super) fn begin(
         observed,
         memory: Memory::default(),
         dirty: Dirty::ALL,
-        open: false,
         targets: BTreeMap::new(),
         before: BTreeMap::new(),
         plan: Plan::default(),

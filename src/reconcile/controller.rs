@@ -78,8 +78,6 @@ pub(super) struct Controller {
     /// What the monitors were told last.
     pub watched: Wanted,
     pub dirty: Dirty,
-    /// Whether the registry was opened by this controller.
-    pub open: bool,
     /// Which workload each registered endpoint belongs to.
     pub targets: BTreeMap<String, NodeId>,
     /// How each node stood after the pass before.

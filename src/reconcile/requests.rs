@@ -190,7 +190,6 @@ impl Controller {
     /// What a step that was done leaves in the memory.
     pub(super) fn note_step(&mut self, finished: &Finished, now: Time) {
         match &finished.step {
-            Step::OpenRegistry(_) => self.open = true,
             Step::Validate { key, .. } => {
                 if let Some(output) = &finished.verdict {
                     let accepted = output.code == Some(0);

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::driver::Clock;
 use crate::registry::Catalog;
 use crate::template::Snapshot;
 
@@ -69,6 +67,11 @@ impl SharedCatalog {
         self.inner.index.subscribe()
     }
 
+    /// How many wait for the index to move.
+    pub fn waiting(&self) -> usize {
+        self.inner.index.receiver_count()
+    }
+
     /// What templates may read; made once for each index.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let mut cell = self.lock();
@@ -79,30 +82,6 @@ impl SharedCatalog {
                 let snapshot = Arc::new(cell.catalog.snapshot());
                 cell.snapshot = Some((index, Arc::clone(&snapshot)));
                 snapshot
-            }
-        }
-    }
-
-    /// Lets TTLs run out at their time, until `shutdown`. It sleeps until the next one is due
-    /// or the catalog changes; a heartbeat only moves a due time further away.
-    pub async fn keep_time(self, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
-        let mut changed = self.changed();
-        loop {
-            changed.borrow_and_update();
-            let due = self.with(|catalog| {
-                catalog.expire(clock.now());
-                catalog.next_expiry()
-            });
-            let sleep = async {
-                match due {
-                    Some(due) => tokio::time::sleep(due.since(clock.now())).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = sleep => {}
-                moved = changed.changed() => if moved.is_err() { return },
             }
         }
     }

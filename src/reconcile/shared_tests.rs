@@ -85,36 +85,3 @@ fn a_panic_under_the_lock_does_not_end_the_catalog() {
     assert!(ended.is_err());
     assert_eq!(shared.read(Catalog::index), 1000);
 }
-
-#[tokio::test(start_paused = true)]
-async fn ttls_run_out_at_their_time() {
-    let shared = shared();
-    let clock: Arc<dyn Clock> = Arc::new(Ticking(tokio::time::Instant::now()));
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(
-        shared
-            .clone()
-            .keep_time(Arc::clone(&clock), shutdown.clone()),
-    );
-    let mut changed = shared.changed();
-    let ttl = Duration::from_secs(10);
-    shared.with(|catalog| catalog.register(web(ttl), clock.now()).unwrap());
-    changed.borrow_and_update();
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    shared.with(|catalog| {
-        catalog
-            .set_check("c", Status::Passing, "", clock.now())
-            .unwrap()
-    });
-    let beaten = clock.now();
-    changed.changed().await.unwrap();
-    let waited = clock.now().since(beaten);
-    assert!(
-        (ttl..ttl + Duration::from_millis(20)).contains(&waited),
-        "{waited:?}"
-    );
-    let status = shared.read(|catalog| catalog.check_status("c").unwrap().0);
-    assert_eq!(status, Status::Critical);
-    shutdown.cancel();
-    task.await.unwrap();
-}

@@ -30,6 +30,7 @@ pub struct Traces {
     cgroups: Vec<PathBuf>,
     mounts: BTreeSet<String>,
     files: BTreeSet<String>,
+    kept: BTreeSet<String>,
     processes: BTreeSet<String>,
     tables: String,
 }
@@ -68,9 +69,8 @@ impl Traces {
             .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
             .collect();
         let mut files = names("/etc/nginx");
-        for folder in ["/run/hatchery", "/var/lib/hatchery"] {
-            files.extend(names(folder));
-        }
+        files.extend(names("/run/hatchery"));
+        let kept = names("/var/lib/hatchery");
         let own = std::process::id().to_string();
         let processes = names("/proc")
             .into_iter()
@@ -87,9 +87,18 @@ impl Traces {
             cgroups: cgroups_left(&stack()),
             mounts,
             files,
+            kept,
             processes,
             tables: text(Command::new("nft").args(["list", "tables"])),
         }
+    }
+}
+
+impl Traces {
+    /// All but what `down` keeps: history, which is state and logs.
+    pub fn but_history(mut self) -> Traces {
+        self.kept.clear();
+        self
     }
 }
 

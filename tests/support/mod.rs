@@ -98,7 +98,9 @@ fn test_name(here: &str) -> String {
 
 fn short(test: &str) -> String {
     let name = test.rsplit("::").next().unwrap_or(test).replace('_', "-");
-    name.chars().take(24).collect()
+    // A stack's name has at most 24 characters, and ends with none that joins.
+    let short: String = name.chars().take(14).collect();
+    short.trim_end_matches('-').to_owned()
 }
 
 /// The stack's name for this test: no other test has it.
