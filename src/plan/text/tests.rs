@@ -105,19 +105,7 @@ fn a_fresh_stack_is_all_adds() {
     ");
 }
 
-#[test]
-fn changes_say_what_was_and_what_will_be() {
-    let mut replaced = item(
-        "containers/prime1",
-        Change::Replace,
-        "command changed",
-        Gate::Running,
-    );
-    replaced.details = vec![
-        detail("command", Some("python3 a.py"), Some("python3 b.py")),
-        detail("root", Some("host"), Some("host")),
-        detail("user", Some("nobody"), None),
-    ];
+fn template_with_a_new_text() -> ItemView {
     let mut template = item(
         "templates/upstream",
         Change::Change,
@@ -132,6 +120,23 @@ fn changes_say_what_was_and_what_will_be() {
         ),
         unknown: None,
     });
+    template
+}
+
+#[test]
+fn changes_say_what_was_and_what_will_be() {
+    let mut replaced = item(
+        "containers/prime1",
+        Change::Replace,
+        "command changed",
+        Gate::Running,
+    );
+    replaced.details = vec![
+        detail("command", Some("python3 a.py"), Some("python3 b.py")),
+        detail("root", Some("host"), Some("host")),
+        detail("user", Some("nobody"), None),
+    ];
+    let template = template_with_a_new_text();
     let broken = item(
         "processes/nginx",
         Change::Add,
