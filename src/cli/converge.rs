@@ -75,5 +75,5 @@ fn failed(status: &StackStatus) -> CommandError {
             error = error.detail(format!("{}: {}", node.node, node.detail));
         }
     }
-    error.hint("the controller goes on trying; `hatchery ps` and `hatchery logs` say more")
+    error.hint("the controller stays; `hatchery ps` and `hatchery logs` say more")
 }

@@ -36,6 +36,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use self::error::CommandError;
 use crate::reconcile::handle::Verb;
 
+const GLOBAL: &str = "Options of every command";
+
 /// Keeps this machine as one YAML file says: containers, processes, services, templates
 #[derive(Debug, Parser)]
 #[command(name = "hatchery", version, disable_help_subcommand = true)]
@@ -56,30 +58,28 @@ struct Global {
         value_name = "NAME",
         env = "HATCHERY_STACK",
         hide_env_values = true,
-        value_parser = stack::parse_name
+        value_parser = stack::parse_name,
+        help_heading = GLOBAL
     )]
     stack: Option<String>,
-    /// Colours; NO_COLOR is heeded too
+    /// When to use colours; NO_COLOR is heeded too
     #[arg(
         long,
         global = true,
         value_name = "WHEN",
         default_value = "auto",
-        hide_possible_values = false
+        help_heading = GLOBAL
     )]
     color: When,
     /// Say more about what goes on inside; twice for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum When {
-    /// On a terminal
     Auto,
-    /// Even into files
     Always,
-    /// Not at all
     Never,
 }
 

@@ -100,10 +100,11 @@ impl Narrator {
         }
     }
 
-    /// A line of our own.
+    /// A line of our own. On a terminal it takes the place of the `^C` that was typed.
     pub fn say(&mut self, text: &str) {
         self.clear();
-        screen::murmur(&format!("{text}\n"));
+        let begin = if screen::is_lively() { "\r" } else { "" };
+        screen::murmur(&format!("{begin}{text}\n"));
     }
 
     /// Shows how it stands; true when it converged.
@@ -214,7 +215,10 @@ fn view(status: &StackStatus, took: &str, width: usize, height: usize) -> String
             NodeState::Waiting => ('.', DIM),
             _ => ('>', GOOD),
         };
-        let detail = visible(node.detail.lines().next().unwrap_or_default());
+        let detail = match node.state {
+            NodeState::Running => "its checks do not pass yet".to_owned(),
+            _ => visible(node.detail.lines().next().unwrap_or_default()),
+        };
         let state = state_word(node);
         let line = format!(
             "{:<NAME$} {state:<9} {detail}",
@@ -229,7 +233,7 @@ fn view(status: &StackStatus, took: &str, width: usize, height: usize) -> String
     out
 }
 
-/// A node's state; one that runs and does not pass is told apart.
+/// A node's state in one word.
 pub fn state_word(node: &NodeStatus) -> &'static str {
     match node.state {
         NodeState::Waiting => "waiting",

@@ -127,9 +127,15 @@ mod tests {
     fn several_are_listed() {
         let two = [stack("a", Some(1), true), stack("b", Some(2), true)];
         let error = anstream::adapter::strip_str(&only(&two).unwrap_err().to_string()).to_string();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r"
+        error: 2 stacks run here: `a`, `b`
+        hint: name one with `--stack NAME`, or set HATCHERY_STACK
+        ");
         let none = only(&[]).unwrap_err().to_string();
-        insta::assert_snapshot!(anstream::adapter::strip_str(&none), @"");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&none), @r"
+        error: no stack runs here
+        hint: start one with `hatchery up SPEC`
+        ");
     }
 
     #[test]

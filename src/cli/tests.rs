@@ -1,1 +1,272 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+use anstream::adapter::strip_str;
+use clap::CommandFactory;
+
+use super::*;
+use crate::api::control::ClientError;
+
+/// The help of the program, or of one verb of it, 100 columns wide.
+fn help(verb: Option<&str>) -> String {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let shown = match verb {
+        None => command.render_help(),
+        Some(verb) => command
+            .find_subcommand_mut(verb)
+            .unwrap()
+            .clone()
+            .term_width(100)
+            .render_help(),
+    };
+    strip_str(&shown.to_string())
+        .to_string()
+        .lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn shown(error: &CommandError) -> String {
+    strip_str(&error.to_string()).to_string()
+}
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_arguments_make_sense() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_lists_the_verbs() {
+    insta::assert_snapshot!(help(None), @r"
+    Keeps this machine as one YAML file says: containers, processes, services, templates
+
+    Usage: hatchery [OPTIONS] <COMMAND>
+
+    Commands:
+      up        Bring a stack up and keep it so, here or in the background
+      plan      Show what would be done, and do nothing
+      apply     Hand a spec to the stack's controller, and wait until it is so
+      down      Stop and remove everything but persistent roots, logs and history
+      ps        Show how a stack stands
+      logs      Print what workloads wrote
+      exec      Run a command inside a workload
+      start     Let stopped workloads run again
+      stop      Stop workloads, and keep them stopped
+      restart   Stop workloads, and start them anew
+      validate  Check a spec
+      graph     Show what needs what, and the start order
+      version   Show the version, and the running controller's
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Options of every command:
+          --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
+          --color <WHEN>  When to use colours; NO_COLOR is heeded too [default: auto] [possible values:
+                          auto, always, never]
+      -v, --verbose...    Say more about what goes on inside; twice for still more
+    ");
+}
+
+#[test]
+fn help_of_up() {
+    insta::assert_snapshot!(help(Some("up")), @r"
+    Bring a stack up and keep it so, here or in the background
+
+    Usage: hatchery up [OPTIONS] <SPEC>
+
+    Arguments:
+      <SPEC>  The spec, a YAML file
+
+    Options:
+      -d, --detach       Leave the controller in the background, and return once it has taken the spec
+          --install      Install the Debian packages of requirements that are missing
+          --wait         With `--detach`: return once everything is as the spec says
+          --no-follow    Do not follow edits of the spec's file
+          --allow-empty  Take the spec even if it would remove everything that runs
+      -h, --help         Print help
+
+    Options of every command:
+          --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
+          --color <WHEN>  When to use colours; NO_COLOR is heeded too [default: auto] [possible values:
+                          auto, always, never]
+      -v, --verbose...    Say more about what goes on inside; twice for still more
+    ");
+}
+
+#[test]
+fn help_of_plan() {
+    insta::assert_snapshot!(help(Some("plan")), @r"
+    Show what would be done, and do nothing
+
+    Usage: hatchery plan [OPTIONS] <SPEC>
+
+    Arguments:
+      <SPEC>  The spec, a YAML file
+
+    Options:
+          --detailed-exitcode  End with 0 when there is nothing to do, 1 after an error, 2 when there
+                               are changes
+          --json               Print the plan as JSON
+      -h, --help               Print help
+
+    Options of every command:
+          --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
+          --color <WHEN>  When to use colours; NO_COLOR is heeded too [default: auto] [possible values:
+                          auto, always, never]
+      -v, --verbose...    Say more about what goes on inside; twice for still more
+    ");
+}
+
+#[test]
+fn help_of_logs() {
+    insta::assert_snapshot!(help(Some("logs")), @r"
+    Print what workloads wrote
+
+    Usage: hatchery logs [OPTIONS] [NAME]...
+
+    Arguments:
+      [NAME]...  Containers and processes, all by default; a group's name stands for all of it, and
+                 `controller` for a controller in the background
+
+    Options:
+      -f, --follow    Go on printing what is written
+          --tail <N>  So many of the last lines of each
+      -h, --help      Print help
+
+    Options of every command:
+          --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
+          --color <WHEN>  When to use colours; NO_COLOR is heeded too [default: auto] [possible values:
+                          auto, always, never]
+      -v, --verbose...    Say more about what goes on inside; twice for still more
+    ");
+}
+
+#[test]
+fn a_command_for_exec_keeps_its_own_options() {
+    for line in [
+        "hatchery exec prime1 -- ls -l --color",
+        "hatchery exec prime1 ls -l --color",
+        "hatchery --stack prime exec prime1 -- ls -l --color",
+    ] {
+        let cli = parse(line).unwrap();
+        let Command::Exec(args) = cli.command else {
+            panic!("{line}");
+        };
+        assert!(
+            format!("{args:?}").contains(r#"["ls", "-l", "--color"]"#),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn options_that_need_others_say_so() {
+    assert!(parse("hatchery up --wait a.yaml").is_err());
+    assert!(parse("hatchery up -d --wait a.yaml").is_ok());
+    assert!(parse("hatchery --stack ../../etc ps").is_err());
+}
+
+#[test]
+fn errors_are_said_once_with_causes_and_hints() {
+    let cause = std::io::Error::other("the disk is full");
+    let error = CommandError::new("cannot write the log `/l`")
+        .because(&cause)
+        .hint("make room");
+    insta::assert_snapshot!(shown(&error), @r"
+    error: cannot write the log `/l`
+      the disk is full
+    hint: make room
+    ");
+}
+
+#[test]
+fn what_the_controller_says_reads_as_an_error() {
+    let stack = || "prime".to_owned();
+    let errors = [
+        ClientError::NotRunning { stack: stack() },
+        ClientError::Unreachable {
+            stack: stack(),
+            cause: "permission denied".to_owned(),
+        },
+        ClientError::Refused {
+            error: "the stack is going down".to_owned(),
+            hint: None,
+        },
+        ClientError::Refused {
+            error: "error: unknown field `replica`\n --> a.yaml:3:5\n".to_owned(),
+            hint: None,
+        },
+        ClientError::Broken {
+            stack: stack(),
+            cause: "connection closed".to_owned(),
+        },
+    ];
+    let all: Vec<String> = errors
+        .into_iter()
+        .map(|error| shown(&error.into()))
+        .collect();
+    insta::assert_snapshot!(all.join("\n\n"), @r"
+    error: no controller runs for stack `prime`
+    hint: start one with `hatchery up SPEC`
+
+    error: cannot reach the controller of stack `prime`: permission denied
+    hint: the control socket is root's; run this as root
+
+    error: the stack is going down
+
+    error: unknown field `replica`
+     --> a.yaml:3:5
+
+    error: the controller of stack `prime` gave no answer: connection closed
+    hint: what it said last is in `controller.log` in the stack's log folder
+    ");
+}
+
+#[test]
+fn a_closed_pipe_is_silent() {
+    let error = CommandError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+    assert_eq!(error.to_string(), "");
+    let other = CommandError::from(std::io::Error::other("full"));
+    assert!(shown(&other).contains("standard output"));
+}
+
+#[test]
+fn hostile_names_do_not_reach_the_terminal() {
+    let error = CommandError::new("no `\u{1b}[2J`").hint("\u{7}");
+    assert_eq!(shown(&error), "error: no `\\u{1b}[2J`\nhint: \\u{7}");
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let say = |path: &std::path::Path| {
+        let error = shown(&spec_file::read(path).unwrap_err());
+        error.replace(&folder.path().display().to_string(), "DIR")
+    };
+    let binary = folder.path().join("binary.yaml");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    let large = folder.path().join("large.yaml");
+    std::fs::write(&large, vec![b' '; (1 << 20) + 1]).unwrap();
+    let all = [
+        say(&folder.path().join("no.yaml")),
+        say(folder.path()),
+        say(std::path::Path::new("/dev/null")),
+        say(&binary),
+        say(&large),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r"
+    error: cannot read the spec `DIR/no.yaml`: no such file or directory
+    error: cannot read the spec `DIR`: it is a folder
+    hint: name the file in it, such as `DIR/hatchery.yaml`
+    error: cannot read the spec `/dev/null`: it is not a regular file
+    error: cannot read the spec `DIR/binary.yaml`: it is not UTF-8 text
+    error: cannot read the spec `DIR/large.yaml`: it is larger than 1 MiB
+    ");
+}
