@@ -46,11 +46,14 @@ impl Server {
         let shared = SharedCatalog::new(Catalog::new(config, FIRST));
         let clock: Arc<dyn Clock> = Arc::new(Running(Instant::now()));
         let shutdown = CancellationToken::new();
-        tokio::spawn(
-            shared
-                .clone()
-                .keep_time(Arc::clone(&clock), shutdown.clone()),
-        );
+        // The loop lets TTLs run out; here a ticking task stands in for it.
+        let (ticking, ticks) = (shared.clone(), Arc::clone(&clock));
+        tokio::spawn(async move {
+            loop {
+                ticking.with(|catalog| catalog.expire(ticks.now()));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
         let settings = Settings {
             token: None,
             clock,

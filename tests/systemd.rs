@@ -79,6 +79,8 @@ impl Machine {
             ])
             .args(["systemd.firstboot=off", "systemd.unit=multi-user.target"])
             .arg("systemd.mask=systemd-networkd-wait-online.service")
+            // Packages that are installed here would hold the ports.
+            .args(["systemd.mask=nginx.service", "systemd.mask=consul.service"])
             .env("SYSTEMD_SECCOMP", "0")
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
             .stdin(Stdio::null())

@@ -1,5 +1,7 @@
 //! A workload of which nothing runs: whether it starts, when, and how.
 
+use std::net::SocketAddr;
+
 use super::backoff::restart_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
 use super::memory::{LastExit, WorkloadMemory};
@@ -187,7 +189,8 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
     if let ReadyNode::Check { check, .. } = &node.ready
         && let ProbeNode::Tcp(address) = &check.probe
         && node.run.container.is_none()
-        && let Ok(address) = address.parse()
+        && let Ok(address) = address.parse::<SocketAddr>()
+        && (address.ip().is_loopback() || address.ip().is_unspecified())
     {
         steps.push(Step::PortFree(address));
     }

@@ -59,6 +59,8 @@ pub(super) fn begin(
         down: None,
         done,
         happenings: happenings.clone(),
+        began: now,
+        heartbeats_due: None,
         synced: now,
         following: std::collections::BTreeSet::new(),
     };

@@ -89,6 +89,10 @@ pub(super) struct Controller {
     pub down: Option<Leaving>,
     pub done: mpsc::UnboundedSender<Done>,
     pub happenings: broadcast::Sender<Happening>,
+    /// When this controller began.
+    pub began: Time,
+    /// When the last heartbeat that is waited for after the adoption is overdue.
+    pub heartbeats_due: Option<Time>,
     /// When everything was observed last.
     pub synced: Time,
     /// What the watcher was told last.

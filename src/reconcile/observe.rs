@@ -373,18 +373,48 @@ pub(super) fn unchecked(
                 if endpoint
                     .target
                     .as_ref()
-                    .is_some_and(|target| up.contains(target)) =>
+                    .is_none_or(|target| up.contains(target)) =>
             {
-                unchecked.extend(
-                    endpoint
-                        .checks
-                        .iter()
-                        .filter(|check| !matches!(check.probe, ProbeNode::Ttl(_)))
-                        .map(|check| check.id.clone()),
-                );
+                unchecked.extend(endpoint.checks.iter().map(|check| check.id.clone()));
             }
             _ => {}
         }
     }
     unchecked
+}
+
+impl Controller {
+    /// Forgets checks that need not be waited for any more: their instance ended, or its
+    /// heartbeat came, or had its whole TTL to come.
+    pub(super) fn settle_unchecked(&mut self) {
+        if self.memory.unchecked.is_empty() {
+            return;
+        }
+        let still = unchecked(&self.desired, &self.observed);
+        self.memory.unchecked.retain(|id| still.contains(id));
+        let now = self.host.clock.now();
+        let mut wake = None;
+        for node in self.desired.nodes.values() {
+            let Node::Endpoint(endpoint) = node else {
+                continue;
+            };
+            for check in &endpoint.checks {
+                let ProbeNode::Ttl(ttl) = check.probe else {
+                    continue;
+                };
+                let status = self
+                    .host
+                    .catalog
+                    .read(|catalog| catalog.check_status(&check.id).map(|(status, _)| status));
+                let beaten = status.is_some_and(|status| status != Status::Critical);
+                let end = self.began + ttl;
+                if beaten || now >= end {
+                    self.memory.unchecked.remove(&check.id);
+                } else if self.memory.unchecked.contains(&check.id) {
+                    wake = Some(wake.map_or(end, |wake: Time| wake.min(end)));
+                }
+            }
+        }
+        self.heartbeats_due = wake;
+    }
 }

@@ -11,7 +11,6 @@ use super::handle::{Happening, Level, Request, SpecText};
 use super::host::Host;
 use super::load::{Surroundings, load};
 use super::monitors::Verdict;
-use super::observe::unchecked;
 use crate::driver::{ErrorKind, Event};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::Attempt;
@@ -137,7 +136,7 @@ impl Loop {
             .host
             .catalog
             .with(|catalog| catalog.next_expiry());
-        let next = [controller.plan.wake, expiry]
+        let next = [controller.plan.wake, expiry, controller.heartbeats_due]
             .into_iter()
             .flatten()
             .chain([controller.synced + RESYNC])
@@ -158,10 +157,7 @@ impl Loop {
             }
         }
         controller.observe();
-        if !controller.memory.unchecked.is_empty() {
-            let still = unchecked(&controller.desired, &controller.observed);
-            controller.memory.unchecked.retain(|id| still.contains(id));
-        }
+        controller.settle_unchecked();
         controller.set_monitors();
         let mut plan = self.make_plan();
         if !plan.notes.lacks.is_empty() {

@@ -38,15 +38,6 @@ fn web(ttl: Duration) -> Registration {
     }
 }
 
-/// Tokio's clock, which tests can move.
-struct Ticking(tokio::time::Instant);
-
-impl Clock for Ticking {
-    fn now(&self) -> Time {
-        Time(0) + self.0.elapsed()
-    }
-}
-
 #[tokio::test]
 async fn only_a_moved_index_wakes() {
     let shared = shared();
