@@ -185,19 +185,31 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     ];
     assert_eq!(machine.machines(), four);
     let slice = must(machine.inside(&["systemctl", "list-units", "--no-legend", "*.scope"]));
-    assert!(slice.contains("prime-prime1"), "{slice}");
+    assert!(slice.contains("hatchery-prime-c-prime1"), "{slice}");
 
     let before = machine.pids();
     assert_eq!(before.len(), 5, "four containers and nginx: {before:?}");
     must(machine.inside(&["machinectl", "terminate", "prime-prime2"]));
-    let after = wait_for("prime2 to be back", LONG, || {
-        let status = machine.status()?;
+    let deadline = std::time::Instant::now() + LONG;
+    let after = loop {
+        let converged = machine
+            .status()
+            .is_some_and(|status| status["converged"] == true);
         let pids = machine.pids();
         let back = pids
             .iter()
             .any(|(node, pid)| node.contains("prime2") && before.iter().all(|(_, old)| old != pid));
-        (status["converged"] == true && back).then_some(pids)
-    });
+        if converged && back {
+            break pids;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "prime2 is not back: {pids:?}\n{}\n{:?}",
+            journal(),
+            machine.status()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    };
     let same = before.iter().filter(|entry| after.contains(entry)).count();
     assert_eq!(same, 4, "somebody else was touched: {before:?} {after:?}");
     assert_eq!(machine.machines(), four);

@@ -59,6 +59,7 @@ pub(super) fn begin(
         down: None,
         done,
         happenings: happenings.clone(),
+        done_before: BTreeMap::new(),
         began: now,
         heartbeats_due: None,
         synced: now,

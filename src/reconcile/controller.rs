@@ -1,6 +1,7 @@
 //! The state of one controller between passes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -12,11 +13,15 @@ use super::host::Host;
 use super::load::{Loaded, Surroundings};
 use super::monitors::{Monitors, Wanted};
 use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode};
+use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::Observed;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
+
+/// After so long the same steps are no repetition.
+const FORGOTTEN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Which parts of the world are to be observed again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +69,14 @@ pub(super) struct Leaving {
     pub answers: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
+/// Steps that succeeded.
+pub(super) struct DoneBefore {
+    pub hash: u64,
+    pub at: Time,
+    /// How often in a row.
+    pub times: u32,
+}
+
 pub(super) struct Controller {
     pub host: Host,
     pub around: Surroundings,
@@ -89,6 +102,8 @@ pub(super) struct Controller {
     pub down: Option<Leaving>,
     pub done: mpsc::UnboundedSender<Done>,
     pub happenings: broadcast::Sender<Happening>,
+    /// What was done last for each node. The same again at once would be of no more use.
+    pub done_before: BTreeMap<NodeId, DoneBefore>,
     /// When this controller began.
     pub began: Time,
     /// When the last heartbeat that is waited for after the adoption is overdue.
@@ -197,6 +212,14 @@ impl Controller {
             if attempt.running {
                 continue;
             }
+            let hash = step_hash(&steps);
+            if let Some(done) = self.done_before.get(&node).filter(|done| done.hash == hash) {
+                let again = done.at + retry_delay(done.times);
+                if now < again {
+                    self.plan.wake = Some(self.plan.wake.map_or(again, |wake| wake.min(again)));
+                    continue;
+                }
+            }
             attempt.running = true;
             for step in &steps {
                 // Noted before it is done, so that the exit that follows is known as asked for.
@@ -221,6 +244,28 @@ impl Controller {
                 let _ = done.send(execute(host, node, steps).await);
             });
         }
+    }
+
+    /// Remembers what was done, to notice when it is asked for again and again.
+    pub fn succeeded(&mut self, node: NodeId, steps: &[Step], now: Time) {
+        let hash = step_hash(steps);
+        let same = self
+            .done_before
+            .get(&node)
+            .filter(|before| before.hash == hash);
+        let times = match same {
+            // Long ago is another story.
+            Some(before) if now.since(before.at) < FORGOTTEN => before.times.saturating_add(1),
+            _ => 1,
+        };
+        self.done_before.insert(
+            node,
+            DoneBefore {
+                hash,
+                at: now,
+                times,
+            },
+        );
     }
 
     /// Paths whose changes wake the loop.
@@ -255,6 +300,13 @@ pub fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
             Some((node, view.address?.addr()))
         })
         .collect()
+}
+
+/// Tells equal steps.
+pub(super) fn step_hash(steps: &[Step]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{steps:?}").hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Checks that are new for endpoints that serve already: one that was not asked yet must not

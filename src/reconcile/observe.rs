@@ -64,9 +64,16 @@ impl Controller {
                 _ => {}
             }
         }
-        paths.extend(rendered);
-        // A file that is being saved is believed to be what it was, until it has settled.
-        let unsettled = self.host.follow.unsettled();
+        paths.extend(rendered.iter().cloned());
+        // A file that is being saved is believed to be what it was, until it has settled. What
+        // we write ourselves is never in the middle of it.
+        let unsettled: BTreeSet<_> = self
+            .host
+            .follow
+            .unsettled()
+            .into_iter()
+            .filter(|path| !rendered.contains(path))
+            .collect();
         let mut files = BTreeMap::new();
         for path in paths {
             let view = match self.observed.files.remove(&path) {

@@ -293,6 +293,12 @@ impl Loop {
         }
         let Some(error) = done.error else {
             controller.memory.attempts.remove(&done.node);
+            let steps: Vec<_> = done
+                .steps
+                .into_iter()
+                .map(|finished| finished.step)
+                .collect();
+            controller.succeeded(done.node, &steps, now);
             return;
         };
         // Whatever the failed step did in part is seen by looking again.
