@@ -27,7 +27,7 @@ fn is_prime(text: &str) -> bool {
     number >= 2
         && (2..)
             .take_while(|d| d * d <= number)
-            .all(|d| number % d != 0)
+            .all(|d| !number.is_multiple_of(d))
 }
 
 fn signal(pid: i32, signal: nix::sys::signal::Signal) {

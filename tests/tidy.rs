@@ -34,6 +34,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "health",
             "plan",
             "driver::*",
+            "driver::because",
         ],
     ),
     (
@@ -46,6 +47,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "health",
             "plan",
             "driver::*",
+            "driver::because",
         ],
     ),
     (

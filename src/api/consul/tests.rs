@@ -290,6 +290,11 @@ async fn bodies_are_decoded_as_consul_does() {
             (status, text.to_owned())
         );
     }
+}
+
+#[tokio::test]
+async fn checks_of_clients_are_ttls_and_registrations_are_read_in_every_spelling() {
+    let registry = registry();
     for kind in [
         r#""HTTP":"http://127.0.0.1/""#,
         r#""args":["true"]"#,
