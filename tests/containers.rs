@@ -33,7 +33,7 @@ fn a_container_lives_and_dies() {
     assert!(!life.notified);
     assert!(life.cgroup.to_string_lossy().contains("c-web1"));
     let line = fs::read_to_string(format!("/proc/{}/cmdline", life.main_pid)).unwrap();
-    assert_eq!(line, "sleep\0300\0");
+    assert_eq!(line, "sleep\x00300\x00");
     let status = fs::read_to_string(format!("/proc/{}/status", life.leader_pid)).unwrap();
     assert!(status.contains(&format!("NSpid:\t{}\t1\n", life.leader_pid)));
 
