@@ -171,6 +171,7 @@ impl Entry {
     fn exit(&self) -> Exit {
         let main = self.main().and_then(Tracked::exit);
         main.or_else(|| self.spawned.as_ref().and_then(Tracked::exit))
+            .or(self.mark.exit)
             .unwrap_or(Exit::Unknown)
     }
 

@@ -84,6 +84,7 @@ impl<'a> Launch<'a> {
                 applied: start.applied.clone(),
                 notify: start.run.notify,
                 notified: false,
+                exit: None,
                 log_size: start.log.max_size,
                 log_files: start.log.max_files,
             },

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::world::{Identity, LifeId};
+use crate::plan::world::{Exit, Identity, LifeId};
 use crate::spec::model::LogLimit;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -40,6 +40,9 @@ pub(super) struct Mark {
     pub notify: bool,
     /// It said so.
     pub notified: bool,
+    /// How it ended, once that was seen: the next controller cannot ask the kernel again.
+    #[serde(default)]
+    pub exit: Option<Exit>,
     /// Bytes of its log before it is rotated.
     pub log_size: u64,
     /// How many rotated logs stay.

@@ -77,6 +77,7 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         applied: BTreeMap::new(),
         notify: false,
         notified: false,
+        exit: None,
         log_size: u64::MAX,
         log_files: 0,
     }

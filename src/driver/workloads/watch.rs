@@ -21,7 +21,7 @@ use super::entry::{Entry, Tracked};
 use super::{notify, now};
 use crate::driver::Event;
 use crate::driver::cgroup::Cgroups;
-use crate::plan::world::{LifeId, LifeState};
+use crate::plan::world::{Exit, LifeId, LifeState};
 use crate::spec::time::Time;
 
 const WAKE: u64 = 0;
@@ -171,6 +171,14 @@ impl Shared {
         let state = entry.state(now);
         let changed = entry.told.replace(state.clone()) != Some(state.clone());
         if changed && state != LifeState::Up {
+            if let LifeState::Ended { exit, .. } = &state
+                && entry.mark.exit.is_none()
+                && *exit != Exit::Unknown
+            {
+                entry.mark.exit = Some(*exit);
+                // A scope is collected with its cgroup; then there is nothing to write on.
+                let _ = entry.mark.write(&entry.folder);
+            }
             self.say(Event::Ended(entry.mark.id()));
         } else if found && !entry.starting && entry.main().is_some_and(Tracked::runs) {
             // An adopted start was completed: its process ids are known from now on.

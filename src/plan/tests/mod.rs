@@ -192,16 +192,8 @@ fn nothing_is_rendered_before_adopted_checks_answered() {
     let mut world = World::new(farm(2, "python3"));
     for node in world.desired.nodes.values_mut() {
         if let Node::Endpoint(endpoint) = node {
-            endpoint.checks.push(CheckNode {
-                id: format!("{}:answers", endpoint.service_id),
-                name: "answers".to_owned(),
-                probe: ProbeNode::Tcp("x:1".to_owned()),
-                interval: Duration::from_secs(5),
-                timeout: Duration::from_secs(1),
-                retries: 1,
-                start_period: Duration::ZERO,
-                start_interval: Duration::from_secs(5),
-            });
+            let id = format!("{}:answers", endpoint.service_id);
+            endpoint.checks.push(tcp_check(&id));
         }
     }
     world.converge();
@@ -315,6 +307,135 @@ fn what_failed_waits_for_its_next_try_and_holds_nothing_else() {
     let plan = world.plan();
     assert_eq!(plan.items.len(), 2, "{:#?}", plan.items);
     assert!(plan.items.iter().all(|item| item.change == Change::Add));
+}
+
+/// A ready check that a workload has to pass within a minute.
+fn demand_ready(world: &mut World) {
+    for node in world.desired.nodes.values_mut() {
+        if let Node::Workload(workload) = node
+            && workload.id.name == "nginx"
+        {
+            workload.ready = ReadyNode::Check {
+                check: tcp_check("ready:nginx"),
+                timeout: Duration::from_secs(60),
+            };
+        }
+    }
+}
+
+fn tcp_check(id: &str) -> CheckNode {
+    CheckNode {
+        id: id.to_owned(),
+        name: "ready".to_owned(),
+        probe: ProbeNode::Tcp("x:1".to_owned()),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(1),
+        retries: 1,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(5),
+    }
+}
+
+#[test]
+fn an_adopted_process_is_asked_before_it_is_called_late() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let before = world.lives();
+    demand_ready(&mut world);
+    world.now = world.now + Duration::from_secs(3600);
+    world.memory = Memory::default();
+    world.pass();
+    assert_eq!(
+        before,
+        world.lives(),
+        "an old process was ended before it was asked"
+    );
+}
+
+#[test]
+fn one_that_never_becomes_ready_is_ended_and_counts_as_a_failure() {
+    let mut world = World::new(farm(1, "python3"));
+    demand_ready(&mut world);
+    let nginx = NodeId::new(Kind::Processes, "nginx");
+    let late = loop {
+        let plan = world.pass();
+        let item = plan.items.into_iter().find(|item| item.node == nginx);
+        if let Some(item) = item.filter(|item| item.reason.starts_with("not ready")) {
+            break item;
+        }
+        for life in &world.observed.lives {
+            let now = world.now;
+            world.memory.seen.entry(life.id.clone()).or_insert(now);
+        }
+    };
+    assert_eq!(late.reason, "not ready after 1m00s");
+    assert_eq!(world.memory.workloads[&nginx].failures, 1);
+    let plan = world.plan();
+    let item = plan.items.iter().find(|item| item.node == nginx).unwrap();
+    assert!(matches!(&item.gate, Gate::Waiting(on) if on[0].starts_with("its restart delay")));
+}
+
+#[test]
+fn down_goes_through_when_an_earlier_spec_had_the_order_reversed() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let nginx = NodeId::new(Kind::Processes, "nginx");
+    let prime = NodeId::new(Kind::Containers, "prime1");
+    world.memory.past_needs.insert(prime, [nginx].into());
+    world.memory.down = Some(Down { kill: false });
+    world.converge();
+    assert!(world.observed.lives.is_empty());
+}
+
+#[test]
+fn a_file_of_somebody_else_with_our_very_text_is_taken_over() {
+    let mut world = World::new(farm(1, "python3"));
+    put(
+        &mut world.observed,
+        std::path::Path::new("/etc/upstream.conf"),
+        "server addr-prime1:8080;\n",
+        None,
+    );
+    world.converge();
+    assert!(matches!(world.file(), FileView::File { mark: Some(_), .. }));
+}
+
+#[test]
+fn a_group_that_is_restarted_leaves_one_after_the_other() {
+    let mut world = World::new(farm(4, "python3"));
+    world.converge();
+    let lives: Vec<_> = world
+        .observed
+        .lives
+        .iter()
+        .map(|life| life.id.clone())
+        .collect();
+    let group = lives
+        .into_iter()
+        .filter(|life| life.node.kind == Kind::Containers);
+    world.memory.restart = group.collect();
+    let mut least = usize::MAX;
+    for _ in 0..400 {
+        let plan = world.pass();
+        let up = world.lives();
+        least = least.min(
+            up.keys()
+                .filter(|node| node.starts_with("containers/"))
+                .count(),
+        );
+        let there: BTreeSet<_> = world
+            .observed
+            .lives
+            .iter()
+            .map(|life| life.id.clone())
+            .collect();
+        world.memory.restart.retain(|life| there.contains(life));
+        if plan.is_empty() {
+            break;
+        }
+    }
+    assert!(world.plan().is_empty());
+    assert_eq!(least, 3);
 }
 
 proptest! {

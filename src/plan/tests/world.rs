@@ -422,8 +422,8 @@ impl World {
             .find(|life| life.id.node == *node);
         let Some(life) = life else { return };
         life.state = LifeState::Ended { exit, at: now };
-        let asked =
-            self.memory.asked.contains_key(&life.id) || self.memory.restart.contains(&life.id);
+        let asked = !self.memory.late.contains(&life.id)
+            && (self.memory.asked.contains_key(&life.id) || self.memory.restart.contains(&life.id));
         let memory = self.memory.workloads.entry(node.clone()).or_default();
         memory.failures = if asked { 0 } else { memory.failures + 1 };
         memory.last_exit = Some(LastExit {
