@@ -184,6 +184,29 @@ fn a_killed_process_leaves_the_proxy_and_comes_back() {
 }
 
 #[test]
+fn no_request_fails_once_the_reload_is_confirmed() {
+    isolate!();
+    let farm = Farm::new();
+    farm.up();
+    for _ in 0..5 {
+        let before = farm.reloads();
+        let pid = farm.demand_pid("containers/prime2");
+        signal(pid, nix::sys::signal::Signal::SIGKILL);
+        wait_for("the reload to be confirmed", LONG, || {
+            (farm.reloads() > before).then_some(())
+        });
+        for _ in 0..40 {
+            let (code, by, _) = farm.ask("/");
+            assert_eq!(code, 200, "{}", farm.logs());
+            assert_ne!(by, "");
+        }
+        farm.wait_converged();
+        farm.wait_listed(&ADDRESSES);
+    }
+    farm.ok(&["down"]);
+}
+
+#[test]
 fn an_edit_touches_only_what_it_changes() {
     isolate!();
     let farm = Farm::new();

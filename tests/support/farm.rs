@@ -242,6 +242,15 @@ impl Farm {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// How many reloads the controller in the background has confirmed.
+    pub fn reloads(&self) -> usize {
+        let log = Path::new("/var/log/hatchery")
+            .join(&self.stack)
+            .join("controller.log");
+        let text = fs::read_to_string(log).unwrap_or_default();
+        text.matches("reloaded by SIGHUP, confirmed").count()
+    }
+
     /// One node of `ps`.
     pub fn node(&self, name: &str) -> Option<Value> {
         let status = self.try_status()?;
