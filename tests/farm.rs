@@ -263,6 +263,15 @@ fn an_edit_touches_only_what_it_changes() {
             && !now.contains(&Some(four[0]))
             && !now.contains(&Some(four[1]))
     });
+    let two = farm.pids(&FOUR[..2]);
+    farm.edit(|spec| spec.replace("python3, /srv", "python3, -u, /srv"));
+    farm.wait("the new command", |s| {
+        let now: Vec<_> = FOUR[..2].iter().map(|node| farm.pid(node)).collect();
+        s["converged"] == true
+            && now.iter().all(Option::is_some)
+            && !now.contains(&Some(two[0]))
+            && !now.contains(&Some(two[1]))
+    });
     assert_eq!(
         nginx,
         farm.demand_pid("processes/nginx"),
