@@ -32,7 +32,7 @@ fn exprs(words: &[&str]) -> Vec<Expr> {
 fn the_prime_farm_is_read_with_its_defaults() {
     let (spec, _) = good(PRIME);
     assert_eq!(spec.name, "prime");
-    assert_eq!(spec.requires.len(), 3);
+    assert_eq!(spec.requires.len(), 4);
     assert_eq!(spec.registry.http, Some("127.0.0.1:8500".parse().unwrap()));
     let prime = &spec.containers["prime"];
     assert_eq!(prime.workload.replicas, Some(4));
