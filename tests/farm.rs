@@ -492,3 +492,102 @@ fn a_port_that_is_taken_names_its_holder() {
     farm.wait_converged();
     farm.ok(&["down"]);
 }
+
+#[test]
+fn a_one_shot_stays_completed_under_the_next_controller() {
+    isolate!();
+    let mut farm = Farm::of(
+        "processes:\n\
+         \x20 once: { command: [ \"true\" ], restart: \"no\" }\n\
+         \x20 app:\n\
+         \x20   command: [ sleep, \"1000\" ]\n\
+         \x20   depends_on: { processes/once: { condition: completed } }\n",
+    );
+    farm.up();
+    assert_eq!(farm.node("processes/once").expect("once")["restarts"], 0);
+    let app = farm.demand_pid("processes/app");
+    farm.kill_controller();
+    farm.up();
+    assert_eq!(app, farm.demand_pid("processes/app"));
+    assert_eq!(
+        farm.node("processes/once").expect("once")["state"],
+        "completed"
+    );
+    signal(app, nix::sys::signal::Signal::SIGKILL);
+    farm.wait("app to be back", |_| {
+        farm.pid("processes/app").is_some_and(|pid| pid != app)
+    });
+    farm.ok(&["down"]);
+}
+
+#[test]
+fn heartbeats_reach_an_adopted_stack_and_stops_end_with_it() {
+    isolate!();
+    let mut farm = Farm::of(
+        "registry: { embedded: { http: 127.0.0.1:8500 } }\n\
+         processes:\n\
+         \x20 app: { command: [ sleep, \"1000\" ] }\n\
+         services:\n\
+         \x20 app: { target: processes/app, port: 9, checks: [ { ttl: 300s } ] }\n",
+    );
+    let spec = farm.spec().display().to_string();
+    farm.ok(&["up", "-d", &spec]);
+    let beat = || {
+        let checks = ask("127.0.0.1:8500", "/v1/agent/checks").2;
+        let checks: serde_json::Value = serde_json::from_str(&checks).ok()?;
+        let id = checks
+            .as_object()?
+            .keys()
+            .find(|id| !id.ends_with(":life"))?
+            .clone();
+        put(&format!("/v1/agent/check/pass/{id}"))
+    };
+    wait_for("the heartbeat to be taken", LONG, beat);
+    farm.wait_converged();
+    farm.kill_controller();
+    farm.ok(&["up", "-d", &spec]);
+    wait_for(
+        "the heartbeat to be taken again",
+        Duration::from_secs(10),
+        beat,
+    );
+    farm.wait_converged();
+
+    farm.ok(&["stop", "app"]);
+    farm.wait("app to be stopped", |s| {
+        s["converged"] == true
+            && farm
+                .node("processes/app")
+                .is_some_and(|node| node["state"] == "stopped")
+    });
+    farm.ok(&["down"]);
+    farm.ok(&["up", "-d", &spec]);
+    farm.wait("app to run again", |_| farm.pid("processes/app").is_some());
+
+    farm.edit(|text| text.replace(&format!("name: {}", farm.stack), "name: other"));
+    let status = farm.wait("the refusal", |s| s["spec_error"].is_string());
+    assert!(
+        status["spec_error"]
+            .as_str()
+            .is_some_and(|error| error.contains("`other`"))
+    );
+    farm.ok(&["down"]);
+}
+
+/// A PUT to the registry; whether it was taken.
+fn put(path: &str) -> Option<()> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect("127.0.0.1:8500").ok()?;
+    write!(
+        stream,
+        "PUT {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer
+        .split(' ')
+        .nth(1)
+        .filter(|code| *code == "200")
+        .map(|_| ())
+}

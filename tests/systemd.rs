@@ -12,6 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 use support::wait_for;
 
+/// Where the booted machine has the program, with the spec beside it.
+const HATCHERY: &str = "/opt/hatchery-test/hatchery";
+const SPEC: &str = "/opt/hatchery-test/prime.yaml";
+
 const LONG: Duration = Duration::from_secs(90);
 
 /// A machine that was booted from an overlay over `/`.
@@ -56,6 +60,15 @@ impl Machine {
             "lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work",
             "/mnt/root",
         ]));
+        // A booted system has a /tmp of its own; this tree may lie under ours.
+        let inside = Path::new("/mnt/root").join(&HATCHERY[1..]);
+        let folder = inside.parent().expect("a folder");
+        fs::create_dir_all(folder).expect("a folder for the program");
+        fs::copy(env!("CARGO_BIN_EXE_hatchery"), &inside).expect("a copy of the program");
+        let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs/prime");
+        for entry in fs::read_dir(specs).expect("specs/prime").flatten() {
+            fs::copy(entry.path(), folder.join(entry.file_name())).expect("a copy of the spec");
+        }
         fs::remove_file("/mnt/root/etc/machine-id").ok();
         fs::write("/mnt/root/etc/machine-id", "uninitialized\n").expect("a machine id");
         let cgroup = support::cgroup_roots()[0]
@@ -122,8 +135,7 @@ impl Machine {
     }
 
     fn status(&self) -> Option<Value> {
-        let hatchery = env!("CARGO_BIN_EXE_hatchery");
-        let output = run(self.inside(&[hatchery, "--stack", "prime", "ps", "--json"]));
+        let output = run(self.inside(&[HATCHERY, "--stack", "prime", "ps", "--json"]));
         serde_json::from_slice(&output.stdout).ok()
     }
 
@@ -150,8 +162,6 @@ impl Drop for Machine {
 fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     isolate!();
     let machine = Machine::boot();
-    let hatchery = env!("CARGO_BIN_EXE_hatchery");
-    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/specs/prime/prime.yaml");
     must(machine.inside(&["/sbin/ip", "link", "set", "lo", "up"]));
     must(machine.inside(&[
         "systemd-run",
@@ -160,9 +170,9 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
         "-p",
         "KillMode=process",
         "--setenv=PRIME_MAX=1000",
-        hatchery,
+        HATCHERY,
         "up",
-        spec,
+        SPEC,
     ]));
     let journal = || must(machine.inside(&["journalctl", "-u", "hatchery-test", "-n", "40"]));
     let deadline = std::time::Instant::now() + LONG;
@@ -213,6 +223,6 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     let same = before.iter().filter(|entry| after.contains(entry)).count();
     assert_eq!(same, 4, "somebody else was touched: {before:?} {after:?}");
     assert_eq!(machine.machines(), four);
-    must(machine.inside(&[hatchery, "--stack", "prime", "down"]));
+    must(machine.inside(&[HATCHERY, "--stack", "prime", "down"]));
     assert_eq!(machine.machines(), Vec::<String>::new());
 }

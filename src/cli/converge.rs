@@ -7,11 +7,15 @@ use super::listening::Listening;
 use super::narrator::Narrator;
 use crate::plan::model::NodeState;
 use crate::reconcile::handle::StackStatus;
+use crate::spec::model::Status;
+use crate::spec::node::Kind;
 
 /// How often it is asked how things stand.
 const TICK: Duration = Duration::from_millis(150);
 /// What failed, and nothing moved for so long, will not converge by itself soon.
 const STUCK: Duration = Duration::from_secs(10);
+/// As long as something may still come up by itself, however quiet it is.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Returns once generation `generation`, or a later one, converged.
 ///
@@ -42,14 +46,19 @@ pub async fn converge(
                     return Ok(());
                 }
                 narrator.show(&status);
-                if !is_stuck(&status) {
-                    stuck_since = None;
-                } else if stuck_since.get_or_insert_with(Instant::now).elapsed() >= STUCK {
-                    narrator.clear();
-                    return Err(failed(&status));
+                let limit = patience(&status);
+                let since = stuck_since.get_or_insert_with(Instant::now);
+                match limit {
+                    None => stuck_since = None,
+                    Some(limit) if since.elapsed() >= limit => {
+                        narrator.clear();
+                        return Err(failed(&status));
+                    }
+                    Some(_) => {}
                 }
             }
             happening = listening.next() => {
+                stuck_since = None;
                 narrator.tell(&happening.ok_or_else(ended)?);
             }
         }
@@ -61,18 +70,26 @@ fn ended() -> CommandError {
         .hint("what it said last is in `controller.log` in the stack's log folder")
 }
 
-/// Something failed, and nothing is on its way.
-fn is_stuck(status: &StackStatus) -> bool {
+/// How long this may go on without anything happening; `None` while something is on its way.
+fn patience(status: &StackStatus) -> Option<Duration> {
     let any = |states: &[NodeState]| status.nodes.iter().any(|node| states.contains(&node.state));
     let moving = [NodeState::Starting, NodeState::Stopping, NodeState::Backoff];
-    any(&[NodeState::Failed]) && !any(&moving)
+    if any(&moving) {
+        None
+    } else if any(&[NodeState::Failed]) {
+        Some(STUCK)
+    } else {
+        Some(QUIET)
+    }
 }
 
 fn failed(status: &StackStatus) -> CommandError {
     let mut error = CommandError::new(format!("stack `{}` did not converge", status.stack));
     for node in &status.nodes {
-        if node.state == NodeState::Failed {
+        if [NodeState::Failed, NodeState::Waiting].contains(&node.state) {
             error = error.detail(format!("{}: {}", node.node, node.detail));
+        } else if node.health == Some(Status::Critical) && node.node.kind == Kind::Services {
+            error = error.detail(format!("{}: its checks do not pass", node.node));
         }
     }
     error.hint("the controller stays; `hatchery ps` and `hatchery logs` say more")

@@ -40,6 +40,12 @@ pub struct DownArgs {
 /// When something could not be removed.
 pub fn run(args: &DownArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let name = stack::choose(global.stack.as_deref())?;
+    let known = wiring::roots().list_stacks();
+    if known.iter().all(|stack| stack.name != name) && wiring::lives(&name)?.is_empty() {
+        return Err(CommandError::new(format!(
+            "there is no stack `{name}` here"
+        )));
+    }
     wiring::block_on_threads(async {
         match stack::client_if_any(&name).await? {
             Some(client) => ask(&client, args, &name).await,

@@ -1,6 +1,6 @@
 //! Puts the real drivers together for one controller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -108,6 +108,7 @@ impl Follow for Watcher {
 struct Kept {
     stopped: BTreeSet<NodeId>,
     rendered: BTreeSet<PathBuf>,
+    told: BTreeMap<String, String>,
 }
 
 /// The store behind [`Keep`].
@@ -159,6 +160,14 @@ impl Keep for StoreKeep {
         lock(&self.kept).stopped.clone()
     }
 
+    fn told(&self, told: &BTreeMap<String, String>) -> Result<()> {
+        self.change(|kept| kept.told.clone_from(told))
+    }
+
+    fn was_told(&self) -> BTreeMap<String, String> {
+        lock(&self.kept).told.clone()
+    }
+
     fn spec(&self, spec: &SpecText) -> Result<()> {
         match &*lock(&self.store) {
             Some(store) => store.save_spec(&spec.path, &spec.text).map_err(failed),
@@ -175,6 +184,8 @@ impl Keep for StoreKeep {
     }
 
     fn clear(&self, purge: bool) -> Result<()> {
+        // The next `up` begins anew: what was stopped was stopped in this life of the stack.
+        self.change(|kept| *kept = Kept::default())?;
         let Some(store) = lock(&self.store).take() else {
             return Ok(());
         };

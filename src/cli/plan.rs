@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::error::CommandError;
-use super::{Global, screen, spec_file, stack, wiring};
+use super::{Global, requirements, screen, spec_file, stack, wiring};
 use crate::plan::text::text;
 
 /// `--detailed-exitcode`: there are changes.
@@ -31,7 +31,8 @@ pub struct PlanArgs {
 /// When the spec is wrong or the host cannot be observed.
 pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let spec = spec_file::read(&args.spec)?;
-    let name = wiring::compile(&spec)?.stack;
+    let desired = wiring::compile(&spec)?;
+    let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
     let asked = wiring::block_on(async {
         match stack::client_if_any(&name).await? {
@@ -47,6 +48,9 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
         screen::json(&view)?;
     } else {
         screen::say(&text(&view))?;
+        if let Some(lacks) = requirements::note(&desired) {
+            screen::say(&lacks)?;
+        }
     }
     if args.detailed_exitcode && !view.items.is_empty() {
         return Ok(ExitCode::from(CHANGES));

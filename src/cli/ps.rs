@@ -20,9 +20,6 @@ const WARN: Style = AnsiColor::Yellow.on_default();
 const WRONG: Style = AnsiColor::Red.on_default();
 const PLAIN: Style = Style::new();
 
-/// Longer details are cut here; the whole is in `--json`.
-const DETAIL: usize = 120;
-
 /// Arguments of `ps`.
 #[derive(Debug, clap::Args)]
 pub struct PsArgs {
@@ -170,7 +167,7 @@ fn detail(node: &NodeStatus) -> String {
     } else {
         node.detail.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    screen::cut(&visible(&said), DETAIL)
+    visible(&said)
 }
 
 fn orphans(stack: &str, lives: &[Life], age: impl Fn(&Life) -> String) -> String {

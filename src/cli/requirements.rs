@@ -40,6 +40,21 @@ pub fn demand(desired: &Desired, spec: &str, may_install: bool) -> Result<(), Co
     }
 }
 
+/// What the machine lacks, for the reader of a plan.
+pub fn note(desired: &Desired) -> Option<String> {
+    let mut needed = desired.requires.clone();
+    needed.extend(implied(desired));
+    let lacking = missing(&needed);
+    if lacking.is_empty() {
+        return None;
+    }
+    let mut note = "\nThis machine lacks, and `up --install` would install:\n".to_owned();
+    for one in &lacking {
+        note.push_str(&format!("  {}\n", describe(one)));
+    }
+    Some(note)
+}
+
 fn refusal(lacking: &[Requirement]) -> CommandError {
     let mut error = CommandError::new("this machine lacks what the spec requires");
     for one in lacking {

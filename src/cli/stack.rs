@@ -36,10 +36,12 @@ pub fn choose(asked: Option<&str>) -> Result<String, CommandError> {
 fn only(stacks: &[Stack]) -> Result<String, CommandError> {
     let run: Vec<&str> = names(stacks, |stack| stack.held_by.is_some());
     let here: Vec<&str> = names(stacks, |stack| stack.has_run_dir);
-    let (found, what) = if run.is_empty() {
-        (here, "are")
-    } else {
-        (run, "run")
+    // One that is down has logs and state still.
+    let left: Vec<&str> = names(stacks, |_| true);
+    let (found, what) = match (run.is_empty(), here.is_empty()) {
+        (false, _) => (run, "run"),
+        (true, false) => (here, "are"),
+        (true, true) => (left, "left something"),
     };
     match found.as_slice() {
         [one] => Ok((*one).to_owned()),
@@ -121,6 +123,7 @@ mod tests {
         assert_eq!(only(&one), Ok("a".to_owned()));
         let left = [stack("a", None, true), stack("b", None, false)];
         assert_eq!(only(&left), Ok("a".to_owned()));
+        assert_eq!(only(&[stack("b", None, false)]), Ok("b".to_owned()));
     }
 
     #[test]

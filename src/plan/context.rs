@@ -7,7 +7,9 @@ use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
-use crate::graph::desired::{Desired, EndpointNode, Need, Node, TemplateNode, WorkloadNode};
+use crate::graph::desired::{
+    CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
+};
 use crate::spec::model::{Condition, Status};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -132,6 +134,16 @@ impl<'a> Context<'a> {
         context
     }
 
+    /// Whether something of a node runs and is not on its way out.
+    pub fn stays(&self, node: &NodeId) -> bool {
+        self.current(node).is_some_and(|life| {
+            !self.memory.leaving.contains_key(&life.id)
+                && !self.memory.asked.contains_key(&life.id)
+                && !self.memory.restart.contains(&life.id)
+                && !self.memory.stopped.contains(node)
+        })
+    }
+
     /// All lives of a node, the oldest first.
     pub fn lives(&self, node: &NodeId) -> &[&'a Life] {
         self.lives.get(node).map_or(&[], Vec::as_slice)
@@ -221,6 +233,25 @@ impl<'a> Context<'a> {
             .filter(|dependent| self.current(dependent).is_some())
             .map(|dependent| format!("{dependent} to end"))
             .collect()
+    }
+
+    /// Whether a check that we ask ourselves has not answered since the adoption. Heartbeats
+    /// are no part of it: they come through the very address that this is asked for.
+    pub fn probes_unanswered(&self) -> bool {
+        self.desired.nodes.values().any(|node| {
+            let checks: Vec<&CheckNode> = match node {
+                Node::Endpoint(endpoint) => endpoint.checks.iter().collect(),
+                Node::Workload(workload) => match &workload.ready {
+                    ReadyNode::Check { check, .. } => vec![check],
+                    _ => Vec::new(),
+                },
+                _ => Vec::new(),
+            };
+            checks.iter().any(|check| {
+                !matches!(check.probe, ProbeNode::Ttl(_))
+                    && self.memory.unchecked.contains(&check.id)
+            })
+        })
     }
 
     /// The templates whose reload goes to this process.

@@ -22,6 +22,8 @@ pub struct Memory {
     pub workloads: BTreeMap<NodeId, WorkloadMemory>,
     /// Lives that are ready.
     pub ready: BTreeSet<LifeId>,
+    /// Lives whose start is under way: their program may still turn out not to run.
+    pub starting: BTreeSet<LifeId>,
     /// Lives that were asked to end, and when.
     pub asked: BTreeMap<LifeId, Time>,
     /// Since when this controller waits for a life's readiness under this spec.

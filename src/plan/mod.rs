@@ -75,13 +75,8 @@ fn plan_node(
         Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
         Node::Template(_) => return render::plan(context, id, &mut plan.notes),
         Node::Check => {
-            let level = check_level(context, id);
-            let state = if level.started {
-                NodeState::Running
-            } else {
-                NodeState::Waiting
-            };
-            Planned::idle(status(id, state, ""), level)
+            // A definition does nothing by itself: how far it is concerns those that need it.
+            Planned::idle(status(id, NodeState::Running, ""), check_level(context, id))
         }
     })
 }

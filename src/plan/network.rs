@@ -26,7 +26,7 @@ pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Regis
     };
     // Readers from outside must not take an adopted stack, not registered again or not asked
     // yet, for one that has nothing to offer.
-    let blind = !context.memory.unchecked.is_empty();
+    let blind = context.probes_unanswered();
     let item = Item {
         node: id.clone(),
         change,

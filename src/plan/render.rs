@@ -48,6 +48,14 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Opt
     Some(planned)
 }
 
+/// A validator's words; one that says nothing is quoted with that.
+fn said(output: &str) -> &str {
+    match output.trim() {
+        "" => "it says nothing",
+        words => words,
+    }
+}
+
 fn change_of(state: &TemplateState<'_>) -> Change {
     if state.on_disk.is_some() {
         Change::Change
@@ -218,7 +226,7 @@ fn judge(
                 let error = format!(
                     "`{}` refuses the new text: {}",
                     command.join(" "),
-                    output.trim()
+                    said(output)
                 );
                 running = status(&id, NodeState::Failed, error.clone());
                 item.reason = error.clone();

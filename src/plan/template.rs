@@ -161,7 +161,7 @@ fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
             return Some(format!("the first answer of check `{}`", check.id));
         }
         let id = &endpoint.service_id;
-        let up = target.is_none_or(|target| context.current(target).is_some());
+        let up = target.is_none_or(|target| context.stays(target));
         if !good && up && !context.observed.registered.contains_key(id) {
             return Some(format!("the registration of `{id}`"));
         }

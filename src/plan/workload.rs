@@ -197,7 +197,8 @@ fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<S
 /// Whether a life is ready; once it was, it stays so.
 pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> bool {
     // Without a main process its start is still under way.
-    if life.state != LifeState::Up || life.main_pid <= 0 {
+    let coming = life.main_pid <= 0 || context.memory.starting.contains(&life.id);
+    if life.state != LifeState::Up || coming {
         return false;
     }
     match &node.ready {

@@ -14,7 +14,7 @@ use super::monitors::{Monitors, Verdict, Wanted};
 use super::observe::unchecked;
 use super::run::Beginning;
 use crate::graph::desired::Desired;
-use crate::plan::memory::Memory;
+use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Plan;
 use crate::plan::world::Observed;
 
@@ -32,6 +32,7 @@ pub(super) fn begin(
         follows,
         seed,
     } = beginning;
+    let empty = spec.is_none();
     let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
     let view = tokio::task::block_in_place(|| host.networks.observe(&[]));
@@ -49,7 +50,11 @@ pub(super) fn begin(
         spec_error: None,
         follows,
         observed,
-        memory: Memory::default(),
+        memory: Memory {
+            // Without a spec there is nothing to do but to take the stack down.
+            down: empty.then_some(Down { kill: false }),
+            ..Memory::default()
+        },
         dirty: Dirty::ALL,
         targets: BTreeMap::new(),
         before: BTreeMap::new(),
@@ -66,6 +71,14 @@ pub(super) fn begin(
         following: std::collections::BTreeSet::new(),
     };
     controller.memory.stopped = controller.host.keep.was_stopped();
+    for (template, hash) in controller.host.keep.was_told() {
+        controller
+            .memory
+            .templates
+            .entry(template)
+            .or_default()
+            .told = Some(hash);
+    }
     controller.adopt_spec(spec, loaded);
     controller.memory.past_needs.clear();
     remember_stops(&mut controller.memory, &controller.desired);

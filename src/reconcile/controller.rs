@@ -228,6 +228,9 @@ impl Controller {
                 {
                     self.memory.asked.entry(life.clone()).or_insert(now);
                 }
+                if let Step::Start(start) = step {
+                    self.memory.starting.insert(start.id.clone());
+                }
                 if let Step::Kill(life) = step {
                     self.memory.killed.insert(life.clone(), now);
                 }

@@ -1,6 +1,6 @@
 //! The drivers that one controller works with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +58,10 @@ pub trait Keep: Send + Sync {
     fn stopped(&self, nodes: &BTreeSet<crate::spec::node::NodeId>) -> Result<()>;
     /// Which ones those were.
     fn was_stopped(&self) -> BTreeSet<crate::spec::node::NodeId>;
+    /// Notes which content of each template its reload command was told about, by hash.
+    fn told(&self, told: &BTreeMap<String, String>) -> Result<()>;
+    /// What they were told.
+    fn was_told(&self) -> BTreeMap<String, String>;
     /// Notes the spec in force.
     fn spec(&self, spec: &super::handle::SpecText) -> Result<()>;
     /// Paths of files that earlier controllers of this stack rendered.

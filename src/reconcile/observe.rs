@@ -160,7 +160,7 @@ impl Controller {
             return Err(format!("{node} does not run"));
         };
         match life.state {
-            LifeState::Up if life.main_pid > 0 => {}
+            LifeState::Up if life.main_pid > 0 && !self.memory.starting.contains(&life.id) => {}
             LifeState::Up => return Err(format!("{node} is being started")),
             LifeState::Ending => return Err(format!("the main process of {node} ended")),
             LifeState::Ended { exit, .. } => {

@@ -8,7 +8,7 @@ use super::handle::{Level, PlanView, SpecText, Verb};
 use super::load::{Loaded, load};
 use super::monitors::Verdict;
 use super::observe::network_names;
-use crate::plan::memory::{Down, Memory};
+use crate::plan::memory::{Down, LastExit, Memory};
 use crate::plan::model::Step;
 use crate::plan::world::LifeState;
 use crate::plan::{names, plan};
@@ -27,6 +27,16 @@ impl Controller {
             );
         }
         self.spec_error = Some(report);
+    }
+
+    /// Why a spec of another stack is not taken.
+    pub(super) fn other_stack(&self, loaded: &Loaded) -> String {
+        let (theirs, ours) = (&loaded.desired.stack, &self.desired.stack);
+        format!(
+            "the spec is of stack `{theirs}`, this controller keeps stack `{ours}`, and a stack \
+             that runs cannot change its name; take `{ours}` down first, or bring `{theirs}` up \
+             from a file of its own"
+        )
     }
 
     /// Why a spec is held: it would end every workload that runs.
@@ -69,10 +79,7 @@ impl Controller {
             false,
         )?;
         if loaded.desired.stack != self.desired.stack {
-            return Err(format!(
-                "the spec is of stack `{}`, this controller keeps stack `{}`",
-                loaded.desired.stack, self.desired.stack
-            ));
+            return Err(self.other_stack(&loaded));
         }
         if !allow_empty && let Some(held) = self.removes_all(&loaded) {
             return Err(held);
@@ -98,10 +105,7 @@ impl Controller {
             false,
         )?;
         if loaded.desired.stack != self.desired.stack {
-            return Err(format!(
-                "the spec is of stack `{}`, this controller keeps stack `{}`",
-                loaded.desired.stack, self.desired.stack
-            ));
+            return Err(self.other_stack(&loaded));
         }
         let mut observed = self.observed.clone();
         // Names that only the new spec wants were not looked for yet.
@@ -227,6 +231,7 @@ impl Controller {
                         .or_default()
                         .told = Some(hash.clone());
                 }
+                self.keep_told();
             }
             Step::Start(start) => {
                 let memory = self
@@ -235,7 +240,11 @@ impl Controller {
                     .entry(start.id.node.clone())
                     .or_default();
                 memory.incarnation = start.id.incarnation;
-                if memory.last_exit.is_some_and(|last| !last.asked) {
+                let before = |last: LastExit| last.incarnation < start.id.incarnation;
+                if memory
+                    .last_exit
+                    .is_some_and(|last| !last.asked && before(last))
+                {
                     memory.restarts = memory.restarts.saturating_add(1);
                 }
             }
@@ -248,6 +257,19 @@ impl Controller {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What reload commands have told is kept: the next controller need not tell it again.
+    fn keep_told(&self) {
+        let told = self
+            .memory
+            .templates
+            .iter()
+            .filter_map(|(name, memory)| Some((name.clone(), memory.told.clone()?)))
+            .collect();
+        if let Err(error) = self.host.keep.told(&told) {
+            self.tell(None, Level::Warning, error.message);
         }
     }
 

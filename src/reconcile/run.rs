@@ -197,7 +197,7 @@ impl Loop {
             .attempts
             .values()
             .all(|attempt| !attempt.running);
-        let gone = controller.memory.down.is_some()
+        let gone = controller.down.is_some()
             && controller.plan.items.is_empty()
             && controller.observed.lives.is_empty()
             && idle;
@@ -265,6 +265,10 @@ impl Loop {
             false,
         );
         match loaded {
+            Ok(loaded) if loaded.desired.stack != controller.desired.stack => {
+                let refusal = controller.other_stack(&loaded);
+                controller.refuse_spec(refusal);
+            }
             Ok(loaded) => {
                 if let Some(held) = controller.removes_all(&loaded) {
                     controller.refuse_spec(held);
@@ -286,6 +290,8 @@ impl Loop {
     fn on_done(&mut self, done: Done) {
         let controller = &mut self.controller;
         let now = controller.host.clock.now();
+        let of_node = |life: &crate::plan::world::LifeId| life.node == done.node;
+        controller.memory.starting.retain(|life| !of_node(life));
         for finished in &done.steps {
             controller.dirty.by(&finished.step);
             controller.report_step(&done.node, finished);
