@@ -39,6 +39,7 @@ pub(super) fn begin(
     observed.network = view.map_err(|error| error.message)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
+    let memory = remembered(&host, empty);
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         monitors: Monitors::start(host.probes.clone(), host.clock.clone(), seed, verdicts),
@@ -50,11 +51,7 @@ pub(super) fn begin(
         spec_error: None,
         follows,
         observed,
-        memory: Memory {
-            // Without a spec there is nothing to do but to take the stack down.
-            down: empty.then_some(Down { kill: false }),
-            ..Memory::default()
-        },
+        memory,
         dirty: Dirty::ALL,
         targets: BTreeMap::new(),
         before: BTreeMap::new(),
@@ -70,15 +67,6 @@ pub(super) fn begin(
         synced: now,
         following: std::collections::BTreeSet::new(),
     };
-    controller.memory.stopped = controller.host.keep.was_stopped();
-    for (template, hash) in controller.host.keep.was_told() {
-        controller
-            .memory
-            .templates
-            .entry(template)
-            .or_default()
-            .told = Some(hash);
-    }
     controller.adopt_spec(spec, loaded);
     controller.memory.past_needs.clear();
     remember_stops(&mut controller.memory, &controller.desired);
@@ -89,6 +77,20 @@ pub(super) fn begin(
     }
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
+}
+
+/// What an earlier controller kept. Without a spec there is nothing to do but to take the
+/// stack down.
+fn remembered(host: &Host, empty: bool) -> Memory {
+    let mut memory = Memory {
+        down: empty.then_some(Down { kill: false }),
+        stopped: host.keep.was_stopped(),
+        ..Memory::default()
+    };
+    for (template, hash) in host.keep.was_told() {
+        memory.templates.entry(template).or_default().told = Some(hash);
+    }
+    memory
 }
 
 /// The spec that a controller begins with.

@@ -182,7 +182,9 @@ impl Controller {
             workload.failures = workload.failures.min(1);
         }
         self.dirty = Dirty::ALL;
-        if let Err(error) = self.host.keep.spec(&self.spec) {
+        if self.memory.down.is_none()
+            && let Err(error) = self.host.keep.spec(&self.spec)
+        {
             self.tell(None, Level::Warning, error.message);
         }
     }
