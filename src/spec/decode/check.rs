@@ -165,7 +165,8 @@ pub(super) fn service(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<S
     Some(Service {
         target,
         address,
-        port: port?,
+        // Without a port it is faulty; what it refers to is looked at all the same.
+        port: port.unwrap_or(1),
         tags: tags.unwrap_or_default(),
         meta,
         checks: checks.unwrap_or_default(),

@@ -116,7 +116,8 @@ pub(super) fn workload(d: &mut Decoder, fields: &mut Fields<'_>) -> Option<Workl
         .and_then(|slot| log(d, &slot, &fields.owner))
         .unwrap_or(LOG);
     Some(Workload {
-        command: command?,
+        // Without a command it is faulty; what it refers to is looked at all the same.
+        command: command.unwrap_or_default(),
         environment,
         user,
         working_dir,
