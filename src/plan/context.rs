@@ -352,11 +352,13 @@ pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
     planned.wake = earliest(planned.wake, Some(attempt.retry_at));
 }
 
-/// A duration for people: whole seconds from ten on, tenths below.
+/// A duration for people: milliseconds below one second, tenths below ten, then whole ones.
 pub fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
-        0..10 => format!("{:.1}s", duration.as_secs_f64()),
+        0 => format!("{}ms", duration.as_millis()),
+        1..10 if duration.subsec_millis() >= 50 => format!("{:.1}s", duration.as_secs_f64()),
+        1..10 => format!("{seconds}s"),
         10..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),

@@ -159,10 +159,10 @@ fn registrations(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
         .map(|(service_id, registered)| {
-            let node = NodeId::new(
-                Kind::Services,
-                format!("{}/{service_id}", registered.service),
-            );
+            // Named as the spec names it, where the workload behind it is known.
+            let target = registered.target.as_ref();
+            let instance = target.map_or(service_id, |target| &target.name);
+            let node = NodeId::endpoint(&registered.service, instance);
             let steps = vec![Step::Deregister(service_id.clone())];
             removal(node, reason(context), Vec::new(), steps)
         })

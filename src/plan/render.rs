@@ -140,7 +140,7 @@ fn write(
     };
     let running = status(id, NodeState::Starting, "has a new text");
     if context.now < quiet {
-        item.gate = Gate::Waiting(vec![format!("a quiet {}", words(state.node.wait.min))]);
+        item.gate = Gate::Waiting(vec![format!("{} of quiet", words(state.node.wait.min))]);
         return Planned {
             status: running,
             item: Some(item),
