@@ -174,6 +174,25 @@ pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) ->
     }
 }
 
+/// A life whose start is under way has no main process to be asked yet; one that never gets any
+/// is killed.
+fn unborn(context: &Context<'_>, ending: &Ending<'_>, change: Change, reason: &str) -> Planned {
+    let life = ending.life;
+    let since = context
+        .memory
+        .seen
+        .get(&life.id)
+        .copied()
+        .unwrap_or(context.now);
+    let end = since + ending.grace;
+    if context.now >= end {
+        return kill(context, life, change, reason);
+    }
+    let mut planned = waiting(context, life, change, reason, vec!["its start".to_owned()]);
+    planned.wake = Some(end);
+    planned
+}
+
 /// Asks, waits, kills.
 pub(super) fn end(
     context: &Context<'_>,
@@ -189,6 +208,9 @@ pub(super) fn end(
         return kill(context, life, change, reason);
     }
     let Some(asked) = context.memory.asked.get(&life.id) else {
+        if life.main_pid <= 0 {
+            return unborn(context, ending, change, reason);
+        }
         let steps = vec![Step::Signal {
             life: life.id.clone(),
             signal: ending.signal,

@@ -1,5 +1,6 @@
 //! One life as this controller knows it: its mark, its processes, and how they ended.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -220,6 +221,12 @@ impl Entry {
     }
 }
 
+/// The file that a process executes, by device and inode.
+fn program(pid: i32) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
 /// The leader and the main process of the container in `folder`.
 ///
 /// By `--as-pid2` the leader becomes a stub with a name of its own once it has made its one
@@ -230,7 +237,9 @@ pub(super) fn find_payload(folder: &Path) -> Option<(i32, Process)> {
         let stat = proc::stat(pid)?;
         let stub = proc::number_inside(stat.parent) == Some(1)
             && proc::name(stat.parent).as_deref() == Some("(sd-stubinit)");
-        let number = proc::number_inside(pid).filter(|_| stub)?;
+        // Until it executes its program it is nspawn still, and a signal would be lost on it.
+        let executed = stub && program(pid)? != program(stat.parent)?;
+        let number = proc::number_inside(pid).filter(|_| executed)?;
         Some((number, pid, stat))
     });
     let (_, pid, stat) = children.min_by_key(|(number, ..)| *number)?;
