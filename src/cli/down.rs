@@ -12,7 +12,7 @@ use super::foreground::{Asked, Signals};
 use super::listening::Listening;
 use super::narrator::{Manner, Narrator};
 use super::wiring::{self, Running};
-use super::{Global, stack};
+use super::{Global, screen, stack};
 use crate::api::control::{Client, ClientError};
 
 /// How long the controller's process may take to end once all is gone.
@@ -42,9 +42,8 @@ pub fn run(args: &DownArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let name = stack::choose(global.stack.as_deref())?;
     let known = wiring::roots().list_stacks();
     if known.iter().all(|stack| stack.name != name) && wiring::lives(&name)?.is_empty() {
-        return Err(CommandError::new(format!(
-            "there is no stack `{name}` here"
-        )));
+        screen::line(&format!("nothing of stack `{name}` is here"))?;
+        return Ok(ExitCode::SUCCESS);
     }
     wiring::block_on_threads(async {
         match stack::client_if_any(&name).await? {

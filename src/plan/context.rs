@@ -240,7 +240,14 @@ impl<'a> Context<'a> {
     pub fn probes_unanswered(&self) -> bool {
         self.desired.nodes.values().any(|node| {
             let checks: Vec<&CheckNode> = match node {
-                Node::Endpoint(endpoint) => endpoint.checks.iter().collect(),
+                Node::Endpoint(endpoint)
+                    if endpoint
+                        .target
+                        .as_ref()
+                        .is_none_or(|target| self.stays(target)) =>
+                {
+                    endpoint.checks.iter().collect()
+                }
                 Node::Workload(workload) => match &workload.ready {
                     ReadyNode::Check { check, .. } => vec![check],
                     _ => Vec::new(),

@@ -155,6 +155,11 @@ fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
     let good = memory.is_some_and(|memory| memory.good);
     for endpoint in endpoints {
         let target = endpoint.target.as_ref();
+        if target.is_some_and(|target| context.current(target).is_some() && !context.stays(target))
+        {
+            // It is on its way out: nobody asks it any more, and nobody is to wait for it.
+            continue;
+        }
         let ready = target.and_then(|target| ready_check(context, target));
         let mut checks = endpoint.checks.iter().chain(ready);
         if let Some(check) = checks.find(|check| context.memory.unchecked.contains(&check.id)) {

@@ -6,6 +6,7 @@
     clippy::indexing_slicing
 )]
 
+mod adoption;
 mod world;
 
 use std::collections::BTreeSet;
@@ -188,29 +189,6 @@ fn an_empty_list_keeps_the_last_good_file() {
 }
 
 #[test]
-fn nothing_is_rendered_before_adopted_checks_answered() {
-    let mut world = World::new(farm(2, "python3"));
-    for node in world.desired.nodes.values_mut() {
-        if let Node::Endpoint(endpoint) = node {
-            let id = format!("{}:answers", endpoint.service_id);
-            endpoint.checks.push(tcp_check(&id));
-        }
-    }
-    world.converge();
-    world.memory = Memory::default();
-    world.memory.unchecked = ["t-prime-prime1:answers".to_owned()].into();
-    world.sick = ["prime1".to_owned()].into();
-    for _ in 0..5 {
-        assert!(
-            world.pass().is_empty(),
-            "something was planned on unknown health"
-        );
-    }
-    world.memory.unchecked.clear();
-    assert!(!world.pass().is_empty());
-}
-
-#[test]
 fn a_foreign_file_and_a_foreign_bridge_stop_their_node_alone() {
     let mut world = World::new(farm(1, "python3"));
     put(
@@ -307,72 +285,6 @@ fn what_failed_waits_for_its_next_try_and_holds_nothing_else() {
     let plan = world.plan();
     assert_eq!(plan.items.len(), 2, "{:#?}", plan.items);
     assert!(plan.items.iter().all(|item| item.change == Change::Add));
-}
-
-/// A ready check that a workload has to pass within a minute.
-fn demand_ready(world: &mut World) {
-    for node in world.desired.nodes.values_mut() {
-        if let Node::Workload(workload) = node
-            && workload.id.name == "nginx"
-        {
-            workload.ready = ReadyNode::Check {
-                check: tcp_check("ready:nginx"),
-                timeout: Duration::from_secs(60),
-            };
-        }
-    }
-}
-
-fn tcp_check(id: &str) -> CheckNode {
-    CheckNode {
-        id: id.to_owned(),
-        name: "ready".to_owned(),
-        probe: ProbeNode::Tcp("x:1".to_owned()),
-        interval: Duration::from_secs(5),
-        timeout: Duration::from_secs(1),
-        retries: 1,
-        start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(5),
-    }
-}
-
-#[test]
-fn an_adopted_process_is_asked_before_it_is_called_late() {
-    let mut world = World::new(farm(1, "python3"));
-    world.converge();
-    let before = world.lives();
-    demand_ready(&mut world);
-    world.now = world.now + Duration::from_secs(3600);
-    world.memory = Memory::default();
-    world.pass();
-    assert_eq!(
-        before,
-        world.lives(),
-        "an old process was ended before it was asked"
-    );
-}
-
-#[test]
-fn one_that_never_becomes_ready_is_ended_and_counts_as_a_failure() {
-    let mut world = World::new(farm(1, "python3"));
-    demand_ready(&mut world);
-    let nginx = NodeId::new(Kind::Processes, "nginx");
-    let late = loop {
-        let plan = world.pass();
-        let item = plan.items.into_iter().find(|item| item.node == nginx);
-        if let Some(item) = item.filter(|item| item.reason.starts_with("not ready")) {
-            break item;
-        }
-        for life in &world.observed.lives {
-            let now = world.now;
-            world.memory.seen.entry(life.id.clone()).or_insert(now);
-        }
-    };
-    assert_eq!(late.reason, "not ready after 1m00s");
-    assert_eq!(world.memory.workloads[&nginx].failures, 1);
-    let plan = world.plan();
-    let item = plan.items.iter().find(|item| item.node == nginx).unwrap();
-    assert!(matches!(&item.gate, Gate::Waiting(on) if on[0].starts_with("its restart delay")));
 }
 
 #[test]
