@@ -6,28 +6,14 @@ argument says (60 unless given) how much of a core the controller used, and its 
 own processes are listed apart. Run it as root through `tests/bench/run idle`.
 """
 
-import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 
+from farm import Farm
+
 SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-HATCHERY = os.environ["HATCHERY"]
-SPECS = os.path.join(os.path.dirname(__file__), "..", "..", "specs", "prime")
-STACK = "bench-idle"
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def hatchery(*arguments):
-    env = dict(os.environ, PRIME_MAX="1000")
-    done = subprocess.run([HATCHERY, "--stack", STACK, *arguments], env=env, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-    if done.returncode != 0:
-        sys.exit(f"hatchery {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
-    return done.stdout
 
 
 def ticks(pid):
@@ -42,32 +28,22 @@ def pss(pid):
 
 
 def main():
-    folder = tempfile.mkdtemp()
-    for name in os.listdir(SPECS):
-        shutil.copy(os.path.join(SPECS, name), folder)
-    spec = os.path.join(folder, "prime.yaml")
-    with open(spec) as file:
-        text = file.read()
-    with open(spec, "w") as file:
-        file.write(text.replace("name: prime\n", f"name: {STACK}\n", 1))
-    hatchery("up", "-d", "--wait", spec)
-    pid = json.loads(hatchery("ps", "--json"))["controller_pid"]
-    time.sleep(10)
-    before, began = ticks(pid), time.monotonic()
-    time.sleep(SECONDS)
-    used = (ticks(pid) - before) / TICKS / (time.monotonic() - began)
-    print(f"controller, of a core      {used * 100:.3f} % over {SECONDS} s")
-    print(f"controller, Pss            {pss(pid):.1f} MB")
-    for entry in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
-        try:
-            with open(f"/proc/{entry}/comm") as file:
-                name = file.read().strip()
-            if name == "systemd-nspawn":
-                print(f"nspawn {entry:>8}, Pss       {pss(entry):.1f} MB")
-        except OSError:
-            continue
-    hatchery("down")
-    shutil.rmtree(folder)
+    with Farm("bench-idle") as farm:
+        pid = farm.status()["controller_pid"]
+        time.sleep(10)
+        before, began = ticks(pid), time.monotonic()
+        time.sleep(SECONDS)
+        used = (ticks(pid) - before) / TICKS / (time.monotonic() - began)
+        print(f"controller, of a core      {used * 100:.3f} % over {SECONDS} s")
+        print(f"controller, Pss            {pss(pid):.1f} MB")
+        for entry in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
+            try:
+                with open(f"/proc/{entry}/comm") as file:
+                    name = file.read().strip()
+                if name == "systemd-nspawn":
+                    print(f"nspawn {entry:>8}, Pss       {pss(entry):.1f} MB")
+            except OSError:
+                continue
 
 
 main()

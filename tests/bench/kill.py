@@ -7,37 +7,25 @@ strace), how much of it the validator took by the controller's own account, and 
 until the instance ran again. Run it as root through `tests/bench/run kill`.
 """
 
-import json
 import os
 import re
 import select
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
+from farm import Farm
+
 TIMES = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-HATCHERY = os.environ["HATCHERY"]
-SPECS = os.path.join(os.path.dirname(__file__), "..", "..", "specs", "prime")
-STACK = "bench-kill"
+FARM = Farm("bench-kill")
 RESET_AFTER = 10
 
 
-def hatchery(*arguments, check=True):
-    env = dict(os.environ, PRIME_MAX="1000")
-    done = subprocess.run([HATCHERY, "--stack", STACK, *arguments], env=env, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-    if check and done.returncode != 0:
-        sys.exit(f"hatchery {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
-    return done.stdout
-
-
 def node(name):
-    status = json.loads(hatchery("ps", "--json"))
+    status = FARM.status()
     return next(n for n in status["nodes"] if n["node"] == name), status
 
 
@@ -48,7 +36,7 @@ def wait(what, found, limit=60.0):
         if value:
             return value
         time.sleep(0.005)
-    sys.exit(f"waited {limit:.0f}s for {what}\n{hatchery('ps', check=False)}")
+    sys.exit(f"waited {limit:.0f}s for {what}\n{FARM.hatchery('ps', check=False)}")
 
 
 class Signals(threading.Thread):
@@ -71,20 +59,11 @@ class Signals(threading.Thread):
                 self.seen.append(float(moment.group(1)))
 
 
-def main():
-    folder = tempfile.mkdtemp()
-    for name in os.listdir(SPECS):
-        shutil.copy(os.path.join(SPECS, name), folder)
-    spec = os.path.join(folder, "prime.yaml")
-    with open(spec) as file:
-        text = file.read()
-    with open(spec, "w") as file:
-        file.write(text.replace("name: prime\n", f"name: {STACK}\n", 1))
-    hatchery("up", "-d", "--wait", spec)
+def measure():
     signals = Signals(node("processes/nginx")[0]["pid"])
     signals.start()
     delays, backs = [], []
-    log = f"/var/log/hatchery/{STACK}/controller.log"
+    log = f"/var/log/hatchery/{FARM.stack}/controller.log"
     start = os.path.getsize(log)
     for _ in range(TIMES):
         wait("convergence", lambda: node("processes/nginx")[1]["converged"])
@@ -104,9 +83,7 @@ def main():
     with open(log) as file:
         file.seek(start)
         validated = [int(ms) for ms in re.findall(r"validated in (\d+)ms", file.read())]
-    hatchery("down")
     signals.strace.kill()
-    shutil.rmtree(folder)
     validator = statistics.median(validated) if validated else float("nan")
     median = statistics.median(delays)
     print(f"kills                      {TIMES}")
@@ -118,4 +95,5 @@ def main():
     print(f"running again, worst       {max(backs):.2f} s")
 
 
-main()
+with FARM:
+    measure()
