@@ -72,6 +72,9 @@ pub trait Workloads: Send + Sync {
         confirm: Confirm,
         timeout: Duration,
     ) -> Result<()>;
+    /// How many TCP connections to these ports of it are established, as its network
+    /// namespace shows them (sock_diag(7)).
+    fn connections(&self, life: &LifeId, ports: &std::collections::BTreeSet<u16>) -> Result<u32>;
     /// Kills all that is left of it.
     fn kill(&self, life: &LifeId) -> Result<()>;
     /// Removes what an ended one left: cgroups of both hierarchies, its root's scratch.

@@ -1,6 +1,6 @@
 //! The spec with every expression evaluated and every group expanded: what the world is to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::model::{
-    Condition, Confirm, Firewall, LogLimit, Registry, Requirement, Restart, RootMode, Signal, Wait,
-    WhenEmpty,
+    Condition, Confirm, Drain, Firewall, LogLimit, Registry, Requirement, Restart, RootMode,
+    Signal, Update, Wait, WhenEmpty,
 };
 use crate::spec::node::NodeId;
 
@@ -34,6 +34,10 @@ pub struct Desired {
     pub waves: Vec<Vec<NodeId>>,
     /// The spec's `vars`, for templates.
     pub vars: IndexMap<String, serde_json::Value>,
+    /// The two seats of each instance that is replaced start-first, and of each endpoint that
+    /// such an instance serves: from either to the other. One of the two runs, the other is
+    /// spare; while it is replaced both may run.
+    pub pairs: BTreeMap<NodeId, NodeId>,
 }
 
 /// The folders of one stack on the host. All are absolute and end in the stack's name.
@@ -113,8 +117,40 @@ pub struct WorkloadNode {
     pub attachment: Option<Attachment>,
     /// Commands before each start; processes only.
     pub pre_start: Vec<Vec<String>>,
+    /// How it is replaced.
+    pub update: Update,
+    /// How its connections are waited for.
+    pub drain: Drain,
+    /// The TCP ports at which services lead to it: whose connections are waited for.
+    pub ports: BTreeSet<u16>,
     /// Bound of its log.
     pub log: LogLimit,
+}
+
+/// How a life is to end, noted on it, so that one whose node left the spec is ended as it
+/// was meant to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// The signal that asks it to end.
+    pub signal: Signal,
+    /// How long after it the rest is killed.
+    pub grace: Duration,
+    /// How its connections are waited for.
+    pub drain: Drain,
+    /// To which of its TCP ports.
+    pub ports: BTreeSet<u16>,
+}
+
+impl WorkloadNode {
+    /// How a life of it is to end.
+    pub fn farewell(&self) -> Farewell {
+        Farewell {
+            signal: self.stop_signal,
+            grace: self.stop_grace_period,
+            drain: self.drain,
+            ports: self.ports.clone(),
+        }
+    }
 }
 
 /// What is run, in full: all that the spawner needs.

@@ -131,6 +131,7 @@ fn assemble(
         needs,
         waves: order.waves,
         vars: spec.vars.clone(),
+        pairs: BTreeMap::new(),
     }
 }
 

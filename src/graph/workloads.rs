@@ -1,6 +1,6 @@
 //! Containers and processes, expressions evaluated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -105,6 +105,9 @@ fn common(
         ready: ready?,
         attachment: None,
         pre_start: Vec::new(),
+        update: workload.update,
+        drain: workload.drain,
+        ports: BTreeSet::new(),
         log: workload.log,
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::world::{FileMark, Identity, LifeId};
-use crate::graph::desired::{Attachment, EndpointNode, NetworkNode, Run};
+use crate::graph::desired::{Attachment, EndpointNode, Farewell, NetworkNode, Run};
 use crate::spec::model::{Confirm, Firewall, LogLimit, Registry, Signal, Status};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -316,6 +316,8 @@ pub struct Start {
     pub run: Run,
     /// The bound of its log file.
     pub log: LogLimit,
+    /// How it is meant to end; noted on its cgroup.
+    pub farewell: Farewell,
 }
 
 /// A file to be written.

@@ -219,6 +219,7 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
         applied: template::files_of(context, node),
         run: node.run.clone(),
         log: node.log,
+        farewell: node.farewell(),
     })));
     steps
 }

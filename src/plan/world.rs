@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::graph::desired::Farewell;
 pub use crate::graph::identity::Identity;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -30,6 +31,8 @@ pub struct Observed {
     pub registered: BTreeMap<String, Registered>,
     /// Where the embedded registry listens now.
     pub registry: RegistryView,
+    /// Established TCP connections to each life that drains.
+    pub connections: BTreeMap<LifeId, u32>,
 }
 
 /// The embedded registry's listener.
@@ -83,6 +86,8 @@ pub struct Life {
     pub applied: BTreeMap<String, String>,
     /// The cgroup (v2), for limits and for messages.
     pub cgroup: PathBuf,
+    /// How it was meant to end when it began; `None` when that was not noted.
+    pub farewell: Option<Farewell>,
 }
 
 /// How a life is.

@@ -128,5 +128,6 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
         needs: BTreeMap::new(),
         waves: Vec::new(),
         vars: indexmap::IndexMap::new(),
+        pairs: BTreeMap::new(),
     }
 }

@@ -164,6 +164,7 @@ fn the_rest_is_read_in_every_form() {
             delay: Duration::from_millis(250),
             max_delay: Duration::from_secs(10),
             max_attempts: Some(5),
+            window: None,
             reset_after: Duration::from_secs(60),
         }
     );

@@ -150,6 +150,12 @@ pub fn start(kind: Kind, name: &str, command: &[&str]) -> Start {
             max_size: 1 << 20,
             max_files: 1,
         },
+        farewell: hatchery::graph::desired::Farewell {
+            signal: hatchery::spec::model::Signal::TERM,
+            grace: std::time::Duration::from_secs(10),
+            drain: hatchery::spec::model::Drain::default(),
+            ports: std::collections::BTreeSet::new(),
+        },
     }
 }
 

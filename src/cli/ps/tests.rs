@@ -101,6 +101,7 @@ fn without_a_controller_the_kernel_is_shown() {
         notified: false,
         applied: Default::default(),
         cgroup: "/".into(),
+        farewell: None,
     };
     let ended = LifeState::Ended {
         exit: Exit::Code(3),

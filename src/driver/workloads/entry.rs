@@ -212,6 +212,7 @@ impl Entry {
             notified: self.mark.notified,
             applied: self.mark.applied.clone(),
             cgroup: self.folder.clone(),
+            farewell: self.mark.farewell.clone(),
         }
     }
 

@@ -87,6 +87,7 @@ impl<'a> Launch<'a> {
                 exit: None,
                 log_size: start.log.max_size,
                 log_files: start.log.max_files,
+                farewell: Some(start.farewell.clone()),
             },
             relative,
             folder,

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
 
+use crate::graph::desired::Farewell;
 use crate::plan::world::{Exit, Identity, LifeId};
 use crate::spec::model::LogLimit;
 use crate::spec::node::NodeId;
@@ -47,6 +48,9 @@ pub(super) struct Mark {
     pub log_size: u64,
     /// How many rotated logs stay.
     pub log_files: u32,
+    /// How it is meant to end.
+    #[serde(default)]
+    pub farewell: Option<Farewell>,
 }
 
 impl Mark {

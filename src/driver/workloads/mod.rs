@@ -248,6 +248,13 @@ impl Workloads for HostWorkloads {
         reload::reload(self, life, signal, confirm, timeout)
     }
 
+    fn connections(&self, life: &LifeId, _ports: &BTreeSet<u16>) -> Result<u32> {
+        Err(failed(format!(
+            "cannot count the connections of `{}`",
+            life.node
+        )))
+    }
+
     fn kill(&self, life: &LifeId) -> Result<()> {
         self.with(life, |entry| {
             cgroup::kill(&entry.folder).map_err(|error| cannot("kill", life, &error))?;

@@ -80,5 +80,6 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         exit: None,
         log_size: u64::MAX,
         log_files: 0,
+        farewell: None,
     }
 }

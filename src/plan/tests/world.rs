@@ -44,6 +44,7 @@ pub fn restart() -> Restart {
         delay: Duration::from_secs(1),
         max_delay: Duration::from_secs(60),
         max_attempts: None,
+        window: None,
         reset_after: Duration::from_secs(10),
     }
 }
@@ -61,6 +62,9 @@ pub fn workload(id: NodeId, group: &str, replica: u32, run: Run) -> WorkloadNode
         ready: ReadyNode::Started,
         attachment: None,
         pre_start: Vec::new(),
+        update: Default::default(),
+        drain: Default::default(),
+        ports: Default::default(),
         log: LogLimit {
             max_size: 1 << 20,
             max_files: 1,
@@ -183,6 +187,7 @@ fn nothing() -> Desired {
         needs: BTreeMap::new(),
         waves: Vec::new(),
         vars: indexmap::IndexMap::new(),
+        pairs: BTreeMap::new(),
     }
 }
 
@@ -327,6 +332,7 @@ impl World {
                 notified: false,
                 applied: start.applied.clone(),
                 cgroup: PathBuf::new(),
+                farewell: Some(start.farewell.clone()),
             }),
             Step::Signal { life, .. } | Step::Kill(life) => {
                 self.memory.asked.entry(life.clone()).or_insert(self.now);

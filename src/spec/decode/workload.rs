@@ -12,7 +12,8 @@ use super::slot::{Fields, Slot};
 use super::top::key_values;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{
-    Condition, Dependency, Expr, LogLimit, Process, Ready, Restart, RestartPolicy, Signal, Workload,
+    Condition, Dependency, Drain, Expr, LogLimit, Process, Ready, Restart, RestartPolicy, Signal,
+    Update, Workload,
 };
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::suggest::nearest;
@@ -128,6 +129,8 @@ pub(super) fn workload(d: &mut Decoder, fields: &mut Fields<'_>) -> Option<Workl
         stop_grace_period,
         depends_on,
         ready,
+        update: Update::default(),
+        drain: Drain::default(),
         log,
     })
 }
@@ -153,6 +156,7 @@ fn default_restart() -> Restart {
         delay: RESTART_DELAY,
         max_delay: RESTART_MAX_DELAY,
         max_attempts: None,
+        window: None,
         reset_after: RESTART_RESET_AFTER,
     }
 }
@@ -182,6 +186,7 @@ fn restart(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<Restart> {
         delay,
         max_delay,
         max_attempts,
+        window: None,
         reset_after,
     })
 }
