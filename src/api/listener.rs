@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{self, Settings};
@@ -19,6 +19,7 @@ pub struct RegistryListener {
     clock: Arc<dyn Clock>,
     commands: Arc<dyn Commands>,
     open: Mutex<Option<Open>>,
+    runtime: Handle,
 }
 
 /// A registry that answers over HTTP.
@@ -29,13 +30,19 @@ struct Open {
 }
 
 impl RegistryListener {
-    /// One that is not open yet.
-    pub fn new(catalog: SharedCatalog, clock: Arc<dyn Clock>, commands: Arc<dyn Commands>) -> Self {
+    /// One that is not open yet, and serves on `runtime` once it is.
+    pub fn new(
+        runtime: Handle,
+        catalog: SharedCatalog,
+        clock: Arc<dyn Clock>,
+        commands: Arc<dyn Commands>,
+    ) -> Self {
         RegistryListener {
             catalog,
             clock,
             commands,
             open: Mutex::new(None),
+            runtime,
         }
     }
 
@@ -132,8 +139,8 @@ fn read_token(registry: &Registry) -> Result<Option<String>> {
 }
 
 impl Listener for RegistryListener {
-    fn open(&self, registry: Registry) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.reopen(registry))
+    fn open(&self, registry: &Registry) -> Result<()> {
+        self.runtime.block_on(self.reopen(registry.clone()))
     }
 
     fn address(&self) -> Option<SocketAddr> {

@@ -53,11 +53,12 @@ pub fn assemble(
     let watched = files.clone();
     let host = Host {
         workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
-        networks: Arc::new(HostNetworks::new(stack, runtime, events.clone())?),
+        networks: Arc::new(HostNetworks::new(stack, runtime.clone(), events.clone())?),
         files,
         probes: Arc::new(HostProbes::new(Arc::new(enter))),
         follow: Arc::new(Watcher::new(events, watched)?),
         listener: Arc::new(RegistryListener::new(
+            runtime,
             catalog.clone(),
             clock.clone(),
             commands.clone(),

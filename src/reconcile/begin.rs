@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 use super::controller::{Controller, Dirty, held, remember_stops};
-use super::execute::Done;
+use super::engine::Beginning;
 use super::handle::{Happening, SpecText};
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
-use super::monitors::{Monitors, Verdict, Wanted};
 use super::observe::unchecked;
-use super::run::Beginning;
+use super::schedule::Wanted;
 use crate::graph::desired::Desired;
 use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Plan;
@@ -21,8 +20,6 @@ use crate::plan::world::Observed;
 pub(super) fn begin(
     beginning: Beginning,
     happenings: &broadcast::Sender<Happening>,
-    done: mpsc::UnboundedSender<Done>,
-    verdicts: mpsc::Sender<Verdict>,
 ) -> Result<Controller, String> {
     let Beginning {
         host,
@@ -30,20 +27,21 @@ pub(super) fn begin(
         spec,
         stack,
         follows,
-        seed,
+        seed: _,
     } = beginning;
     let empty = spec.is_none();
     let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
-    let view = tokio::task::block_in_place(|| host.networks.observe(&[]));
+    let view = host.networks.observe(&[]);
     observed.network = view.map_err(|error| error.message)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
-        monitors: Monitors::start(host.probes.clone(), host.clock.clone(), seed, verdicts),
         watched: Wanted::new(),
+        rounds: 0,
+        rewatch: false,
         host,
         around,
         spec: spec.clone(),
@@ -59,7 +57,6 @@ pub(super) fn begin(
         converged: false,
         busy_since: now,
         down: None,
-        done,
         happenings: happenings.clone(),
         done_before: BTreeMap::new(),
         began: now,
@@ -70,7 +67,7 @@ pub(super) fn begin(
     controller.adopt_spec(spec, loaded);
     controller.memory.past_needs.clear();
     remember_stops(&mut controller.memory, &controller.desired);
-    tokio::task::block_in_place(|| controller.observe());
+    controller.observe();
     if controller.dirty.lives || controller.dirty.network {
         // Planning on what was not seen would start everything a second time.
         return Err("cannot see what runs on this host; the warnings above say why".to_owned());

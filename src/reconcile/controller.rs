@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
-use super::execute::{Done, execute};
+use super::execute::Job;
 use super::handle::{Happening, Level, SpecText};
 use super::host::Host;
 use super::load::{Loaded, Surroundings};
-use super::monitors::{Monitors, Wanted};
+use super::schedule::Wanted;
 use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
@@ -87,9 +87,12 @@ pub(super) struct Controller {
     pub follows: bool,
     pub observed: Observed,
     pub memory: Memory,
-    pub monitors: Monitors,
-    /// What the monitors were told last.
+    /// What is monitored.
     pub watched: Wanted,
+    /// How often a check was begun to be monitored: none is taken for another one.
+    pub rounds: u64,
+    /// The monitors do not know yet what is monitored.
+    pub rewatch: bool,
     pub dirty: Dirty,
     /// Which workload each registered endpoint belongs to.
     pub targets: BTreeMap<String, NodeId>,
@@ -100,7 +103,6 @@ pub(super) struct Controller {
     /// When the first pass began: for "converged in".
     pub busy_since: Time,
     pub down: Option<Leaving>,
-    pub done: mpsc::UnboundedSender<Done>,
     pub happenings: broadcast::Sender<Happening>,
     /// What was done last for each node. The same again at once would be of no more use.
     pub done_before: BTreeMap<NodeId, DoneBefore>,
@@ -195,7 +197,8 @@ impl Controller {
     }
 
     /// Begins everything that the plan has ready.
-    pub fn dispatch(&mut self) {
+    pub fn dispatch(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
         let ready: Vec<(NodeId, Vec<Step>)> = self
             .plan
             .items
@@ -218,7 +221,7 @@ impl Controller {
             if let Some(done) = self.done_before.get(&node).filter(|done| done.hash == hash) {
                 let again = done.at + retry_delay(done.times);
                 if now < again {
-                    self.plan.wake = Some(self.plan.wake.map_or(again, |wake| wake.min(again)));
+                    self.wake_at(again);
                     continue;
                 }
             }
@@ -243,12 +246,9 @@ impl Controller {
                         .insert(endpoint.service_id.clone(), target.clone());
                 }
             }
-            let (host, done) = (self.host.clone(), self.done.clone());
-            tokio::spawn(async move {
-                // The loop may have ended meanwhile; then nobody needs the answer.
-                let _ = done.send(execute(host, node, steps).await);
-            });
+            jobs.push(Job::new(node, steps));
         }
+        jobs
     }
 
     /// Remembers what was done, to notice when it is asked for again and again.
@@ -273,8 +273,31 @@ impl Controller {
         );
     }
 
+    /// Plans again at this moment at the latest.
+    pub fn wake_at(&mut self, at: Time) {
+        self.plan.wake = Some(self.plan.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Tells the watcher what to follow.
+    pub fn follow_files(&mut self) {
+        let paths = self.followed();
+        if paths == self.following {
+            return;
+        }
+        match self.host.follow.set(paths.clone()) {
+            Ok(()) => {
+                // What changed before the watch began was told by nobody.
+                self.dirty.files = true;
+                self.wake_at(self.host.clock.now());
+            }
+            // Told once; the resync observes what cannot be followed.
+            Err(error) => self.tell(None, Level::Warning, error.message),
+        }
+        self.following = paths;
+    }
+
     /// Paths whose changes wake the loop.
-    pub fn followed(&self) -> BTreeSet<PathBuf> {
+    fn followed(&self) -> BTreeSet<PathBuf> {
         let mut paths: BTreeSet<PathBuf> = self.observed.inputs.files.keys().cloned().collect();
         if self.follows {
             paths.insert(self.spec.path.clone());

@@ -22,12 +22,12 @@ const RELOAD: Duration = Duration::from_secs(10);
 
 /// How an item went.
 #[derive(Debug)]
-pub(super) struct Done {
-    pub node: NodeId,
+pub struct Done {
+    pub(super) node: NodeId,
     /// The steps that were done.
-    pub steps: Vec<Finished>,
+    pub(super) steps: Vec<Finished>,
     /// Why it stopped before the end.
-    pub error: Option<DriverError>,
+    pub(super) error: Option<DriverError>,
 }
 
 /// One step that was done.
@@ -39,47 +39,74 @@ pub(super) struct Finished {
     pub verdict: Option<Output>,
 }
 
-/// Does the steps of one item until one fails.
-pub(super) async fn execute(host: Host, node: NodeId, steps: Vec<Step>) -> Done {
-    let mut done = Done {
-        node,
-        steps: Vec::new(),
-        error: None,
-    };
-    for step in steps {
-        let began = host.clock.now();
-        let result = if let Step::OpenRegistry(registry) = &step {
-            host.listener.open(registry.clone()).await.map(|()| None)
-        } else {
-            let (host, step) = (host.clone(), step.clone());
-            tokio::task::spawn_blocking(move || do_step(&host, &step))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(DriverError {
-                        message: "the step was cut off by the controller's end".to_owned(),
-                        kind: ErrorKind::Failed,
-                    })
-                })
-        };
-        let took = host.clock.now().since(began);
-        match result {
-            Ok(verdict) => done.steps.push(Finished {
-                step,
-                took,
-                verdict,
-            }),
-            Err(error) => {
-                done.error = Some(error);
-                break;
-            }
+/// One item of a plan on its way. It is done whoever drives it: a thread of the loop, or a
+/// simulation that may cut it off between any two steps.
+#[derive(Debug)]
+pub struct Job {
+    node: NodeId,
+    /// What is left, the next one last.
+    left: Vec<Step>,
+    done: Vec<Finished>,
+}
+
+impl Job {
+    pub(super) fn new(node: NodeId, mut steps: Vec<Step>) -> Self {
+        steps.reverse();
+        Job {
+            node,
+            left: steps,
+            done: Vec::new(),
         }
     }
-    done
+
+    /// Whose it is.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// What comes next, if anything is left.
+    pub fn next_step(&self) -> Option<&Step> {
+        self.left.last()
+    }
+
+    /// Does the next step. The answer tells how all of it went, once it was the last one or
+    /// failed; after that there is nothing to advance.
+    pub fn advance(&mut self, host: &Host) -> Option<Done> {
+        let mut error = None;
+        if let Some(step) = self.left.pop() {
+            let began = host.clock.now();
+            match do_step(host, &step) {
+                Ok(verdict) => self.done.push(Finished {
+                    step,
+                    took: host.clock.now().since(began),
+                    verdict,
+                }),
+                Err(why) => error = Some(why),
+            }
+        }
+        (self.left.is_empty() || error.is_some()).then(|| Done {
+            node: self.node.clone(),
+            steps: std::mem::take(&mut self.done),
+            error,
+        })
+    }
+
+    /// What is told when the thread that did it was lost.
+    pub(super) fn lost(node: NodeId) -> Done {
+        Done {
+            node,
+            steps: Vec::new(),
+            error: Some(DriverError {
+                message: "the step was cut off by the controller's end".to_owned(),
+                kind: ErrorKind::Failed,
+            }),
+        }
+    }
 }
 
 fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
     match step {
-        Step::OpenRegistry(_) => {}
+        Step::OpenRegistry(registry) => host.listener.open(registry)?,
         Step::CreateNetwork(network) => host.networks.create(network)?,
         Step::RemoveNetwork(bridge) => host.networks.remove(bridge)?,
         Step::Attach(attachment) => host.networks.attach(attachment)?,

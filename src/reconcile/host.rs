@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
 
@@ -46,8 +44,8 @@ pub trait Follow: Send + Sync {
 /// The embedded registry's HTTP address.
 pub trait Listener: Send + Sync {
     /// From now on exactly this address, or none. An address that is taken is an error that
-    /// names the holder.
-    fn open(&self, registry: crate::spec::model::Registry) -> BoxFuture<'_, Result<()>>;
+    /// names the holder. It blocks, like a driver.
+    fn open(&self, registry: &crate::spec::model::Registry) -> Result<()>;
     /// Where it listens now.
     fn address(&self) -> Option<SocketAddr>;
 }

@@ -5,19 +5,24 @@
 
 mod begin;
 mod controller;
+pub mod engine;
 mod execute;
 pub mod handle;
 pub mod host;
+mod inputs;
 pub mod load;
 pub mod monitors;
 mod observe;
 mod report;
 mod requests;
 mod run;
+mod schedule;
 pub mod shared;
 
 pub use controller::held;
+pub use engine::Beginning;
+pub use execute::{Done, Job};
 pub use observe::network_names;
 pub use report::view;
 pub use requests::preview;
-pub use run::{Beginning, Channels, run};
+pub use run::{Channels, run};

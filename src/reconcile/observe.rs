@@ -7,7 +7,7 @@ use super::controller::Controller;
 use super::execute::life_check;
 use super::handle::Level;
 use super::load::INPUT_LIMIT;
-use super::monitors::{Wanted, Watched};
+use super::schedule::{Wanted, Watched};
 use crate::driver::DriverError;
 use crate::graph::desired::{CheckNode, Node, ProbeNode, ReadyNode};
 use crate::health::First;
@@ -234,6 +234,7 @@ impl Controller {
             .map(|life| (&life.id.node, life))
             .collect();
         let mut wanted = Wanted::new();
+        let mut rounds = self.rounds;
         for node in self.desired.nodes.values() {
             match node {
                 Node::Workload(workload) => {
@@ -243,7 +244,7 @@ impl Controller {
                         continue;
                     };
                     if !self.memory.ready.contains(&life.id) {
-                        self.watch(&mut wanted, check, Some(life));
+                        self.watch(&mut wanted, &mut rounds, check, Some(life));
                     }
                 }
                 Node::Endpoint(endpoint) => {
@@ -257,7 +258,7 @@ impl Controller {
                         continue;
                     }
                     for check in &endpoint.checks {
-                        self.watch(&mut wanted, check, life.flatten());
+                        self.watch(&mut wanted, &mut rounds, check, life.flatten());
                     }
                 }
                 _ => {}
@@ -268,10 +269,9 @@ impl Controller {
         }
         let now = self.host.clock.now();
         for (id, watched) in &wanted {
-            let same = self
-                .watched
-                .get(id)
-                .is_some_and(|before| before.since == watched.since);
+            let same = self.watched.get(id).is_some_and(|before| {
+                before.since == watched.since && before.round == watched.round
+            });
             if !same && !matches!(watched.check.probe, ProbeNode::Ttl(_)) {
                 self.host.catalog.with(|catalog| {
                     // A readiness check has no entry in the catalog.
@@ -279,13 +279,14 @@ impl Controller {
                 });
             }
         }
+        self.rounds = rounds;
         if wanted != self.watched {
-            self.monitors.set(wanted.clone());
             self.watched = wanted;
+            self.rewatch = true;
         }
     }
 
-    fn watch(&self, wanted: &mut Wanted, check: &CheckNode, life: Option<&Life>) {
+    fn watch(&self, wanted: &mut Wanted, rounds: &mut u64, check: &CheckNode, life: Option<&Life>) {
         let first = if self.memory.unchecked.contains(&check.id) {
             First::Adopted
         } else {
@@ -293,14 +294,18 @@ impl Controller {
         };
         // What is known of it matters only when its monitor begins; afterwards it stays as it
         // was, so that nothing starts anew.
-        let first = self
-            .watched
-            .get(&check.id)
-            .map_or(first, |before| before.first);
+        let (first, round) = match self.watched.get(&check.id) {
+            Some(before) => (before.first, before.round),
+            None => {
+                *rounds += 1;
+                (first, *rounds)
+            }
+        };
         let watched = Watched {
             check: check.clone(),
             pid: life.map(|life| life.main_pid).filter(|pid| *pid > 0),
             since: life.map_or(Time(0), |life| life.started),
+            round,
             first,
         };
         wanted.insert(check.id.clone(), watched);

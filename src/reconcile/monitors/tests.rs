@@ -9,7 +9,10 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::*;
-use crate::graph::desired::ProbeNode;
+use crate::graph::desired::{CheckNode, ProbeNode};
+use crate::health::First;
+use crate::reconcile::schedule::PROBES_AT_ONCE;
+use crate::spec::time::Time;
 
 /// The kernel's clock, on the paused time of the test.
 struct TestClock(Instant);
@@ -106,6 +109,7 @@ fn watched(id: &str) -> Watched {
         },
         pid: Some(12),
         since: Time(0),
+        round: 1,
         first: First::Started,
     }
 }

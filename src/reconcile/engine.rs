@@ -1,0 +1,183 @@
+//! The loop as a machine that is driven from outside: it awaits nothing, starts nothing and
+//! never sleeps. What it wants done it gives back, and what came of it is brought to it.
+//!
+//! [`run`](super::run::run) drives it on a host; a simulation drives it through virtual time.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::begin::begin;
+use super::controller::{Controller, Dirty};
+use super::execute::{Done, Job};
+use super::handle::{Happening, Level, Request};
+use super::host::Host;
+use super::load::Surroundings;
+use super::schedule::{Verdict, Wanted};
+use crate::driver::Event;
+use crate::plan::model::Plan;
+use crate::plan::plan;
+use crate::reconcile::handle::SpecText;
+use crate::spec::time::Time;
+
+/// How often everything is observed though nothing told of a change.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// How soon what could not be observed is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What a controller begins with.
+pub struct Beginning {
+    /// The drivers.
+    pub host: Host,
+    /// Folders and environment.
+    pub around: Surroundings,
+    /// The spec; `None` begins with an empty one, to take the stack down.
+    pub spec: Option<SpecText>,
+    /// The stack's name when there is no spec.
+    pub stack: String,
+    /// Whether edits of the spec's file are followed.
+    pub follows: bool,
+    /// For jitter.
+    pub seed: u64,
+}
+
+/// One controller's life.
+pub struct Engine {
+    controller: Controller,
+}
+
+/// Something that a controller is told.
+#[derive(Debug)]
+pub enum Input {
+    /// By a driver: something may have changed.
+    Event(Event),
+    /// How a job went.
+    Done(Done),
+    /// What a check's answers came to.
+    Verdict(Verdict),
+    /// By an operator.
+    Request(Request),
+}
+
+/// What follows from one pass.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// What is to be done now, side by side.
+    pub jobs: Vec<Job>,
+    /// From now on these checks are asked and no others; `None` when nothing changed.
+    pub watch: Option<Wanted>,
+    /// The controller's life is over.
+    pub end: Option<End>,
+}
+
+/// Why a controller ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to; workloads live on.
+    Leave,
+    /// All is gone.
+    Down,
+}
+
+impl Engine {
+    /// Compiles the spec and looks at what runs already. It blocks as drivers do.
+    ///
+    /// # Errors
+    /// The spec's report when it does not compile, or what could not be seen.
+    pub fn begin(
+        beginning: Beginning,
+        happenings: &broadcast::Sender<Happening>,
+    ) -> Result<Engine, String> {
+        let controller = begin(beginning, happenings)?;
+        Ok(Engine { controller })
+    }
+
+    /// Takes note of something; what follows from it comes with the next [`Engine::pass`].
+    pub fn take(&mut self, input: Input) -> Option<End> {
+        match input {
+            Input::Event(event) => self.controller.on_event(event),
+            Input::Done(done) => self.controller.on_done(done),
+            Input::Verdict(verdict) => self.controller.on_verdict(&verdict),
+            Input::Request(request) => return self.controller.on_request(request),
+        }
+        None
+    }
+
+    /// When to look again though nothing happened.
+    pub fn next_look(&self) -> Time {
+        let controller = &self.controller;
+        let expiry = controller
+            .host
+            .catalog
+            .with(|catalog| catalog.next_expiry());
+        [controller.plan.wake, expiry, controller.heartbeats_due]
+            .into_iter()
+            .flatten()
+            .fold(controller.synced + RESYNC, Time::min)
+    }
+
+    /// The newest plan.
+    pub fn plan(&self) -> &Plan {
+        &self.controller.plan
+    }
+
+    /// Whether nothing is outstanding and everything is well.
+    pub fn converged(&self) -> bool {
+        self.controller.converged
+    }
+
+    /// Looks, plans, and gives what begins now. It blocks as drivers do.
+    pub fn pass(&mut self) -> Pass {
+        self.look();
+        let mut plan = self.make_plan();
+        if !plan.notes.lacks.is_empty() {
+            let lacks = std::mem::take(&mut plan.notes.lacks);
+            self.controller.fetch(lacks);
+            plan = self.make_plan();
+        }
+        let controller = &mut self.controller;
+        let now = controller.host.clock.now();
+        controller.memory.absorb(&plan.notes, now);
+        controller.plan = plan;
+        if controller.dirty != Dirty::default() {
+            // What could not be observed is tried again soon.
+            controller.wake_at(now + LOOK_AGAIN);
+        }
+        controller.report();
+        let jobs = controller.dispatch();
+        controller.follow_files();
+        let watch = std::mem::take(&mut controller.rewatch).then(|| controller.watched.clone());
+        let end = controller.is_gone().then(|| {
+            controller.finish_down();
+            End::Down
+        });
+        Pass { jobs, watch, end }
+    }
+
+    fn look(&mut self) {
+        let controller = &mut self.controller;
+        let now = controller.host.clock.now();
+        if now.since(controller.synced) >= RESYNC {
+            controller.dirty = Dirty::ALL;
+            controller.synced = now;
+            if let Err(error) = controller.host.workloads.rotate_logs() {
+                controller.tell(None, Level::Warning, error.message);
+            }
+        }
+        controller.observe();
+        controller.settle_unchecked();
+        controller.set_monitors();
+    }
+
+    fn make_plan(&self) -> Plan {
+        let controller = &self.controller;
+        let now = controller.host.clock.now();
+        plan(
+            &controller.desired,
+            &controller.observed,
+            &controller.memory,
+            now,
+        )
+    }
+}

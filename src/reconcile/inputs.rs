@@ -1,0 +1,243 @@
+//! What a controller is told, and what it takes from it: marks on what is to be looked at
+//! again, and memory. Nothing is decided here.
+
+use std::time::Duration;
+
+use super::controller::{Controller, Dirty};
+use super::engine::End;
+use super::execute::Done;
+use super::handle::{Level, Request};
+use super::load::load;
+use super::schedule::Verdict;
+use crate::driver::{ErrorKind, Event};
+use crate::plan::backoff::retry_delay;
+use crate::plan::memory::Attempt;
+use crate::spec::model::Status;
+
+impl Controller {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Ended(_) | Event::Notified(_) => self.dirty.lives = true,
+            Event::Network => self.dirty.network = true,
+            Event::Files(paths) => {
+                self.dirty.files = true;
+                // Something that a validator reads may be another.
+                self.memory.verdicts.clear();
+                let spec = &self.spec.path;
+                let source = paths.iter().any(|path| {
+                    (self.follows && path == spec) || self.observed.inputs.files.contains_key(path)
+                });
+                if source {
+                    self.follow_spec();
+                }
+            }
+        }
+    }
+
+    /// Reads the spec's file and the template sources again.
+    fn follow_spec(&mut self) {
+        let controller = self;
+        if controller.memory.down.is_some() {
+            return;
+        }
+        let mut spec = controller.spec.clone();
+        if controller.follows {
+            match controller
+                .host
+                .files
+                .read(&spec.path, super::load::INPUT_LIMIT)
+            {
+                Ok(text) => spec.text = text,
+                Err(error) => {
+                    let text = format!("{}; the last good spec stays in force", error.message);
+                    controller.refuse_spec(text);
+                    return;
+                }
+            }
+        }
+        let held = controller.held();
+        let loaded = load(
+            &spec,
+            &controller.around,
+            &held,
+            controller.host.files.as_ref(),
+            false,
+        );
+        match loaded {
+            Ok(loaded) if loaded.desired.stack != controller.desired.stack => {
+                let refusal = controller.other_stack(&loaded);
+                controller.refuse_spec(refusal);
+            }
+            Ok(loaded) => {
+                if let Some(held) = controller.removes_all(&loaded) {
+                    controller.refuse_spec(held);
+                } else if loaded.desired != controller.desired
+                    || loaded.sources != controller.observed.inputs.files
+                    || spec != controller.spec
+                {
+                    controller.adopt_spec(spec, loaded);
+                    let text = format!("took generation {}", controller.generation);
+                    controller.tell(None, Level::Notice, text);
+                } else if controller.spec_error.take().is_some() {
+                    controller.tell(None, Level::Notice, "the spec is good again");
+                }
+            }
+            Err(report) => controller.refuse_spec(report),
+        }
+    }
+
+    pub(super) fn on_done(&mut self, done: Done) {
+        let controller = self;
+        let now = controller.host.clock.now();
+        let of_node = |life: &crate::plan::world::LifeId| life.node == done.node;
+        controller.memory.starting.retain(|life| !of_node(life));
+        for finished in &done.steps {
+            controller.dirty.by(&finished.step);
+            controller.report_step(&done.node, finished);
+            controller.note_step(finished, now);
+        }
+        let Some(error) = done.error else {
+            controller.memory.attempts.remove(&done.node);
+            let steps: Vec<_> = done
+                .steps
+                .into_iter()
+                .map(|finished| finished.step)
+                .collect();
+            controller.succeeded(done.node, &steps, now);
+            return;
+        };
+        // Whatever the failed step did in part is seen by looking again.
+        controller.dirty = Dirty::ALL;
+        let failures = controller
+            .memory
+            .attempts
+            .get(&done.node)
+            .map_or(1, |attempt| attempt.failures.saturating_add(1));
+        let retry = match error.kind {
+            ErrorKind::Gone if failures <= 3 => Duration::from_millis(50),
+            _ => retry_delay(failures),
+        };
+        if error.kind == ErrorKind::Foreign || failures > 1 {
+            tracing::info!(node = %done.node, failures, "{}", error.message);
+        }
+        controller.memory.attempts.insert(
+            done.node,
+            Attempt {
+                running: false,
+                failures,
+                error: Some((error.kind, error.message)),
+                retry_at: now + retry,
+            },
+        );
+    }
+
+    pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
+        let controller = self;
+        let watched = controller.watched.get(&verdict.check_id);
+        if watched.is_none_or(|watched| watched.since != verdict.since) {
+            // It is about an earlier life.
+            return;
+        }
+        let now = controller.host.clock.now();
+        let ready = controller
+            .workloads()
+            .find(|node| {
+                matches!(&node.ready, crate::graph::desired::ReadyNode::Check { check, .. }
+                    if check.id == verdict.check_id)
+            })
+            .map(|node| node.id.clone());
+        controller.memory.unchecked.remove(&verdict.check_id);
+        match ready {
+            Some(node) if verdict.status != Status::Critical => {
+                let life = controller
+                    .observed
+                    .lives
+                    .iter()
+                    .filter(|life| life.id.node == node && life.started == verdict.since)
+                    .map(|life| life.id.clone())
+                    .next();
+                controller.memory.ready.extend(life);
+            }
+            Some(_) => {}
+            None => {
+                let changed = controller.host.catalog.with(|catalog| {
+                    catalog.set_check(&verdict.check_id, verdict.status, &verdict.output, now)
+                });
+                if verdict.flip
+                    && verdict.failing | (verdict.status != Status::Critical)
+                    && changed.is_ok()
+                {
+                    controller.report_flip(verdict);
+                }
+            }
+        }
+    }
+
+    /// Whether a stack that goes down is gone.
+    pub(super) fn is_gone(&self) -> bool {
+        let idle = self
+            .memory
+            .attempts
+            .values()
+            .all(|attempt| !attempt.running);
+        self.down.is_some() && self.plan.items.is_empty() && self.observed.lives.is_empty() && idle
+    }
+
+    pub(super) fn finish_down(&mut self) {
+        let controller = self;
+        let Some(down) = controller.down.take() else {
+            return;
+        };
+        let result = controller
+            .host
+            .workloads
+            .clear_stack()
+            .and_then(|()| controller.host.keep.clear(down.purge))
+            .map_err(|error| error.message);
+        controller.tell(
+            None,
+            Level::Notice,
+            format!("stack `{}` is down", controller.desired.stack),
+        );
+        for answer in down.answers {
+            // Who asked may have gone away meanwhile.
+            let _ = answer.send(result.clone());
+        }
+    }
+
+    pub(super) fn on_request(&mut self, request: Request) -> Option<End> {
+        let controller = self;
+        match request {
+            Request::Status(answer) => {
+                let _ = answer.send(controller.stack_status());
+            }
+            Request::Plan(spec, answer) => {
+                let _ = answer.send(controller.plan_for(&spec));
+            }
+            Request::Apply {
+                spec,
+                allow_empty,
+                answer,
+            } => {
+                let _ = answer.send(controller.apply(spec, allow_empty));
+            }
+            Request::Down {
+                purge,
+                kill,
+                answer,
+            } => controller.go_down(purge, kill, answer),
+            Request::Operate {
+                verb,
+                names,
+                answer,
+            } => {
+                let _ = answer.send(controller.operate(verb, &names));
+            }
+            Request::Leave(answer) => {
+                let _ = answer.send(());
+                return Some(End::Leave);
+            }
+        }
+        None
+    }
+}
