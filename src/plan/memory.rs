@@ -3,13 +3,12 @@
 //! Losing all of it costs a probe and a restart delay, never a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{ErrorKind, Notes};
 use super::world::{Exit, LifeId};
-use crate::spec::model::Signal;
+use crate::graph::desired::Farewell;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -36,6 +35,15 @@ pub struct Memory {
     pub ending: BTreeMap<LifeId, Time>,
     /// Since when a life is to leave, so that waiting for the proxy has an end.
     pub leaving: BTreeMap<LifeId, Time>,
+    /// Lives whose connections are waited for, and since when.
+    pub draining: BTreeMap<LifeId, Draining>,
+    /// Since when a life is well without a break.
+    pub well: BTreeMap<LifeId, Time>,
+    /// Workloads that the spec in force brought or changed, until it converged: what they do
+    /// judges it.
+    pub changed: BTreeSet<NodeId>,
+    /// Of these, since when each is tried without being well.
+    pub trying: BTreeMap<NodeId, Time>,
     /// Lives that an operator wants to end and to be followed by another.
     pub restart: BTreeSet<LifeId>,
     /// Workloads that an operator stopped.
@@ -52,6 +60,17 @@ pub struct Memory {
     pub past_needs: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Files that earlier specs of this stack rendered, by path: the template's name.
     pub rendered: BTreeMap<std::path::PathBuf, String>,
+}
+
+/// A life whose connections are waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// Since when.
+    pub since: Time,
+    /// To which of its ports.
+    pub ports: BTreeSet<u16>,
+    /// Since when there is none, without a break.
+    pub quiet: Option<Time>,
 }
 
 /// How a stack is taken down.
@@ -72,8 +91,8 @@ pub struct WorkloadMemory {
     pub last_exit: Option<LastExit>,
     /// The highest incarnation that it had.
     pub incarnation: u64,
-    /// How it is asked to end, kept for when it leaves the spec: signal and grace.
-    pub stop: Option<(Signal, Duration)>,
+    /// How it is to end, kept for when it leaves the spec.
+    pub farewell: Option<Farewell>,
 }
 
 /// How a life ended.
@@ -171,6 +190,29 @@ impl Memory {
         }
         self.leaving.retain(|life, _| notes.leaving.contains(life));
         self.late.extend(notes.late.iter().cloned());
+        for (life, ports) in &notes.draining {
+            let draining = self.draining.entry(life.clone()).or_insert(Draining {
+                since: now,
+                ports: BTreeSet::new(),
+                quiet: None,
+            });
+            draining.ports.clone_from(ports);
+        }
+        self.draining
+            .retain(|life, _| notes.draining.contains_key(life));
+        since(&mut self.well, &notes.well, now);
+        since(&mut self.trying, &notes.trying, now);
+    }
+
+    /// Takes over how many connections each draining life has.
+    pub fn count_connections(&mut self, connections: &BTreeMap<LifeId, u32>, now: Time) {
+        for (life, draining) in &mut self.draining {
+            match connections.get(life) {
+                Some(0) => draining.quiet = draining.quiet.or(Some(now)),
+                // What could not be counted is no quiet.
+                _ => draining.quiet = None,
+            }
+        }
     }
 
     /// The verdicts that are kept at most.
@@ -200,6 +242,16 @@ impl Memory {
             if let Some(oldest) = oldest {
                 self.verdicts.remove(&oldest);
             }
+        }
+    }
+}
+
+/// Keeps since when each of `still` holds, and forgets the others.
+fn since<T: Ord + Clone>(known: &mut BTreeMap<T, Time>, still: &BTreeSet<T>, now: Time) {
+    known.retain(|one, _| still.contains(one));
+    for one in still {
+        if !known.contains_key(one) {
+            known.insert(one.clone(), now);
         }
     }
 }

@@ -11,9 +11,11 @@ pub mod firewall;
 pub mod memory;
 pub mod model;
 mod network;
+mod pair;
 mod place;
 mod prune;
 mod render;
+mod rolling;
 mod start;
 mod template;
 pub mod text;
@@ -53,6 +55,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) 
             take(&mut plan, planned);
         }
     }
+    rolling::judge(&context, &mut plan);
     plan
 }
 
@@ -71,8 +74,8 @@ fn plan_node(
     Some(match node {
         Node::Registry(registry) => network::plan_registry(context, id, registry),
         Node::Network(bridge) => network::plan_network(context, id, bridge),
-        Node::Workload(workload) => workload::plan(context, workload, &mut plan.notes),
-        Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
+        Node::Workload(workload) => return workload::plan(context, workload, &mut plan.notes),
+        Node::Endpoint(endpoint) => return endpoint::plan(context, id, endpoint),
         Node::Template(_) => return render::plan(context, id, &mut plan.notes),
         Node::Check => {
             // A definition does nothing by itself: how far it is concerns those that need it.
@@ -85,7 +88,7 @@ fn plan_node(
 fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
     let needs = context.desired.needs.get(id).map_or(&[][..], Vec::as_slice);
     needs.iter().fold(Level::FULL, |level, need| {
-        let other = context.levels.get(&need.on).copied().unwrap_or_default();
+        let other = context.level_for(id, &need.on);
         Level {
             started: level.started && other.started,
             healthy: level.healthy && other.healthy,

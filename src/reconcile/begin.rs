@@ -47,6 +47,8 @@ pub(super) fn begin(
         spec: spec.clone(),
         generation: 0,
         spec_error: None,
+        proven: None,
+        failed: None,
         follows,
         observed,
         memory,
@@ -66,6 +68,8 @@ pub(super) fn begin(
     };
     controller.adopt_spec(spec, loaded);
     controller.memory.past_needs.clear();
+    // Nothing is known to have been better.
+    controller.memory.changed.clear();
     remember_stops(&mut controller.memory, &controller.desired);
     controller.observe();
     if controller.dirty.lives || controller.dirty.network {
