@@ -1,10 +1,10 @@
 //! Who of a group may be replaced now, and whether an update fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::context::{Context, words};
-use super::model::{NodeState, Notes, Plan};
+use super::context::{Context, earliest, words};
+use super::model::{Gate, NodeState, NodeStatus, Notes, Plan};
 use super::workload::{is_ready, outdated};
 use crate::graph::desired::{Node, WorkloadNode};
 use crate::spec::model::{FailureAction, Status};
@@ -129,47 +129,51 @@ pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
             && serves(context, node)
         {
             plan.notes.well.insert(life.id.clone());
+            let soon = is_well(context, node).err().flatten();
+            plan.wake = earliest(plan.wake, soon);
         }
     }
     if context.memory.down.is_some() || context.memory.changed.is_empty() {
         return;
     }
-    let states: BTreeMap<NodeId, (NodeState, String)> = plan
+    let begun: BTreeSet<NodeId> = plan
+        .items
+        .iter()
+        .filter(|item| matches!(item.gate, Gate::Ready | Gate::Running))
+        .map(|item| item.node.clone())
+        .collect();
+    let statuses: Vec<NodeStatus> = plan
         .nodes
         .iter()
         .filter(|status| context.memory.changed.contains(&status.node))
-        .map(|status| (status.node.clone(), (status.state, status.detail.clone())))
+        .cloned()
         .collect();
-    for id in &context.memory.changed {
+    for status in &statuses {
+        let id = &status.node;
         let Some(Node::Workload(node)) = context.desired.nodes.get(id) else {
             continue;
         };
-        let Some((state, detail)) = states.get(id) else {
-            continue;
-        };
-        if !is_tried(context, node, *state) {
+        if !is_tried(context, node, status.state, begun.contains(id)) {
             continue;
         }
         let first = context.first_seat(id).clone();
         plan.notes.trying.insert(first.clone());
         let Some(end) = failed_at(context, node) else {
-            plan.wake = super::context::earliest(
-                plan.wake,
-                Some(context.now + node.update.healthy_deadline),
-            );
+            let end = context.now + node.update.healthy_deadline;
+            plan.wake = earliest(plan.wake, Some(end));
             continue;
         };
         if context.now < end {
-            plan.wake = super::context::earliest(plan.wake, Some(end));
+            plan.wake = earliest(plan.wake, Some(end));
         } else {
-            fail(node, &first, detail, &mut plan.notes);
+            fail(node, &first, &status.detail, &mut plan.notes);
         }
     }
     pauses(context, plan);
 }
 
 /// Whether it has all that it needs and is not well all the same.
-fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState) -> bool {
+fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState, begun: bool) -> bool {
     match context.current(&node.id) {
         Some(life) => {
             outdated(context, node, life).is_none()
@@ -178,7 +182,7 @@ fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState) -> boo
         }
         None => match state {
             NodeState::Backoff | NodeState::Failed => true,
-            NodeState::Waiting => context.lacking(&node.id).is_empty(),
+            NodeState::Waiting => begun,
             _ => false,
         },
     }

@@ -7,6 +7,7 @@
 )]
 
 mod adoption;
+mod rolling;
 mod world;
 
 use std::collections::BTreeSet;

@@ -173,6 +173,79 @@ pub fn farm(replicas: u32, command: &str) -> Desired {
     }
 }
 
+/// The same with two seats for each container.
+pub fn seated(replicas: u32, command: &str) -> Desired {
+    let mut desired = farm(replicas, command);
+    let mut nodes = indexmap::IndexMap::new();
+    for (id, node) in std::mem::take(&mut desired.nodes) {
+        let second = match &node {
+            Node::Workload(workload) if id.kind == Kind::Containers => second_seat(workload),
+            Node::Endpoint(endpoint) => second_endpoint(&id, endpoint),
+            _ => {
+                nodes.insert(id, node);
+                continue;
+            }
+        };
+        let (other, seat) = second;
+        desired.pairs.insert(id.clone(), other.clone());
+        desired.pairs.insert(other.clone(), id.clone());
+        let needs = desired.needs[&id].iter().map(|need| {
+            let on = desired.pairs.get(&need.on).unwrap_or(&need.on).clone();
+            Need { on, ..need.clone() }
+        });
+        let needs = needs.collect();
+        desired.needs.insert(other.clone(), needs);
+        for needs in desired.needs.values_mut() {
+            let both = needs.iter().find(|need| need.on == id).cloned();
+            if let Some(need) = both.filter(|_| id.kind == Kind::Services) {
+                needs.push(Need {
+                    on: other.clone(),
+                    ..need
+                });
+            }
+        }
+        nodes.insert(id, node);
+        nodes.insert(other, seat);
+    }
+    desired.nodes = nodes;
+    desired
+}
+
+fn second_seat(first: &WorkloadNode) -> (NodeId, Node) {
+    let mut seat = first.clone();
+    seat.id.name.push_str(".b");
+    let attachment = seat.attachment.as_mut().unwrap();
+    attachment.namespace.push_str(".b");
+    attachment.link.push('b');
+    let [a, b, c, d] = attachment.address.octets();
+    attachment.address = std::net::Ipv4Addr::new(a, b, c, d + 100);
+    let namespace = attachment.namespace.clone();
+    let container = seat.run.container.as_mut().unwrap();
+    container.network = NetworkRun::Namespace(namespace);
+    container.hosts = format!("/run/hatchery/t/hosts/{}", seat.id.name).into();
+    (seat.id.clone(), Node::Workload(Box::new(seat)))
+}
+
+fn second_endpoint(id: &NodeId, first: &EndpointNode) -> (NodeId, Node) {
+    let mut seat = first.clone();
+    seat.service_id.push_str(".b");
+    seat.target.as_mut().unwrap().name.push_str(".b");
+    seat.address.push('b');
+    let id = NodeId::new(id.kind, format!("{}.b", id.name));
+    (id, Node::Endpoint(seat))
+}
+
+/// Changes every container.
+pub fn each_container(desired: &mut Desired, change: impl Fn(&mut WorkloadNode)) {
+    for node in desired.nodes.values_mut() {
+        if let Node::Workload(workload) = node
+            && workload.id.kind == Kind::Containers
+        {
+            change(workload);
+        }
+    }
+}
+
 fn nothing() -> Desired {
     Desired {
         stack: "t".to_owned(),
@@ -225,6 +298,8 @@ pub struct World {
     pub accepts: bool,
     /// Instances that do not pass.
     pub sick: BTreeSet<String>,
+    /// Established connections by instance; none where nothing is said.
+    pub connections: BTreeMap<String, u32>,
 }
 
 impl World {
@@ -242,6 +317,7 @@ impl World {
             done: Vec::new(),
             accepts: true,
             sick: BTreeSet::new(),
+            connections: BTreeMap::new(),
         }
     }
 
@@ -284,6 +360,15 @@ impl World {
 
     pub fn plan(&mut self) -> Plan {
         self.look();
+        self.observed.connections = self
+            .memory
+            .draining
+            .keys()
+            .map(|life| (life.clone(), self.connections.get(&life.node.name)))
+            .map(|(life, count)| (life, count.copied().unwrap_or(0)))
+            .collect();
+        let connections = self.observed.connections.clone();
+        self.memory.count_connections(&connections, self.now);
         let plan = crate::plan::plan(&self.desired, &self.observed, &self.memory, self.now);
         self.memory.absorb(&plan.notes, self.now);
         plan
