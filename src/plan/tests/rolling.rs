@@ -266,7 +266,7 @@ fn fail(action: FailureAction, desired: fn(u32, &str) -> Desired) -> (World, Opt
             .observed
             .lives
             .iter()
-            .filter(|life| life.started > began)
+            .filter(|life| life.started >= began)
             .map(|life| life.id.node.name.clone())
             .collect();
         world.sick.extend(sick);
