@@ -7,7 +7,7 @@
 )]
 
 mod adoption;
-mod world;
+pub(super) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
