@@ -8,7 +8,7 @@
 
 mod adoption;
 mod rolling;
-mod world;
+pub(super) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
