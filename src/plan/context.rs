@@ -70,6 +70,14 @@ pub(super) struct Context<'a> {
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
     groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
+    /// The templates whose reload goes to each process or group, by its id.
+    reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
+    /// The ids in the registry of all that the spec registers.
+    service_ids: BTreeSet<&'a str>,
+    /// The first registration of each workload that has one.
+    registered: BTreeMap<&'a NodeId, &'a str>,
+    /// What something needed in a spec that is gone.
+    once_needed: BTreeSet<&'a NodeId>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
     pub levels: BTreeMap<&'a NodeId, Level>,
     /// Workloads whose endpoints are to leave the registry before they end.
@@ -94,9 +102,12 @@ impl<'a> Context<'a> {
         }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
         let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
+        let mut service_ids = BTreeSet::new();
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
+                    service_ids.insert(endpoint.service_id.as_str());
                     if let Some(target) = &endpoint.target {
                         endpoints.entry(target).or_default().push(endpoint);
                     }
@@ -104,6 +115,12 @@ impl<'a> Context<'a> {
                 Node::Workload(workload) => {
                     let group = NodeId::new(workload.id.kind, workload.group.clone());
                     groups.entry(group).or_default().push(workload);
+                }
+                Node::Template(template) => {
+                    let told = template.reload.as_ref();
+                    if let Some(process) = told.and_then(template::reload_process) {
+                        reloads.entry(process).or_default().push(template);
+                    }
                 }
                 _ => {}
             }
@@ -125,6 +142,10 @@ impl<'a> Context<'a> {
             endpoints,
             groups,
             dependents: dependents(desired, memory),
+            reloads,
+            service_ids,
+            registered: registered(observed),
+            once_needed: memory.past_needs.values().flatten().collect(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -201,9 +222,15 @@ impl<'a> Context<'a> {
 
     /// What a node still needs before it may start, in words.
     pub fn lacking(&self, node: &NodeId) -> Vec<String> {
+        self.lacking_but(node, |_| false)
+    }
+
+    /// The same, without the needs that are `left_out`.
+    pub fn lacking_but(&self, node: &NodeId, left_out: fn(&Need) -> bool) -> Vec<String> {
         let needs: &[Need] = self.desired.needs.get(node).map_or(&[], Vec::as_slice);
         needs
             .iter()
+            .filter(|need| !left_out(need))
             .filter(|need| {
                 let level = self.levels.get(&need.on).copied().unwrap_or_default();
                 !level.reaches(need.condition)
@@ -261,25 +288,36 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The templates whose reload goes to this process.
+    /// The templates whose reload goes to this process, to itself or to all of its group.
     pub fn reloads_of(&self, process: &WorkloadNode) -> Vec<&'a TemplateNode> {
         let group = NodeId::new(process.id.kind, process.group.clone());
-        self.desired
-            .nodes
-            .values()
-            .filter_map(|node| match node {
-                Node::Template(template) => Some(template.as_ref()),
-                _ => None,
-            })
-            .filter(|template| {
-                template
-                    .reload
-                    .as_ref()
-                    .and_then(super::template::reload_process)
-                    .is_some_and(|told| *told == group || *told == process.id)
-            })
-            .collect()
+        let own = Some(&process.id).filter(|id| **id != group);
+        let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
+        let own = own.into_iter().flat_map(to);
+        to(&group).chain(own).collect()
     }
+
+    /// The id in the registry under which a workload is found.
+    pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
+        self.registered.get(node).copied()
+    }
+
+    /// Whether something needed this node in a spec that is gone.
+    pub fn was_needed(&self, node: &NodeId) -> bool {
+        self.once_needed.contains(node)
+    }
+
+    /// Whether the spec registers this id.
+    pub fn registers(&self, service_id: &str) -> bool {
+        self.service_ids.contains(service_id)
+    }
+}
+
+/// Of what is registered, the first id of each workload.
+fn registered(observed: &Observed) -> BTreeMap<&NodeId, &str> {
+    let ids = observed.registered.iter().rev();
+    ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
+        .collect()
 }
 
 /// Who needs whom, in this spec and in those before it.

@@ -188,20 +188,9 @@ pub(super) fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &
 /// What must be there before the file is written. That an instance is listed at all is no part
 /// of it: the others serve meanwhile.
 pub(super) fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
-    let listed: Vec<String> = context
-        .desired
-        .needs
-        .get(id)
-        .into_iter()
-        .flatten()
-        .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
-        .map(|need| need.on.to_string())
-        .collect();
-    context
-        .lacking(id)
-        .into_iter()
-        .filter(|lack| !listed.contains(lack))
-        .collect()
+    context.lacking_but(id, |need| {
+        need.on.kind == Kind::Services && need.condition == Condition::Started
+    })
 }
 
 /// Asks the validator, waits for it, believes it.
