@@ -1,10 +1,13 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::roll::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
 use crate::graph::desired::{
@@ -69,6 +72,8 @@ pub(super) struct Context<'a> {
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
     groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
+    /// How groups stand of which somebody was about to leave.
+    rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
@@ -141,6 +146,7 @@ impl<'a> Context<'a> {
             statuses,
             endpoints,
             groups,
+            rolls: RefCell::default(),
             dependents: dependents(desired, memory),
             reloads,
             service_ids,
@@ -188,9 +194,16 @@ impl<'a> Context<'a> {
         self.endpoints.get(node).map_or(&[], Vec::as_slice)
     }
 
-    pub fn group(&self, node: &WorkloadNode) -> &[&'a WorkloadNode] {
+    /// How the group of a workload stands, for the next of it that is to leave.
+    pub fn roll(&self, node: &WorkloadNode) -> Rc<Roll<'a>> {
         let group = NodeId::new(node.id.kind, node.group.clone());
-        self.groups.get(&group).map_or(&[], Vec::as_slice)
+        if let Some(roll) = self.rolls.borrow().get(&group) {
+            return Rc::clone(roll);
+        }
+        let members = self.groups.get(&group).map_or(&[][..], Vec::as_slice);
+        let roll = Rc::new(Roll::of(self, members));
+        self.rolls.borrow_mut().insert(group, Rc::clone(&roll));
+        roll
     }
 
     /// Every workload of the group of this name.

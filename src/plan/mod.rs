@@ -14,6 +14,7 @@ mod network;
 mod place;
 mod prune;
 mod render;
+mod roll;
 mod start;
 mod template;
 pub mod text;

@@ -209,7 +209,7 @@ pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) 
 }
 
 /// Whether it serves as well as it can: ready, and all that it serves passes.
-fn is_healthy(context: &Context<'_>, node: &WorkloadNode) -> bool {
+pub(super) fn is_healthy(context: &Context<'_>, node: &WorkloadNode) -> bool {
     let Some(life) = context.current(&node.id) else {
         return false;
     };
@@ -231,14 +231,7 @@ fn replace(
     let under_way = context.memory.asked.contains_key(&ending.life.id)
         || context.memory.leaving.contains_key(&ending.life.id);
     if !under_way && is_healthy(context, node) {
-        let others: Vec<String> = context
-            .group(node)
-            .iter()
-            .filter(|other| other.id != node.id)
-            .filter(|other| !context.memory.stopped.contains(&other.id))
-            .filter(|other| !is_healthy(context, other) || leaves_first(context, other, node))
-            .map(|other| format!("{} to be well", other.id))
-            .collect();
+        let others = context.roll(node).before(node);
         if !others.is_empty() {
             let mut planned =
                 ending::waiting(context, ending.life, Change::Replace, reason, others);
@@ -248,22 +241,6 @@ fn replace(
         }
     }
     end(context, node, ending, Change::Replace, reason, notes)
-}
-
-/// Whether `other` is the one of the group that leaves before `node`: it is leaving already,
-/// or stands before it and is due as well.
-fn leaves_first(context: &Context<'_>, other: &WorkloadNode, node: &WorkloadNode) -> bool {
-    let Some(life) = context.current(&other.id) else {
-        return false;
-    };
-    if context.memory.leaving.contains_key(&life.id) || context.memory.asked.contains_key(&life.id)
-    {
-        return true;
-    }
-    let due = context.memory.restart.contains(&life.id)
-        || wanted(context, other, Some(life))
-            .is_ok_and(|wanted| difference(&life.identity, &wanted).is_some());
-    due && other.replica < node.replica
 }
 
 /// Leaves the registry and the proxy first, then ends.
