@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::render;
 use super::roll::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
@@ -14,7 +15,7 @@ use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
 use crate::spec::model::{Condition, Status};
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
 /// How far a node is, for those that need it.
@@ -84,7 +85,11 @@ pub(super) struct Context<'a> {
     /// What something needed in a spec that is gone.
     once_needed: BTreeSet<&'a NodeId>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    pub levels: BTreeMap<&'a NodeId, Level>,
+    levels: BTreeMap<&'a NodeId, Level>,
+    /// Upon whose levels it depends whether templates may be written.
+    template_needs: BTreeSet<&'a NodeId>,
+    /// The templates that have something left to write or to tell, as far as the levels say.
+    unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
     pub leaving: BTreeSet<NodeId>,
     /// Workloads of which nothing runs, as it should be.
@@ -154,6 +159,8 @@ impl<'a> Context<'a> {
             once_needed: memory.past_needs.values().flatten().collect(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
+            template_needs: template_needs(desired),
+            unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
             resting: BTreeSet::new(),
         };
@@ -233,6 +240,29 @@ impl<'a> Context<'a> {
             .max()
     }
 
+    /// How far a node is, as far as this was planned already.
+    pub fn level(&self, node: &NodeId) -> Level {
+        self.levels.get(node).copied().unwrap_or_default()
+    }
+
+    /// Notes how far a node is, for those that come after it.
+    pub fn set_level(&mut self, node: &'a NodeId, level: Level) {
+        self.levels.insert(node, level);
+        if self.template_needs.contains(node) {
+            self.unsettled.take();
+        }
+    }
+
+    /// The templates that have something left to write or to tell.
+    pub fn unsettled(&self) -> Rc<Vec<&'a str>> {
+        if let Some(known) = &*self.unsettled.borrow() {
+            return Rc::clone(known);
+        }
+        let found = Rc::new(template::unsettled(self));
+        self.unsettled.replace(Some(Rc::clone(&found)));
+        found
+    }
+
     /// What a node still needs before it may start, in words.
     pub fn lacking(&self, node: &NodeId) -> Vec<String> {
         self.lacking_but(node, |_| false)
@@ -244,10 +274,7 @@ impl<'a> Context<'a> {
         needs
             .iter()
             .filter(|need| !left_out(need))
-            .filter(|need| {
-                let level = self.levels.get(&need.on).copied().unwrap_or_default();
-                !level.reaches(need.condition)
-            })
+            .filter(|need| !self.level(&need.on).reaches(need.condition))
             .map(|need| match need.condition {
                 Condition::Started => need.on.to_string(),
                 Condition::Healthy => format!("{} to be healthy", need.on),
@@ -324,6 +351,17 @@ impl<'a> Context<'a> {
     pub fn registers(&self, service_id: &str) -> bool {
         self.service_ids.contains(service_id)
     }
+}
+
+/// What templates wait for before they are written.
+fn template_needs(desired: &Desired) -> BTreeSet<&NodeId> {
+    let templates = desired.needs.iter();
+    templates
+        .filter(|(node, _)| node.kind == Kind::Templates)
+        .flat_map(|(_, needs)| needs)
+        .filter(|need| !render::is_listing(need))
+        .map(|need| &need.on)
+        .collect()
 }
 
 /// Of what is registered, the first id of each workload.

@@ -50,7 +50,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) 
                 continue;
             };
             hold_back(&context, &mut planned);
-            context.levels.insert(id, planned.level);
+            context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
     }
@@ -86,7 +86,7 @@ fn plan_node(
 fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
     let needs = context.desired.needs.get(id).map_or(&[][..], Vec::as_slice);
     needs.iter().fold(Level::FULL, |level, need| {
-        let other = context.levels.get(&need.on).copied().unwrap_or_default();
+        let other = context.level(&need.on);
         Level {
             started: level.started && other.started,
             healthy: level.healthy && other.healthy,
