@@ -7,6 +7,7 @@
 )]
 
 mod adoption;
+mod effects;
 pub(super) mod world;
 
 use std::collections::BTreeSet;
