@@ -4,6 +4,7 @@ mod at;
 mod checks;
 pub mod desired;
 mod edges;
+pub mod effects;
 mod evaluate;
 mod hosts;
 pub mod identity;

@@ -7,6 +7,7 @@
 )]
 
 mod adoption;
+mod effects;
 mod farm;
 mod rolling;
 pub(super) mod world;
