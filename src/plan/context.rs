@@ -1,6 +1,6 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::render;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
+use crate::graph::Hosts;
 use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
@@ -84,6 +85,7 @@ pub(super) struct Context<'a> {
     groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
+    hosts: OnceCell<Hosts>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
@@ -163,6 +165,7 @@ impl<'a> Context<'a> {
             endpoints,
             groups,
             rolls: RefCell::default(),
+            hosts: OnceCell::new(),
             dependents: dependents(desired, memory),
             reloads,
             service_ids,
@@ -234,6 +237,12 @@ impl<'a> Context<'a> {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),
             })
+    }
+
+    /// The hosts files, made when the first of them is looked at.
+    pub fn hosts(&self) -> &Hosts {
+        self.hosts
+            .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
     }
 
     /// How a registered endpoint stands.
