@@ -43,6 +43,8 @@ pub struct Notes {
     pub leaving: BTreeSet<LifeId>,
     /// Lives that end because they did not become ready in time.
     pub late: BTreeSet<LifeId>,
+    /// Nodes whose action waits for something.
+    pub waiting: BTreeSet<NodeId>,
 }
 
 /// One node's outstanding action.

@@ -6,7 +6,7 @@ use super::context::{Context, Level, Planned, status, words};
 use super::ending::{self, Ending};
 use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
-use super::{place, start};
+use super::{permit, place, start};
 use crate::graph::desired::{ReadyNode, WorkloadNode};
 use crate::graph::identity;
 use crate::spec::model::Status;
@@ -61,8 +61,22 @@ pub fn exit_words(exit: Exit) -> String {
 }
 
 /// What it would be started as. A watched file that cannot be read now is believed to be
-/// what the running life had, so that a half-done save rolls nothing.
+/// what the running life had, so that a half-done save rolls nothing; so is a change that
+/// the applied plan does not have.
 pub(super) fn wanted(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: Option<&Life>,
+) -> Result<Identity, String> {
+    let identity = specified(context, node, life)?;
+    Ok(match life {
+        Some(life) if !permit::may_become(context, &node.id, &identity) => life.identity.clone(),
+        _ => identity,
+    })
+}
+
+/// The same, whatever an applied plan lets happen.
+pub(super) fn specified(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
@@ -126,6 +140,9 @@ fn alive(
     };
     if life.state == LifeState::Ending {
         return ending::leftovers(context, &ending);
+    }
+    if !permit::may_touch(context, &node.id) {
+        return keep(context, node, life);
     }
     if context.memory.stopped.contains(&node.id) {
         return end(

@@ -171,7 +171,7 @@ impl Controller {
                 self.memory.attempts.remove(node);
             }
             if let Some(memory) = self.memory.workloads.get_mut(node) {
-                memory.failures = 0;
+                memory.forget_failures();
             }
             match verb {
                 Verb::Stop => {
