@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::text::text;
 use super::backoff::restart_delay;
 use super::context::{Context, detail, words};
+use super::memory::Memory;
 use super::model::{Detail, FileDiff, NodeState, NodeStatus, Plan};
 use super::network::id_of_bridge;
 use super::start;
@@ -19,10 +20,9 @@ use super::workload::{exit_words, is_ready, names, specified};
 use super::world::{FileView, Life, LifeState, Observed};
 use crate::graph::desired::{CheckNode, Desired, Node, ProbeNode, ReadyNode, WorkloadNode};
 use crate::spec::model::{Condition, Status};
-use crate::spec::node::{Kind, NodeId};
+use crate::spec::node::NodeId;
 use crate::spec::suggest::nearest;
 use crate::spec::time::Time;
-use super::memory::Memory;
 
 /// The version of [`Explanation`]'s JSON form.
 pub const VERSION: u32 = 1;
@@ -193,7 +193,9 @@ fn chosen<'a>(
         None => "`hatchery ps` lists what there is".to_owned(),
     };
     let stack = &context.desired.stack;
-    Err(format!("stack `{stack}` has nothing called `{name}`; {hint}"))
+    Err(format!(
+        "stack `{stack}` has nothing called `{name}`; {hint}"
+    ))
 }
 
 fn story(context: &Context<'_>, plan: &Plan, answers: &Answers, status: &NodeStatus) -> Story {
@@ -249,7 +251,9 @@ fn wanted(context: &Context<'_>, id: &NodeId) -> Vec<Detail> {
         None | Some(Node::Check) => {}
         Some(Node::Registry(registry)) => say(
             "listens",
-            registry.http.map_or("in process only".to_owned(), |http| http.to_string()),
+            registry
+                .http
+                .map_or("in process only".to_owned(), |http| http.to_string()),
         ),
         Some(Node::Network(network)) => {
             say("bridge", network.bridge.clone());
@@ -284,7 +288,12 @@ fn wanted(context: &Context<'_>, id: &NodeId) -> Vec<Detail> {
 fn also_wanted(workload: &WorkloadNode) -> Vec<Detail> {
     let mut details = Vec::new();
     if !workload.run.environment.is_empty() {
-        let names: Vec<&str> = workload.run.environment.keys().map(String::as_str).collect();
+        let names: Vec<&str> = workload
+            .run
+            .environment
+            .keys()
+            .map(String::as_str)
+            .collect();
         // Their values may be secrets.
         details.push(detail("environment", names.join(", ")));
     }
@@ -381,7 +390,10 @@ fn there(context: &Context<'_>, id: &NodeId) -> Vec<Detail> {
         }
         Some(Node::Check) => {}
         None => {
-            let bridge = network.bridges.iter().find(|(name, _)| id_of_bridge(name) == *id);
+            let bridge = network
+                .bridges
+                .iter()
+                .find(|(name, _)| id_of_bridge(name) == *id);
             details.extend(bridge.map(|(name, view)| bridge_words(name, Some(view))));
         }
     }
@@ -416,7 +428,11 @@ fn attachment_words(name: &str, view: Option<&super::world::AttachmentView>) -> 
     };
     details.push(detail("link", link));
     details.extend(view.address.map(|address| detail("address", address)));
-    let firewall = if view.firewall.is_some() { "set" } else { "none" };
+    let firewall = if view.firewall.is_some() {
+        "set"
+    } else {
+        "none"
+    };
     details.push(detail("firewall", firewall));
     details
 }
@@ -430,7 +446,11 @@ fn file_words(context: &Context<'_>, what: &str, path: &std::path::Path) -> Deta
         }
         Some(FileView::File { hash, mark, .. }) => {
             let edited = mark.as_ref().is_some_and(|mark| mark.hash != *hash);
-            let edited = if edited { ", edited since it was written" } else { "" };
+            let edited = if edited {
+                ", edited since it was written"
+            } else {
+                ""
+            };
             let short: String = hash.chars().take(16).collect();
             format!("is there ({short}{edited})")
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::context::Context;
+use super::exit_words;
 use super::memory::Memory;
 use super::model::{Change, Plan};
 use super::network::id_of_bridge;
@@ -18,7 +19,6 @@ use super::template::Text;
 use super::text::visible;
 use super::workload::specified;
 use super::world::{FileView, Identity, LifeState, NetworkView, Observed};
-use super::exit_words;
 use crate::graph::desired::{Desired, Node};
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -133,17 +133,30 @@ impl SavedPlan {
         }
     }
 
+    /// Whether it was made from a spec with this text.
+    pub fn is_of(&self, text: &str) -> bool {
+        self.spec_hash == digest(text)
+    }
+
+    /// That the spec is another by now, in words.
+    pub fn spec_changed(&self) -> String {
+        format!("{} changed", visible(&self.spec.display().to_string()))
+    }
+
     /// What is not any more as it was when this plan was made, in words, if `now` is what the
     /// same spec gives at this moment.
     pub fn differences(&self, now: &SavedPlan) -> Vec<String> {
         if self.made_by != now.made_by {
             let (then, now) = (visible(&self.made_by), &now.made_by);
-            return vec![format!("hatchery {then} made it, and this is hatchery {now}")];
+            return vec![format!(
+                "hatchery {then} made it, and this is hatchery {now}"
+            )];
+        }
+        if self.spec_hash != now.spec_hash {
+            // All that it comes to is another then.
+            return vec![self.spec_changed()];
         }
         let mut said = Vec::new();
-        if self.spec_hash != now.spec_hash {
-            said.push(format!("{} changed", visible(&now.spec.display().to_string())));
-        }
         match (self.by_controller, now.by_controller) {
             (true, false) => said.push("the controller that it was made by has ended".to_owned()),
             (false, true) => said.push("a controller keeps the stack now".to_owned()),
@@ -266,15 +279,21 @@ fn inputs(context: &Context<'_>) -> BTreeMap<PathBuf, String> {
         }
         for path in paths {
             if let Some(content) = context.observed.inputs.files.get(path) {
-                let hash = content.as_ref().map_or("unreadable".to_owned(), |c| digest(c));
+                let hash = content
+                    .as_ref()
+                    .map_or("unreadable".to_owned(), |c| digest(c));
                 inputs.insert(path.clone(), hash);
             }
         }
     }
-    let watched = context.desired.nodes.values().filter_map(|node| match node {
-        Node::Workload(workload) => Some(&workload.watch),
-        _ => None,
-    });
+    let watched = context
+        .desired
+        .nodes
+        .values()
+        .filter_map(|node| match node {
+            Node::Workload(workload) => Some(&workload.watch),
+            _ => None,
+        });
     for path in watched.flatten() {
         match context.observed.files.get(path) {
             Some(FileView::File { hash, .. }) => {

@@ -66,11 +66,7 @@ impl PlanView {
             format_version: 1,
             stack: stack.to_owned(),
             waves: plan.waves.clone(),
-            items: plan
-                .items
-                .iter()
-                .map(ItemView::new)
-                .collect(),
+            items: plan.items.iter().map(ItemView::new).collect(),
             add,
             change,
             destroy,

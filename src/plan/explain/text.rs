@@ -37,7 +37,10 @@ fn story(story: &Story) -> String {
     let state = format!("{:?}", status.state).to_lowercase();
     put(
         &mut out,
-        format_args!("{BOLD}{}{BOLD:#}  {state}", visible(&status.node.to_string())),
+        format_args!(
+            "{BOLD}{}{BOLD:#}  {state}",
+            visible(&status.node.to_string())
+        ),
     );
     if !status.detail.is_empty() {
         put(&mut out, format_args!(": {}", one_line(&status.detail)));
@@ -45,7 +48,11 @@ fn story(story: &Story) -> String {
     out.push('\n');
     details(&mut out, "wanted", &story.wanted);
     if story.wanted.is_empty() {
-        section(&mut out, "wanted", &["nothing: it is not in the spec".to_owned()]);
+        section(
+            &mut out,
+            "wanted",
+            &["nothing: it is not in the spec".to_owned()],
+        );
     }
     section(&mut out, "there", &there(story));
     section(&mut out, "checks", &checks(story));
@@ -86,7 +93,9 @@ fn there(story: &Story) -> Vec<String> {
 }
 
 fn life(life: &LifeStory) -> Vec<String> {
-    let pid = life.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+    let pid = life
+        .pid
+        .map_or_else(String::new, |pid| format!(", pid {pid}"));
     let mut lines = vec![format!(
         "life {}: {}{pid}, began {} ago",
         life.incarnation,
@@ -121,13 +130,20 @@ fn checks(story: &Story) -> Vec<String> {
 
 fn needs(story: &Story) -> Vec<String> {
     let line = |need: &super::NeedStory| {
-        let (style, met) = if need.met { (GOOD, "yes") } else { (WRONG, "not yet") };
+        let (style, met) = if need.met {
+            (GOOD, "yes")
+        } else {
+            (WRONG, "not yet")
+        };
         let condition = match need.condition {
             Condition::Started => "started",
             Condition::Healthy => "healthy",
             Condition::Completed => "completed",
         };
-        format!("{} {condition}: {style}{met}{style:#}", visible(&need.on.to_string()))
+        format!(
+            "{} {condition}: {style}{met}{style:#}",
+            visible(&need.on.to_string())
+        )
     };
     story.needs.iter().map(line).collect()
 }
@@ -135,7 +151,11 @@ fn needs(story: &Story) -> Vec<String> {
 fn before(past: &Past) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(exit) = &past.last_exit {
-        let asked = if past.asked { ", as it was asked to" } else { "" };
+        let asked = if past.asked {
+            ", as it was asked to"
+        } else {
+            ""
+        };
         let ago = words(past.last_exit_ago.unwrap_or(Duration::ZERO));
         lines.push(format!("{exit} {ago} ago{asked}"));
     }
@@ -150,8 +170,15 @@ fn before(past: &Past) -> Vec<String> {
         ));
     }
     if let Some(error) = &past.last_error {
-        lines.push(format!("failed attempts in a row: {}", past.failed_attempts));
-        lines.extend(visible(error.trim_end()).lines().map(|line| format!("  {line}")));
+        lines.push(format!(
+            "failed attempts in a row: {}",
+            past.failed_attempts
+        ));
+        lines.extend(
+            visible(error.trim_end())
+                .lines()
+                .map(|line| format!("  {line}")),
+        );
     }
     lines
 }
@@ -168,9 +195,9 @@ fn next(story: &Story) -> Vec<String> {
                 Gate::Running => lines.push("it is under way".to_owned()),
                 Gate::Waiting(on) => {
                     let on: Vec<String> = on.iter().map(|on| one_line(on)).collect();
-                    let since = story.waiting_for.map_or_else(String::new, |since| {
-                        format!(", for {} now", words(since))
-                    });
+                    let since = story
+                        .waiting_for
+                        .map_or_else(String::new, |since| format!(", for {} now", words(since)));
                     lines.push(format!("waits for {}{since}", on.join(", ")));
                 }
                 Gate::Blocked(_) => lines.push("blocked: it does not mend by itself".to_owned()),
