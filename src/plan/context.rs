@@ -1,11 +1,13 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::permit;
+use super::rolling::Group;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
 use crate::graph::desired::{
@@ -30,6 +32,15 @@ impl Level {
         healthy: true,
         completed: true,
     };
+
+    /// The further of two.
+    fn or(self, other: Level) -> Level {
+        Level {
+            started: self.started || other.started,
+            healthy: self.healthy || other.healthy,
+            completed: self.completed || other.completed,
+        }
+    }
 
     /// Whether a need of this condition is met.
     pub fn reaches(self, condition: Condition) -> bool {
@@ -78,6 +89,10 @@ pub(super) struct Context<'a> {
     pub leaving: BTreeSet<NodeId>,
     /// Workloads of which nothing runs, as it should be.
     pub resting: BTreeSet<NodeId>,
+    /// Seats that are spare.
+    pub spare: BTreeSet<NodeId>,
+    /// How groups stand, as far as it was asked.
+    pub standings: BTreeMap<NodeId, Rc<Group>>,
 }
 
 impl<'a> Context<'a> {
@@ -131,6 +146,8 @@ impl<'a> Context<'a> {
             levels: BTreeMap::new(),
             leaving: BTreeSet::new(),
             resting: BTreeSet::new(),
+            spare: BTreeSet::new(),
+            standings: BTreeMap::new(),
         };
         context.templates = template::states(&context);
         context
@@ -201,15 +218,51 @@ impl<'a> Context<'a> {
             .max()
     }
 
+    /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
+    /// endpoints of each.
+    pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
+        let level = |id: &NodeId| self.levels.get(id).copied().unwrap_or_default();
+        let own = level(on);
+        match self.desired.pairs.get(on) {
+            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(level(partner)),
+            _ => own,
+        }
+    }
+
+    /// The other seat of an instance that has two.
+    pub fn partner(&self, id: &NodeId) -> Option<&'a WorkloadNode> {
+        match self.desired.nodes.get(self.desired.pairs.get(id)?) {
+            Some(Node::Workload(workload)) => Some(workload),
+            _ => None,
+        }
+    }
+
+    /// The first of an instance's seats: the one that stands for it.
+    pub fn first_seat<'b>(&'b self, id: &'b NodeId) -> &'b NodeId {
+        match self.desired.pairs.get(id) {
+            Some(partner) => id.min(partner),
+            None => id,
+        }
+    }
+
+    /// Whether nothing is to run in a seat, because the other one does or will.
+    pub fn is_spare(&self, id: &NodeId) -> bool {
+        let Some(partner) = self.desired.pairs.get(id) else {
+            return false;
+        };
+        match (self.current(id), self.current(partner)) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            (None, None) => !super::pair::is_chosen(self, id),
+        }
+    }
+
     /// What a node still needs before it may start, in words.
     pub fn lacking(&self, node: &NodeId) -> Vec<String> {
         let needs: &[Need] = self.desired.needs.get(node).map_or(&[], Vec::as_slice);
         needs
             .iter()
-            .filter(|need| {
-                let level = self.levels.get(&need.on).copied().unwrap_or_default();
-                !level.reaches(need.condition)
-            })
+            .filter(|need| !self.level_for(node, &need.on).reaches(need.condition))
             .map(|need| match need.condition {
                 Condition::Started => need.on.to_string(),
                 Condition::Healthy => format!("{} to be healthy", need.on),

@@ -37,19 +37,16 @@ pub fn registration_hash(endpoint: &EndpointNode) -> String {
         .collect()
 }
 
-/// Plans one endpoint.
-pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Planned {
+/// Plans one endpoint; `None` for that of a spare seat.
+pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Option<Planned> {
+    let target = endpoint.target.as_ref();
+    let spare = target.is_some_and(|target| context.spare.contains(target));
     let registered = context.observed.registered.get(&endpoint.service_id);
     let health = context.endpoint_status(&endpoint.service_id);
-    let stopped = endpoint
-        .target
-        .as_ref()
-        .is_some_and(|target| context.resting.contains(target));
-    let leaving = endpoint
-        .target
-        .as_ref()
-        .is_some_and(|target| context.leaving.contains(target));
+    let stopped = spare || target.is_some_and(|target| context.resting.contains(target));
+    let leaving = target.is_some_and(|target| context.leaving.contains(target));
     let mut planned = match registered {
+        None if spare => return None,
         Some(_) if leaving || stopped => leave(id, endpoint),
         Some(there) if there.hash == registration_hash(endpoint) => {
             let level = Level {
@@ -78,7 +75,7 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
     };
     planned.status.health = health;
     planned.status.address = Some(format!("{}:{}", endpoint.address, endpoint.port));
-    planned
+    Some(planned)
 }
 
 fn leave(id: &NodeId, endpoint: &EndpointNode) -> Planned {

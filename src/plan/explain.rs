@@ -210,10 +210,7 @@ fn story(context: &Context<'_>, plan: &Plan, answers: &Answers, status: &NodeSta
             .map(|need| NeedStory {
                 on: need.on.clone(),
                 condition: need.condition,
-                met: context
-                    .levels
-                    .get(&need.on)
-                    .is_some_and(|level| level.reaches(need.condition)),
+                met: context.level_for(id, &need.on).reaches(need.condition),
             })
             .collect(),
         needed_by: context
@@ -515,6 +512,3 @@ fn past(context: &Context<'_>, status: &NodeStatus) -> Past {
     }
     past
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,7 @@
 //! Losing all of it costs a probe and a restart delay, never a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::model::{ErrorKind, Notes};
 use super::permit::Permit;
 use super::world::{Exit, LifeId};
-use crate::spec::model::{Restart, Signal};
+use crate::graph::desired::Farewell;
+use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -37,6 +39,15 @@ pub struct Memory {
     pub ending: BTreeMap<LifeId, Time>,
     /// Since when a life is to leave, so that waiting for the proxy has an end.
     pub leaving: BTreeMap<LifeId, Time>,
+    /// Lives whose connections are waited for, and since when.
+    pub draining: BTreeMap<LifeId, Draining>,
+    /// Since when a life is well without a break.
+    pub well: BTreeMap<LifeId, Time>,
+    /// Workloads that the spec in force brought or changed, until it converged: what they do
+    /// judges it.
+    pub changed: BTreeSet<NodeId>,
+    /// Of these, since when each is tried without being well.
+    pub trying: BTreeMap<NodeId, Time>,
     /// Lives that an operator wants to end and to be followed by another.
     pub restart: BTreeSet<LifeId>,
     /// Workloads that an operator stopped.
@@ -57,6 +68,17 @@ pub struct Memory {
     pub permitted: Option<Permit>,
     /// Since when each node's action waits for something.
     pub waiting: BTreeMap<NodeId, Time>,
+}
+
+/// A life whose connections are waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// Since when.
+    pub since: Time,
+    /// To which of its ports.
+    pub ports: BTreeSet<u16>,
+    /// Since when there is none, without a break.
+    pub quiet: Option<Time>,
 }
 
 /// How a stack is taken down.
@@ -80,8 +102,8 @@ pub struct WorkloadMemory {
     pub last_exit: Option<LastExit>,
     /// The highest incarnation that it had.
     pub incarnation: u64,
-    /// How it is asked to end, kept for when it leaves the spec: signal and grace.
-    pub stop: Option<(Signal, Duration)>,
+    /// How it is to end, kept for when it leaves the spec.
+    pub farewell: Option<Farewell>,
 }
 
 /// How a life ended.
@@ -230,10 +252,33 @@ impl Memory {
         }
         self.leaving.retain(|life, _| notes.leaving.contains(life));
         self.late.extend(notes.late.iter().cloned());
+        for (life, ports) in &notes.draining {
+            let draining = self.draining.entry(life.clone()).or_insert(Draining {
+                since: now,
+                ports: BTreeSet::new(),
+                quiet: None,
+            });
+            draining.ports.clone_from(ports);
+        }
+        self.draining
+            .retain(|life, _| notes.draining.contains_key(life));
         for node in &notes.waiting {
             self.waiting.entry(node.clone()).or_insert(now);
         }
         self.waiting.retain(|node, _| notes.waiting.contains(node));
+        since(&mut self.well, &notes.well, now);
+        since(&mut self.trying, &notes.trying, now);
+    }
+
+    /// Takes over how many connections each draining life has.
+    pub fn count_connections(&mut self, connections: &BTreeMap<LifeId, u32>, now: Time) {
+        for (life, draining) in &mut self.draining {
+            match connections.get(life) {
+                Some(0) => draining.quiet = draining.quiet.or(Some(now)),
+                // What could not be counted is no quiet.
+                _ => draining.quiet = None,
+            }
+        }
     }
 
     /// The verdicts that are kept at most.
@@ -263,6 +308,16 @@ impl Memory {
             if let Some(oldest) = oldest {
                 self.verdicts.remove(&oldest);
             }
+        }
+    }
+}
+
+/// Keeps since when each of `still` holds, and forgets the others.
+fn since<T: Ord + Clone>(known: &mut BTreeMap<T, Time>, still: &BTreeSet<T>, now: Time) {
+    known.retain(|one, _| still.contains(one));
+    for one in still {
+        if !known.contains_key(one) {
+            known.insert(one.clone(), now);
         }
     }
 }

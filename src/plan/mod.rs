@@ -12,10 +12,12 @@ pub mod firewall;
 pub mod memory;
 pub mod model;
 mod network;
+mod pair;
 pub mod permit;
 mod place;
 mod prune;
 mod render;
+mod rolling;
 pub mod saved;
 mod start;
 mod template;
@@ -61,9 +63,10 @@ fn survey(context: &mut Context<'_>) -> Plan {
             take(&mut plan, planned);
         }
     }
-    plan.notes
-        .leaving
-        .retain(|life| permit::may_touch(context, &life.node));
+    let may_touch = |life: &world::LifeId| permit::may_touch(context, &life.node);
+    plan.notes.leaving.retain(&may_touch);
+    plan.notes.draining.retain(|life, _| may_touch(life));
+    rolling::judge(context, &mut plan);
     plan
 }
 
@@ -87,8 +90,8 @@ fn plan_node(
     Some(match node {
         Node::Registry(registry) => network::plan_registry(context, id, registry),
         Node::Network(bridge) => network::plan_network(context, id, bridge),
-        Node::Workload(workload) => workload::plan(context, workload, &mut plan.notes),
-        Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
+        Node::Workload(workload) => return workload::plan(context, workload, &mut plan.notes),
+        Node::Endpoint(endpoint) => return endpoint::plan(context, id, endpoint),
         Node::Template(_) => return render::plan(context, id, &mut plan.notes),
         Node::Check => {
             // A definition does nothing by itself: how far it is concerns those that need it.
@@ -101,7 +104,7 @@ fn plan_node(
 fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
     let needs = context.desired.needs.get(id).map_or(&[][..], Vec::as_slice);
     needs.iter().fold(Level::FULL, |level, need| {
-        let other = context.levels.get(&need.on).copied().unwrap_or_default();
+        let other = context.level_for(id, &need.on);
         Level {
             started: level.started && other.started,
             healthy: level.healthy && other.healthy,

@@ -45,6 +45,15 @@ pub struct Notes {
     pub late: BTreeSet<LifeId>,
     /// Nodes whose action waits for something.
     pub waiting: BTreeSet<NodeId>,
+    /// Lives whose connections are waited for: to these ports.
+    pub draining: BTreeMap<LifeId, BTreeSet<u16>>,
+    /// Lives that are ready and pass.
+    pub well: BTreeSet<LifeId>,
+    /// Workloads that the spec in force brought or changed, and that are not well though
+    /// nothing else is waited for.
+    pub trying: BTreeSet<NodeId>,
+    /// Why the spec in force is to give way to the one that converged last.
+    pub rollback: Option<String>,
 }
 
 /// One node's outstanding action.

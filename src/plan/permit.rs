@@ -118,6 +118,3 @@ fn replacement(node: &NodeId, reason: String) -> Item {
         diff: None,
     }
 }
-
-#[cfg(test)]
-mod tests;

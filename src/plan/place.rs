@@ -53,7 +53,7 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
         }
     }
     if let Some(container) = &node.run.container {
-        let content = hosts_text(context.desired, node);
+        let content = hosts_text(context.desired, node, &|id| context.is_spare(id));
         let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
         let right = matches!(
             context.observed.files.get(&container.hosts),

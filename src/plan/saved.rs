@@ -442,6 +442,3 @@ fn catalog(context: &Context<'_>, put: Put<'_>) {
 fn identity_mark(identity: &Identity) -> String {
     digest(&format!("{:?}", identity.0))
 }
-
-#[cfg(test)]
-mod tests;

@@ -57,6 +57,8 @@ pub(super) fn begin(
         spec: spec.clone(),
         generation: 0,
         spec_error: None,
+        proven: None,
+        failed: None,
         follows,
         observed,
         memory,
@@ -77,6 +79,8 @@ pub(super) fn begin(
     controller.adopt_spec(spec, loaded);
     controller.memory.permitted = permit;
     controller.memory.past_needs.clear();
+    // Nothing is known to have been better.
+    controller.memory.changed.clear();
     remember_stops(&mut controller.memory, &controller.desired);
     controller.observe();
     if controller.dirty.lives || controller.dirty.network {

@@ -63,6 +63,13 @@ impl Dirty {
     }
 }
 
+/// A spec under which everything was well.
+#[derive(Debug, Clone)]
+pub(super) struct Proven {
+    pub generation: u64,
+    pub spec: SpecText,
+}
+
 /// A `down` under way.
 pub(super) struct Leaving {
     pub purge: bool,
@@ -84,6 +91,10 @@ pub(super) struct Controller {
     pub desired: Desired,
     pub generation: u64,
     pub spec_error: Option<String>,
+    /// The spec that converged last.
+    pub proven: Option<Proven>,
+    /// A spec that failed and was taken back: the same text is not taken again by itself.
+    pub failed: Option<SpecText>,
     pub follows: bool,
     pub observed: Observed,
     pub memory: Memory,
@@ -151,14 +162,19 @@ impl Controller {
     /// Takes a new desired world.
     pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded) {
         remember_needs(&mut self.memory, &self.desired);
+        // What an earlier spec that did not converge changed is on trial still.
+        let changed = changed(&self.desired, &loaded.desired);
+        self.memory.changed.extend(changed);
         let new = new_checks(&self.desired, &loaded.desired, &self.observed);
         self.memory.unchecked.extend(new);
         self.desired = loaded.desired;
         self.spec = spec;
         self.spec_error = None;
+        self.failed = None;
         self.generation += 1;
         remember_stops(&mut self.memory, &self.desired);
         self.memory.seen.clear();
+        self.memory.trying.clear();
         let desired = &self.desired;
         self.memory
             .stopped
@@ -332,6 +348,25 @@ pub(super) fn step_hash(steps: &[Step]) -> u64 {
     hasher.finish()
 }
 
+/// Workloads that are new, or that are not what they were in what they run, when they are
+/// ready or what they serve.
+fn changed(old: &Desired, new: &Desired) -> BTreeSet<NodeId> {
+    let mut changed = BTreeSet::new();
+    for (id, node) in &new.nodes {
+        if old.nodes.get(id) == Some(node) {
+            continue;
+        }
+        match node {
+            Node::Workload(_) => {
+                changed.insert(id.clone());
+            }
+            Node::Endpoint(endpoint) => changed.extend(endpoint.target.clone()),
+            _ => {}
+        }
+    }
+    changed
+}
+
 /// Checks that are new for endpoints that serve already: one that was not asked yet must not
 /// take its endpoint away.
 fn new_checks(old: &Desired, new: &Desired, observed: &Observed) -> BTreeSet<String> {
@@ -371,7 +406,7 @@ pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
                 .workloads
                 .entry(workload.id.clone())
                 .or_default()
-                .stop = Some((workload.stop_signal, workload.stop_grace_period));
+                .farewell = Some(workload.farewell());
         }
     }
 }

@@ -143,6 +143,11 @@ impl Engine {
         let controller = &mut self.controller;
         let now = controller.host.clock.now();
         controller.memory.absorb(&plan.notes, now);
+        if let Some(why) = plan.notes.rollback.take() {
+            controller.roll_back(&why);
+            plan = self.make_plan();
+        }
+        let controller = &mut self.controller;
         controller.plan = plan;
         if controller.dirty != Dirty::default() {
             // What could not be observed is tried again soon.

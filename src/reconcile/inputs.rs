@@ -55,6 +55,9 @@ impl Controller {
                 }
             }
         }
+        if controller.failed.as_ref() == Some(&spec) {
+            return;
+        }
         let held = controller.held();
         let loaded = load(
             &spec,

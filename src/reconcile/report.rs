@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::controller::Controller;
+use super::controller::{Controller, Proven};
 use super::handle::{Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
 use crate::plan::permit::WITHHELD;
@@ -42,6 +42,12 @@ impl Controller {
             let took = words(self.host.clock.now().since(self.busy_since));
             let text = format!("converged in {took}: {} nodes", self.plan.nodes.len());
             self.tell(None, Level::Notice, text);
+            self.memory.changed.clear();
+            self.memory.trying.clear();
+            self.proven = Some(Proven {
+                generation: self.generation,
+                spec: self.spec.clone(),
+            });
         } else if !converged && self.converged {
             self.busy_since = self.host.clock.now();
         }

@@ -67,6 +67,40 @@ impl Controller {
         ))
     }
 
+    /// Goes back to the spec under which everything was well, because this one is not.
+    pub(super) fn roll_back(&mut self, why: &str) {
+        let Some(proven) = self
+            .proven
+            .clone()
+            .filter(|proven| proven.spec != self.spec)
+        else {
+            return;
+        };
+        let held = self.held();
+        let files = self.host.files.clone();
+        let loaded = match load(&proven.spec, &self.around, &held, files.as_ref(), false) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                let number = proven.generation;
+                let text = format!("cannot go back to generation {number}:\n{report}");
+                self.tell(None, Level::Error, text);
+                self.proven = None;
+                return;
+            }
+        };
+        let (failed, number) = (self.generation, proven.generation);
+        let spec = self.spec.clone();
+        self.adopt_spec(proven.spec, loaded);
+        self.failed = Some(spec);
+        let text = format!(
+            "generation {failed} failed: {why}; went back to what generation {number} was, as \
+             generation {}; edit the spec to try again",
+            self.generation
+        );
+        self.tell(None, Level::Error, text.clone());
+        self.spec_error = Some(text);
+    }
+
     /// Takes a spec: whole, or as far as a saved plan of it goes. A plan that would remove
     /// everything was made and read as such.
     pub(super) fn apply(

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::plan::view::PlanView;
-use crate::reconcile::handle::{Handle, Happening, Level, Request, StackStatus};
+use crate::plan::explain::Explanation;
+use crate::plan::saved::SavedPlan;
+use crate::reconcile::handle::{Handle, Happening, Level, Proposal, Request, StackStatus};
 use crate::spec::node::NodeId;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ fn status() -> StackStatus {
         registry: None,
         nodes: Vec::new(),
         outstanding: Vec::new(),
+        withheld: None,
     }
 }
 
@@ -51,20 +54,48 @@ fn plan(stack: &str) -> PlanView {
     }
 }
 
+fn proposal(spec: &SpecText) -> Proposal {
+    Proposal {
+        view: plan(&spec.text),
+        saved: SavedPlan {
+            hatchery_plan: 1,
+            made_by: "1".to_owned(),
+            stack: spec.text.clone(),
+            spec: spec.path.clone(),
+            spec_hash: String::new(),
+            by_controller: true,
+            inputs: Default::default(),
+            items: Vec::new(),
+            world: [(NodeId::registry(), Default::default())].into(),
+        },
+    }
+}
+
 async fn answer(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Status(answer) => answer.send(status()).unwrap(),
-            Request::Plan(spec, answer) => answer.send(Ok(plan(&spec.text))).unwrap(),
+            Request::Plan(spec, answer) => answer.send(Ok(proposal(&spec))).unwrap(),
             Request::Apply {
                 spec,
                 allow_empty,
+                saved,
                 answer,
             } => answer
-                .send(if allow_empty {
+                .send(if allow_empty || saved.is_some() {
                     Ok(spec.text.len() as u64)
                 } else {
                     Err("error: it would remove everything".to_owned())
+                })
+                .unwrap(),
+            Request::Explain { spec, name, answer } => answer
+                .send(match spec {
+                    Some(_) => Ok(Explanation {
+                        format_version: 1,
+                        stack: name,
+                        nodes: Vec::new(),
+                    }),
+                    None => Err(format!("nothing is called `{name}`")),
                 })
                 .unwrap(),
             Request::Down { answer, .. } => {
@@ -135,7 +166,7 @@ async fn each_request_reaches_the_loop_and_its_answer_comes_back() {
     let client = bench.client().await;
     assert_eq!(client.status().await, Ok(status()));
     assert_eq!(client.plan(&spec("p")).await, Ok(plan("p")));
-    assert_eq!(client.apply(spec("four"), true).await, Ok(4));
+    assert_eq!(client.apply(spec("four"), true, None).await, Ok(4));
     let nodes = client
         .operate(Verb::Stop, vec!["containers/a".to_owned()])
         .await;
@@ -154,7 +185,7 @@ async fn a_refusal_comes_back_in_its_words() {
         error: error.to_owned(),
         hint: None,
     };
-    let applied = client.apply(spec("x"), false).await;
+    let applied = client.apply(spec("x"), false, None).await;
     assert_eq!(applied, Err(refused("error: it would remove everything")));
     assert_eq!(
         client.down(false, false).await,

@@ -49,6 +49,7 @@ fn status() -> StackStatus {
         registry: Some("127.0.0.1:8500".to_owned()),
         nodes: vec![node("registry", NodeState::Running), prime, nginx],
         outstanding: Vec::new(),
+        withheld: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod container;
+mod rolling;
 mod scalar;
 mod slot;
 mod template;

@@ -9,10 +9,8 @@ use crate::spec::suggest::{listed, nearest};
 use crate::spec::yaml::tree::{Entry, Node, NodeKind, Value, shortened};
 
 /// Words of later versions, and of other tools for what they do not do here.
-const NOT_YET: [&str; 17] = [
+const NOT_YET: [&str; 15] = [
     "boot",
-    "update",
-    "drain",
     "private_users",
     "ports",
     "image",
@@ -33,7 +31,7 @@ const NOT_YET: [&str; 17] = [
 const RESERVED: [&str; 5] = ["hosts", "on", "spread", "singleton", "subnet_per_host"];
 
 /// What people write from habit, and the field that they mean.
-const HABITS: [(&str, &str); 16] = [
+const HABITS: [(&str, &str); 19] = [
     ("volumes", "mounts"),
     ("binds", "mounts"),
     ("env", "environment"),
@@ -50,6 +48,9 @@ const HABITS: [(&str, &str); 16] = [
     ("scale", "replicas"),
     ("after", "depends_on"),
     ("needs", "depends_on"),
+    ("update_config", "update"),
+    ("parallelism", "max_unavailable"),
+    ("monitor", "min_healthy_time"),
 ];
 
 /// So many unknown fields of one mapping are told; each is compared with all known ones.
