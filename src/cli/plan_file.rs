@@ -118,8 +118,14 @@ mod tests {
         assert_eq!(recognise(path, "name: prime\n"), Ok(None));
         assert_eq!(recognise(path, r#"{"name": "prime"}"#), Ok(None));
         let of_later = recognise(path, r#"{"hatchery_plan": 2}"#).unwrap_err();
-        insta::assert_snapshot!(anstream::adapter::strip_str(&of_later.to_string()), @"");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&of_later.to_string()), @r"
+        error: cannot read the plan `x`: its form has version 2, and this hatchery reads version 1
+        hint: make it again with `hatchery plan SPEC --out FILE`
+        ");
         let torn = recognise(path, r#"{"hatchery_plan": 1}"#).unwrap_err();
-        insta::assert_snapshot!(anstream::adapter::strip_str(&torn.to_string()), @"");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&torn.to_string()), @r"
+        error: cannot read the plan `x`: missing field `made_by`
+        hint: make it again with `hatchery plan SPEC --out FILE`
+        ");
     }
 }

@@ -332,6 +332,7 @@ fn life_story(context: &Context<'_>, life: &Life) -> LifeStory {
             })
             .collect()
     });
+    let ended = matches!(life.state, LifeState::Ended { .. });
     let state = match &life.state {
         LifeState::Up if node.is_some_and(|node| !is_ready(context, node, life)) => {
             "starting".to_owned()
@@ -343,7 +344,7 @@ fn life_story(context: &Context<'_>, life: &Life) -> LifeStory {
     LifeStory {
         incarnation: life.id.incarnation,
         state,
-        pid: (life.main_pid > 0).then_some(life.main_pid),
+        pid: Some(life.main_pid).filter(|pid| *pid > 0 && !ended),
         age: context.now.since(life.started),
         differences,
     }

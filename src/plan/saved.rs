@@ -434,7 +434,7 @@ fn catalog(context: &Context<'_>, put: Put<'_>) {
     for (name, state) in &context.templates {
         if let Text::Ready { hash, .. } = &state.text {
             let node = NodeId::new(Kind::Templates, *name);
-            put(node, "text", hash.clone());
+            put(node, "rendered text", hash.clone());
         }
     }
 }

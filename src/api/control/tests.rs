@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::plan::view::PlanView;
 use crate::plan::explain::Explanation;
 use crate::plan::saved::SavedPlan;
+use crate::plan::view::PlanView;
 use crate::reconcile::handle::{Handle, Happening, Level, Proposal, Request, StackStatus};
 use crate::spec::node::NodeId;
 
@@ -166,6 +166,14 @@ async fn each_request_reaches_the_loop_and_its_answer_comes_back() {
     let client = bench.client().await;
     assert_eq!(client.status().await, Ok(status()));
     assert_eq!(client.plan(&spec("p")).await, Ok(plan("p")));
+    let proposed = proposal(&spec("p"));
+    assert_eq!(client.proposal(&spec("p")).await, Ok(proposed.clone()));
+    let told = client.explain(Some(spec("p")), "prime1").await.unwrap();
+    assert_eq!(told.stack, "prime1");
+    let refused = client.explain(None, "prime9").await.unwrap_err();
+    assert_eq!(refused.to_string(), "nothing is called `prime9`");
+    let of_plan = client.apply(spec("three"), false, Some(proposed.saved));
+    assert_eq!(of_plan.await, Ok(5));
     assert_eq!(client.apply(spec("four"), true, None).await, Ok(4));
     let nodes = client
         .operate(Verb::Stop, vec!["containers/a".to_owned()])
@@ -312,7 +320,7 @@ async fn what_is_no_request_is_answered_as_json() {
                 " ".repeat(BODY_LIMIT + 1)
             ),
             "413",
-            "2 MiB",
+            "8 MiB",
         ),
     ];
     for (request, code, words) in cases {

@@ -42,6 +42,9 @@ fn story(story: &Story) -> String {
             visible(&status.node.to_string())
         ),
     );
+    if let Some(health) = status.health {
+        put(&mut out, format_args!(", {health}"));
+    }
     if !status.detail.is_empty() {
         put(&mut out, format_args!(": {}", one_line(&status.detail)));
     }
@@ -193,14 +196,16 @@ fn next(story: &Story) -> Vec<String> {
             match &action.gate {
                 Gate::Ready => lines.push("it can be done now".to_owned()),
                 Gate::Running => lines.push("it is under way".to_owned()),
+                // Its next try is told below, and what failed above.
+                Gate::Waiting(_) if story.past.last_error.is_some() => {}
                 Gate::Waiting(on) => {
                     let on: Vec<String> = on.iter().map(|on| one_line(on)).collect();
-                    let since = story
-                        .waiting_for
-                        .map_or_else(String::new, |since| format!(", for {} now", words(since)));
-                    lines.push(format!("waits for {}{since}", on.join(", ")));
+                    lines.push(format!("waits for {}", on.join(", ")));
                 }
                 Gate::Blocked(_) => lines.push("blocked: it does not mend by itself".to_owned()),
+            }
+            if let Some(since) = story.waiting_for.filter(|since| !since.is_zero()) {
+                lines.push(format!("it has waited for {}", words(since)));
             }
             let gives = action.details.iter().filter(|detail| detail.old.is_some());
             lines.extend(gives.map(|detail| {

@@ -7,8 +7,12 @@
 )]
 
 mod adoption;
+mod applied;
+mod crash;
+mod explained;
 mod farm;
 mod rolling;
+mod schema;
 pub(super) mod world;
 
 use std::collections::BTreeSet;
