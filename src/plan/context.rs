@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::permit;
 use super::render;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
@@ -44,7 +45,8 @@ impl Level {
         }
     }
 
-    fn reaches(self, condition: Condition) -> bool {
+    /// Whether a need of this condition is met.
+    pub fn reaches(self, condition: Condition) -> bool {
         match condition {
             Condition::Started => self.started,
             Condition::Healthy => self.healthy,
@@ -477,8 +479,12 @@ pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
     }
 }
 
-/// Lets what is under way go on, and what failed wait for its next try.
+/// Lets what is under way go on, what an applied plan does not have wait, and what failed wait
+/// for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
+    if permit::withhold(context, planned) {
+        return;
+    }
     let Some(item) = &mut planned.item else {
         return;
     };

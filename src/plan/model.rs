@@ -44,6 +44,8 @@ pub struct Notes {
     pub leaving: BTreeSet<LifeId>,
     /// Lives that end because they did not become ready in time.
     pub late: BTreeSet<LifeId>,
+    /// Nodes whose action waits for something.
+    pub waiting: BTreeSet<NodeId>,
     /// Lives whose connections are waited for: to these ports.
     pub draining: BTreeMap<LifeId, BTreeSet<u16>>,
     /// Lives that are ready and pass.
