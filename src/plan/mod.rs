@@ -59,7 +59,7 @@ fn survey(context: &mut Context<'_>) -> Plan {
                 continue;
             };
             hold_back(context, &mut planned);
-            context.levels.insert(id, planned.level);
+            context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -166,7 +167,7 @@ pub enum Step {
         /// Which.
         path: PathBuf,
         /// Its text.
-        content: String,
+        content: Arc<str>,
     },
     /// Makes sure that nobody holds a TCP address.
     PortFree(SocketAddr),

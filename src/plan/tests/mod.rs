@@ -9,6 +9,7 @@
 mod adoption;
 mod applied;
 mod crash;
+mod effects;
 mod explained;
 mod farm;
 mod rolling;

@@ -193,6 +193,12 @@ impl World {
                     }
                 }
             }
+            Step::ReloadCommand { applied, .. } => {
+                for (name, hash) in applied {
+                    let memory = self.memory.templates.entry(name.clone()).or_default();
+                    memory.told = Some(hash.clone());
+                }
+            }
             step => self.apply_to_network(step),
         }
     }
@@ -207,6 +213,7 @@ impl World {
                 };
             }
             Step::CreateNetwork(network) => {
+                observed.network.forward |= network.forward;
                 let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());
                 observed.network.bridges.insert(
                     network.bridge.clone(),
@@ -234,6 +241,14 @@ impl World {
                     .network
                     .attachments
                     .insert(wanted.namespace.clone(), view);
+            }
+            Step::Firewall {
+                namespace,
+                firewall,
+            } => {
+                if let Some(view) = observed.network.attachments.get_mut(namespace) {
+                    view.firewall = firewall.as_ref().map(crate::plan::firewall::hash);
+                }
             }
             Step::Detach(namespace) => {
                 observed.network.attachments.remove(namespace);

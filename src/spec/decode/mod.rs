@@ -6,6 +6,8 @@ mod rolling;
 mod scalar;
 mod slot;
 mod template;
+#[cfg(test)]
+mod tests;
 mod top;
 mod workload;
 
@@ -27,6 +29,9 @@ pub(super) struct Decoder {
     errors: Vec<Diagnostic>,
     /// Errors so far, those that are not repeated included.
     faults: usize,
+    /// Every mapping with known fields that was read.
+    #[cfg(test)]
+    mappings: Vec<tests::Mapping>,
 }
 
 impl Decoder {

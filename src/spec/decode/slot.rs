@@ -161,10 +161,14 @@ pub(super) struct Fields<'n> {
     known: Vec<&'static str>,
     /// Whether `x-…` may hold anything, as compose allows at the top: a place for anchors.
     pub extensions: bool,
+    /// Which lines of the decoders opened it.
+    #[cfg(test)]
+    opened: &'static std::panic::Location<'static>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of the mapping in `slot`, called `owner`; records an error when it is none.
+    #[cfg_attr(test, track_caller)]
     pub fn open(d: &mut Decoder, slot: &Slot<'n>, owner: impl Into<String>) -> Option<Self> {
         match slot.entries() {
             Some(entries) => Some(Fields {
@@ -173,6 +177,8 @@ impl<'n> Fields<'n> {
                 owner: owner.into(),
                 known: Vec::new(),
                 extensions: false,
+                #[cfg(test)]
+                opened: std::panic::Location::caller(),
             }),
             None => {
                 slot.expected(d, "a mapping");
@@ -294,6 +300,12 @@ impl<'n> Fields<'n> {
 
     /// Records the fields that nobody asked for.
     pub fn finish(self, d: &mut Decoder) {
+        #[cfg(test)]
+        d.mappings.push(super::tests::Mapping {
+            entries: self.entries.as_ptr(),
+            opened: self.opened,
+            fields: self.known.clone(),
+        });
         let unknown = self.entries.iter().filter(|entry| {
             let extension = self.extensions && entry.key.starts_with("x-");
             !extension && !self.known.contains(&&*entry.key)
