@@ -76,6 +76,9 @@ impl Planned {
     }
 }
 
+/// A group's kind and name.
+type Group<'a> = (Kind, &'a str);
+
 pub(super) struct Context<'a> {
     pub desired: &'a Desired,
     pub observed: &'a Observed,
@@ -84,19 +87,19 @@ pub(super) struct Context<'a> {
     lives: BTreeMap<&'a NodeId, Vec<&'a Life>>,
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
-    groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
+    groups: BTreeMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     hosts: OnceCell<Hosts>,
-    dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
+    dependents: OnceCell<BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
     /// The ids in the registry of all that the spec registers.
     service_ids: BTreeSet<&'a str>,
     /// The first registration of each workload that has one.
-    registered: BTreeMap<&'a NodeId, &'a str>,
+    registered: OnceCell<BTreeMap<&'a NodeId, &'a str>>,
     /// What something needed in a spec that is gone.
-    once_needed: BTreeSet<&'a NodeId>,
+    once_needed: OnceCell<BTreeSet<&'a NodeId>>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
     levels: BTreeMap<&'a NodeId, Level>,
     /// Upon whose levels it depends whether templates may be written.
@@ -119,7 +122,7 @@ impl<'a> Context<'a> {
         now: Time,
     ) -> Self {
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
-        let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut groups: BTreeMap<Group<'_>, Vec<&WorkloadNode>> = BTreeMap::new();
         let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
         let mut service_ids = BTreeSet::new();
         for node in desired.nodes.values() {
@@ -131,7 +134,7 @@ impl<'a> Context<'a> {
                     }
                 }
                 Node::Workload(workload) => {
-                    let group = NodeId::new(workload.id.kind, workload.group.clone());
+                    let group = (workload.id.kind, workload.group.as_str());
                     groups.entry(group).or_default().push(workload);
                 }
                 Node::Template(template) => {
@@ -161,11 +164,11 @@ impl<'a> Context<'a> {
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
-            dependents: dependents(desired, memory),
+            dependents: OnceCell::new(),
             reloads,
             service_ids,
-            registered: registered(observed),
-            once_needed: memory.past_needs.values().flatten().collect(),
+            registered: OnceCell::new(),
+            once_needed: OnceCell::new(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
             template_needs: template_needs(desired),
@@ -217,7 +220,10 @@ impl<'a> Context<'a> {
         if let Some(roll) = self.rolls.borrow().get(&group) {
             return Rc::clone(roll);
         }
-        let members = self.groups.get(&group).map_or(&[][..], Vec::as_slice);
+        let members = self
+            .groups
+            .get(&(group.kind, &group.name))
+            .map_or(&[][..], Vec::as_slice);
         let roll = Rc::new(Roll::of(self, members));
         self.rolls.borrow_mut().insert(group, Rc::clone(&roll));
         roll
@@ -226,7 +232,7 @@ impl<'a> Context<'a> {
     /// Every workload of the group of this name.
     pub fn group_named(&self, group: &NodeId) -> Vec<&'a WorkloadNode> {
         self.groups
-            .get(group)
+            .get(&(group.kind, &group.name))
             .cloned()
             .unwrap_or_else(|| match self.desired.nodes.get(group) {
                 Some(Node::Workload(workload)) => vec![workload],
@@ -303,8 +309,10 @@ impl<'a> Context<'a> {
     pub fn dependents_left(&self, node: &NodeId) -> Vec<String> {
         let mut reached: BTreeSet<&NodeId> = BTreeSet::new();
         let mut next = vec![node];
+        let dependents = || dependents(self.desired, self.memory);
+        let dependents = self.dependents.get_or_init(dependents);
         while let Some(node) = next.pop() {
-            for dependent in self.dependents.get(node).into_iter().flatten() {
+            for dependent in dependents.get(node).into_iter().flatten() {
                 if reached.insert(dependent) {
                     next.push(dependent);
                 }
@@ -346,6 +354,9 @@ impl<'a> Context<'a> {
 
     /// The templates whose reload goes to this process, to itself or to all of its group.
     pub fn reloads_of(&self, process: &WorkloadNode) -> Vec<&'a TemplateNode> {
+        if self.reloads.is_empty() || process.id.kind != Kind::Processes {
+            return Vec::new();
+        }
         let group = NodeId::new(process.id.kind, process.group.clone());
         let own = Some(&process.id).filter(|id| **id != group);
         let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
@@ -355,12 +366,17 @@ impl<'a> Context<'a> {
 
     /// The id in the registry under which a workload is found.
     pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
-        self.registered.get(node).copied()
+        let registered = self.registered.get_or_init(|| registered(self.observed));
+        registered.get(node).copied()
     }
 
     /// Whether something needed this node in a spec that is gone.
     pub fn was_needed(&self, node: &NodeId) -> bool {
-        self.once_needed.contains(node)
+        let past = &self.memory.past_needs;
+        let needed = self
+            .once_needed
+            .get_or_init(|| past.values().flatten().collect());
+        needed.contains(node)
     }
 
     /// Whether the spec registers this id.
