@@ -37,7 +37,7 @@ impl Level {
     };
 
     /// The further of two.
-    fn or(self, other: Level) -> Level {
+    pub fn or(self, other: Level) -> Level {
         Level {
             started: self.started || other.started,
             healthy: self.healthy || other.healthy,
@@ -118,13 +118,6 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
-        for life in &observed.lives {
-            lives.entry(&life.id.node).or_default().push(life);
-        }
-        for of_node in lives.values_mut() {
-            of_node.sort_by_key(|life| life.id.incarnation);
-        }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
         let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
         let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
@@ -162,7 +155,7 @@ impl<'a> Context<'a> {
             observed,
             memory,
             now,
-            lives,
+            lives: lives(observed),
             statuses,
             endpoints,
             groups,
@@ -261,44 +254,6 @@ impl<'a> Context<'a> {
                     .unwrap_or(Status::Critical)
             })
             .max()
-    }
-
-    /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
-    /// endpoints of each.
-    pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
-        let own = self.level(on);
-        match self.desired.pairs.get(on) {
-            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
-            _ => own,
-        }
-    }
-
-    /// The other seat of an instance that has two.
-    pub fn partner(&self, id: &NodeId) -> Option<&'a WorkloadNode> {
-        match self.desired.nodes.get(self.desired.pairs.get(id)?) {
-            Some(Node::Workload(workload)) => Some(workload),
-            _ => None,
-        }
-    }
-
-    /// The first of an instance's seats: the one that stands for it.
-    pub fn first_seat<'b>(&'b self, id: &'b NodeId) -> &'b NodeId {
-        match self.desired.pairs.get(id) {
-            Some(partner) => id.min(partner),
-            None => id,
-        }
-    }
-
-    /// Whether nothing is to run in a seat, because the other one does or will.
-    pub fn is_spare(&self, id: &NodeId) -> bool {
-        let Some(partner) = self.desired.pairs.get(id) else {
-            return false;
-        };
-        match (self.current(id), self.current(partner)) {
-            (Some(_), _) => false,
-            (None, Some(_)) => true,
-            (None, None) => !super::pair::is_chosen(self, id),
-        }
     }
 
     /// How far a node is, as far as this was planned already.
@@ -430,6 +385,18 @@ fn registered(observed: &Observed) -> BTreeMap<&NodeId, &str> {
     let ids = observed.registered.iter().rev();
     ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
         .collect()
+}
+
+/// Lives by their nodes, the oldest first.
+fn lives(observed: &Observed) -> BTreeMap<&NodeId, Vec<&Life>> {
+    let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
+    for life in &observed.lives {
+        lives.entry(&life.id.node).or_default().push(life);
+    }
+    for of_node in lives.values_mut() {
+        of_node.sort_by_key(|life| life.id.incarnation);
+    }
+    lives
 }
 
 /// Who needs whom, in this spec and in those before it.

@@ -39,14 +39,12 @@ pub(super) fn begin(
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
-    let permit = match saved {
-        Some(saved) => {
-            let world = look(&host, &around, &loaded, &memory)?;
-            let outlook = Outlook::new(spec.clone(), loaded.clone(), world, host.files.as_ref());
-            Some(outlook.permit(&saved)?)
-        }
-        None => None,
+    let outlook = || -> Result<Outlook, String> {
+        let world = look(&host, &around, &loaded, &memory)?;
+        let (spec, loaded) = (spec.clone(), loaded.clone());
+        Ok(Outlook::new(spec, loaded, world, host.files.as_ref()))
     };
+    let permit = saved.map(|saved| outlook()?.permit(&saved)).transpose()?;
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         watched: Wanted::new(),
