@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
-use super::permit;
 use super::render;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
@@ -462,12 +461,8 @@ pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
     }
 }
 
-/// Lets what is under way go on, what an applied plan does not have wait, and what failed wait
-/// for its next try.
+/// Lets what is under way go on, and what failed wait for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
-    if permit::withhold(context, planned) {
-        return;
-    }
     let Some(item) = &mut planned.item else {
         return;
     };

@@ -129,7 +129,7 @@ fn what_a_workload_that_failed_wrote_last_is_quoted() {
         assert_eq!(node.node.name, "nginx");
         vec!["bind() failed".to_owned(), "giving up".to_owned()]
     });
-    insta::assert_snapshot!(strip_str(&quoted), @r"
+    insta::assert_snapshot!(strip_str(quoted.trim()), @r"
     processes/nginx wrote last:
       | bind() failed
       | giving up

@@ -73,7 +73,7 @@ fn shown(world: &mut World, name: &str) -> String {
 }
 
 #[test]
-fn a_container_that_runs_another_command_and_one_that_does_not_come_up() {
+fn a_container_whose_file_changed() {
     let mut world = world();
     world.converge();
     world.now = world.now + Duration::from_secs(90);
@@ -100,10 +100,15 @@ fn a_container_that_runs_another_command_and_one_that_does_not_come_up() {
       next       replace: ./work.py changed
                  waits for `t-prime-prime1` to leave the registry
     ");
+}
 
+#[test]
+fn a_container_that_does_not_come_up() {
+    let mut world = world();
+    world.converge();
+    world.now = world.now + Duration::from_secs(90);
     let prime1 = id("containers/prime1");
     world.exit(&prime1, Exit::Code(137));
-    put(&mut world.observed, Path::new("/spec/work.py"), "one", None);
     world.memory.attempts.insert(
         prime1,
         Attempt {
