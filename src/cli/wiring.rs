@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::error::CommandError;
 use super::host;
+use crate::api::control;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
 use crate::driver::workloads::{self, exec_command};
@@ -24,6 +25,7 @@ use crate::reconcile::handle::{Handle, Happening, SpecText};
 use crate::reconcile::load::{Loaded, Surroundings, check, load};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
+use crate::spec::generation::User;
 use crate::spec::model::Env;
 use crate::store::{Roots, Store};
 
@@ -212,6 +214,11 @@ pub fn begin(stack: &str, spec: Option<SpecText>, follows: bool) -> Result<Runni
         story,
         ended: tokio::spawn(reconcile::run(beginning, channels)),
     })
+}
+
+/// Who runs this process.
+pub fn own_user() -> User {
+    control::user(nix::unistd::geteuid().as_raw())
 }
 
 fn datacenter(spec: &SpecText) -> Option<String> {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use super::happening::{EventKind, Happening, Level};
 use crate::plan::model::NodeStatus;
 pub use crate::plan::view::{ItemView, PlanView};
+use crate::spec::generation::{Cause, User};
 use crate::spec::node::NodeId;
 
 /// A spec's text and where it lies.
@@ -32,6 +34,8 @@ pub enum Request {
         spec: SpecText,
         /// It may remove everything.
         allow_empty: bool,
+        /// How it came.
+        cause: Cause,
         /// The generation that it became, or why it did not.
         answer: oneshot::Sender<Result<u64, String>>,
     },
@@ -41,6 +45,8 @@ pub enum Request {
         purge: bool,
         /// Kill instead of asking.
         kill: bool,
+        /// Who asks.
+        by: User,
         /// Answered when all is gone.
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -50,6 +56,8 @@ pub enum Request {
         verb: Verb,
         /// Whom.
         names: Vec<String>,
+        /// Who asks.
+        by: User,
         /// The nodes meant, or why not.
         answer: oneshot::Sender<Result<Vec<NodeId>, String>>,
     },
@@ -69,6 +77,16 @@ pub enum Verb {
     Restart,
 }
 
+impl std::fmt::Display for Verb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+            Verb::Restart => "restart",
+        })
+    }
+}
+
 /// How a stack stands, as the control socket tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StackStatus {
@@ -80,7 +98,7 @@ pub struct StackStatus {
     pub version: String,
     /// The spec's file.
     pub spec: PathBuf,
-    /// How many specs were taken, this one included.
+    /// The number of the generation in force.
     pub generation: u64,
     /// Nothing is outstanding.
     pub converged: bool,
@@ -92,33 +110,6 @@ pub struct StackStatus {
     pub nodes: Vec<NodeStatus>,
     /// What is outstanding, as one line each.
     pub outstanding: Vec<String>,
-}
-
-/// One line of the story, for the terminal and the event stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Happening {
-    /// Milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// About what; `None` for the stack.
-    pub node: Option<NodeId>,
-    /// How grave.
-    pub level: Level,
-    /// In words: "starting", "ready after 0.4s", "check answers: critical: connection refused".
-    pub text: String,
-}
-
-/// How grave a happening is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Steps on the way.
-    Progress,
-    /// Worth a line in a quiet log.
-    Notice,
-    /// Something is not as it should be.
-    Warning,
-    /// Something failed.
-    Error,
 }
 
 /// The loop's far end: cheap to clone.
@@ -163,20 +154,28 @@ impl Handle {
         &self,
         spec: SpecText,
         allow_empty: bool,
+        cause: Cause,
     ) -> Result<Result<u64, String>, Ended> {
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,
+            cause,
             answer,
         })
         .await
     }
 
     /// Takes the stack down; answers when all is gone.
-    pub async fn down(&self, purge: bool, kill: bool) -> Result<Result<(), String>, Ended> {
+    pub async fn down(
+        &self,
+        purge: bool,
+        kill: bool,
+        by: User,
+    ) -> Result<Result<(), String>, Ended> {
         self.ask(|answer| Request::Down {
             purge,
             kill,
+            by,
             answer,
         })
         .await
@@ -187,10 +186,12 @@ impl Handle {
         &self,
         verb: Verb,
         names: Vec<String>,
+        by: User,
     ) -> Result<Result<Vec<NodeId>, String>, Ended> {
         self.ask(|answer| Request::Operate {
             verb,
             names,
+            by,
             answer,
         })
         .await

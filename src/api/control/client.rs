@@ -108,7 +108,30 @@ impl Client {
 
     /// Hands over a spec; answers its generation.
     pub async fn apply(&self, spec: SpecText, allow_empty: bool) -> Result<u64, ClientError> {
-        let body = Apply { spec, allow_empty };
+        self.hand_over(spec, allow_empty, None).await
+    }
+
+    /// Hands over the text of generation `to` again; answers the generation that it becomes.
+    pub async fn roll_back(
+        &self,
+        spec: SpecText,
+        allow_empty: bool,
+        to: u64,
+    ) -> Result<u64, ClientError> {
+        self.hand_over(spec, allow_empty, Some(to)).await
+    }
+
+    async fn hand_over(
+        &self,
+        spec: SpecText,
+        allow_empty: bool,
+        rollback_to: Option<u64>,
+    ) -> Result<u64, ClientError> {
+        let body = Apply {
+            spec,
+            allow_empty,
+            rollback_to,
+        };
         let taken: Taken = self.post("/v1/apply", &body, Some(COMPILING)).await?;
         Ok(taken.generation)
     }
