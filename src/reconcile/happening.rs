@@ -189,7 +189,7 @@ mod tests {
             exit: Some(Exit::Signal(9)),
             generation: None,
         };
-        insta::assert_snapshot!(serde_json::to_string(&exited).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string(&exited).unwrap(), @r#"{"at_ms":1,"node":"processes/job","level":"notice","text":"killed by SIGKILL","kind":"exited","incarnation":7,"exit":{"signal":9}}"#);
     }
 
     #[test]

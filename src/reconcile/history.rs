@@ -208,7 +208,7 @@ impl Controller {
 
     /// Notes a spec that is not taken.
     pub(super) fn keep_refused(&mut self, spec: &SpecText, cause: Cause, why: &str) {
-        let why = one_line(why);
+        let why = one_line(why.strip_prefix("error: ").unwrap_or(why));
         self.new_generation(spec, cause, Outcome::Refused { why });
     }
 

