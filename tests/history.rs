@@ -27,8 +27,13 @@ impl Stack {
             folder: tempfile::tempdir().unwrap(),
             controller: None,
         };
+        fs::write(stack.folder.path().join("note.j2"), "first").unwrap();
         stack.write("one");
         stack
+    }
+
+    fn note(&self) -> PathBuf {
+        self.folder.path().join("note")
     }
 
     fn spec(&self) -> PathBuf {
@@ -43,8 +48,10 @@ impl Stack {
     fn write(&self, word: &str) {
         let text = format!(
             "name: {}\nprocesses:\n  job:\n    command: [ sleep, infinity ]\n    \
-             environment: {{ WORD: {word} }}\n    restart: {{ policy: always, delay: 10ms }}\n",
-            stack()
+             environment: {{ WORD: {word} }}\n    restart: {{ policy: always, delay: 10ms }}\n\
+             templates:\n  note: {{ source: ./note.j2, destination: {} }}\n",
+            stack(),
+            self.note().display()
         );
         self.write_text(&text);
     }
@@ -95,9 +102,12 @@ impl Stack {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    fn pid(&self) -> i32 {
-        let status = self.status().unwrap();
-        i32::try_from(status["nodes"][0]["pid"].as_i64().unwrap()).unwrap()
+    /// The process, as its controller shows it.
+    fn pid(&self) -> Option<i32> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array()?;
+        let job = nodes.iter().find(|node| node["node"] == "processes/job")?;
+        i32::try_from(job["pid"].as_i64()?).ok()
     }
 
     /// Waits until this generation converged with a process of this word.
@@ -112,7 +122,7 @@ impl Stack {
 
     /// What the process that runs has in its environment.
     fn word(&self) -> Option<String> {
-        let pid = self.status()?["nodes"][0]["pid"].as_i64()?;
+        let pid = self.pid()?;
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
         let word = environment
             .split('\0')
@@ -170,16 +180,18 @@ fn what_happened_is_told_once_and_an_edit_can_be_taken_back() {
     stack.write("two");
     stack.converged(2, "two");
 
-    let killed = stack.pid();
+    let killed = stack.pid().unwrap();
     kill(killed, SIGKILL);
     wait_for("another life", LONG, || {
-        let status = stack.status()?;
-        let pid = status["nodes"][0]["pid"].as_i64()?;
-        (status["converged"] == true && pid != i64::from(killed)).then_some(())
+        let is_well = stack.status()?["converged"] == true;
+        (is_well && stack.pid()? != killed).then_some(())
     });
     let by_signal = |stack: &Stack| {
         let exits = stack.exits();
-        exits.iter().filter(|exit| exit["exit"]["signal"] == 9).count()
+        exits
+            .iter()
+            .filter(|exit| exit["exit"]["signal"] == 9)
+            .count()
     };
     assert_eq!(by_signal(&stack), 1, "{:#?}", stack.exits());
 
@@ -188,7 +200,11 @@ fn what_happened_is_told_once_and_an_edit_can_be_taken_back() {
     stack.converged(3, "one");
     assert_eq!(
         stack.told(),
-        ["1 begin converged", "2 file_edit rolled_back", "3 rollback converged"]
+        [
+            "1 begin converged",
+            "2 file_edit rolled_back",
+            "3 rollback converged"
+        ]
     );
     let last = stack.history().pop().unwrap();
     assert_eq!(last["cause"]["to"], 1);
@@ -209,7 +225,12 @@ fn what_happened_is_told_once_and_an_edit_can_be_taken_back() {
     let operator = stack.events(&[]);
     let taken: Vec<_> = operator
         .iter()
-        .filter(|event| event["text"].as_str().unwrap().starts_with("took generation"))
+        .filter(|event| {
+            event["text"]
+                .as_str()
+                .unwrap()
+                .starts_with("took generation")
+        })
         .map(|event| event["text"].as_str().unwrap())
         .collect();
     assert_eq!(
@@ -221,25 +242,35 @@ fn what_happened_is_told_once_and_an_edit_can_be_taken_back() {
         ]
     );
 
-    // The file is touched and stays what it was: it is not taken. A real edit is.
+    // The file is saved anew and holds what it held, and what it renders changes: only the
+    // latter is taken. A real edit is.
     let same = fs::read_to_string(stack.spec()).unwrap();
     stack.write_text(&same);
+    fs::write(stack.folder.path().join("note.j2"), "second").unwrap();
+    wait_for("the note", LONG, || {
+        (fs::read_to_string(stack.note()).ok()? == "second").then_some(())
+    });
+    stack.converged(4, "one");
+    assert!(stack.ok(&["ps"]).contains("rolled back to generation 1"));
     stack.write("{{ bad");
     wait_for("the edit to be refused", LONG, || {
-        (stack.told().len() == 4).then_some(())
+        (stack.told().len() == 5).then_some(())
     });
-    assert_eq!(stack.told()[3], "4 file_edit refused");
+    assert_eq!(stack.told()[4], "5 file_edit refused");
     assert_eq!(stack.word().as_deref(), Some("one"));
     stack.write("three");
-    stack.converged(5, "three");
+    stack.converged(6, "three");
     stack.ok(&["down"]);
     stack.controller.take().unwrap().wait().unwrap();
-    assert_eq!(stack.told().len(), 5, "`down` keeps the history");
+    assert_eq!(stack.told().len(), 6, "`down` keeps the history");
     let last = stack.events(&[]).pop().unwrap();
     assert_eq!(last["kind"], "down");
     let none = stack.hatchery(&["rollback", "1"]);
     let words = String::from_utf8_lossy(&none.stderr).into_owned();
-    assert!(!none.status.success() && words.contains("hatchery up"), "{words}");
+    assert!(
+        !none.status.success() && words.contains("hatchery up"),
+        "{words}"
+    );
     stack.ok(&["down", "--purge"]);
     assert!(!stack.state().exists());
 }
@@ -253,6 +284,9 @@ fn controllers_come_and_go_and_the_story_goes_on() {
     stack.end(SIGKILL);
     // Its end is learnt by the next controller, which goes on with the same generation.
     kill(stack_pid(&stack), SIGTERM);
+    wait_for("its end", LONG, || {
+        (!stack.ok(&["ps"]).contains("running")).then_some(())
+    });
     stack.up();
     wait_for("the end to be told", LONG, || {
         (stack.exits().len() == 1).then_some(())
@@ -333,7 +367,11 @@ fn events_are_followed_from_what_is_kept() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(followed, stack.events(&[]), "nothing twice, nothing missing");
+    assert_eq!(
+        followed,
+        stack.events(&[]),
+        "nothing twice, nothing missing"
+    );
     let past = stack.events(&["--since", "1h"]);
     assert_eq!(past, followed);
     stack.ok(&["down", "--purge"]);

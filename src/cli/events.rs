@@ -91,7 +91,11 @@ fn is_known(kept: &mut VecDeque<Happening>, told: &Happening) -> bool {
 }
 
 fn show(args: &EventsArgs, event: &Happening) -> Result<(), CommandError> {
-    if !args.name.as_deref().is_none_or(|name| is_about(event, name)) {
+    if !args
+        .name
+        .as_deref()
+        .is_none_or(|name| is_about(event, name))
+    {
         return Ok(());
     }
     if args.json {

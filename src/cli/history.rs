@@ -156,7 +156,23 @@ mod tests {
         6           at 6000  rollback to 4          /srv/prime.yaml  converging
         ");
         insta::assert_snapshot!(text("prime", &[], |_| String::new()), @"no generation of stack `prime` is kept");
-        let json = serde_json::to_string_pretty(&generations[3]).unwrap_or_default();
+    }
+
+    #[test]
+    fn programs_read_names_and_numbers() {
+        let by = Some(User {
+            uid: 0,
+            name: Some("root".to_owned()),
+        });
+        let generation = Generation {
+            number: 4,
+            path: "/srv/prime.yaml".into(),
+            cause: Cause::Rollback { to: 1, by },
+            at_ms: 4000,
+            boot: String::new(),
+            outcome: Outcome::Converged { after_ms: 61_000 },
+        };
+        let json = serde_json::to_string_pretty(&generation).unwrap_or_default();
         insta::assert_snapshot!(json, @r#"
         {
           "number": 4,

@@ -46,11 +46,7 @@ pub fn run(args: &RollbackArgs, global: &Global) -> Result<ExitCode, CommandErro
 }
 
 /// The generation to go back to, and its spec.
-fn choose(
-    dirs: &Dirs,
-    asked: Option<u64>,
-    present: u64,
-) -> Result<(u64, SpecText), CommandError> {
+fn choose(dirs: &Dirs, asked: Option<u64>, present: u64) -> Result<(u64, SpecText), CommandError> {
     let generations = history::past(dirs).generations;
     let kept = |error: CommandError| error.hint("`hatchery history` lists those that are kept");
     let spec = |generation: &Generation| -> Result<SpecText, CommandError> {
@@ -74,8 +70,11 @@ fn choose(
                 "generation {number} is in force already"
             ))));
         }
-        let found = find(number)
-            .ok_or_else(|| kept(CommandError::new(format!("generation {number} is not kept"))))?;
+        let found = find(number).ok_or_else(|| {
+            kept(CommandError::new(format!(
+                "generation {number} is not kept"
+            )))
+        })?;
         return Ok((number, spec(found)?));
     }
     let now = find(present).and_then(|generation| spec(generation).ok());

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use super::controller::{Controller, Dirty, held, remember_stops};
 use super::engine::Beginning;
-use super::handle::{EventKind, Happening, Level, SpecText};
+use super::handle::{Happening, SpecText};
 use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
@@ -70,10 +70,7 @@ pub(super) fn begin(
         synced: now,
         following: std::collections::BTreeSet::new(),
     };
-    controller.tell(EventKind::Begin, None, Level::Progress, "the controller begins");
-    for unread in past.unread {
-        controller.warn(format!("{unread}; the history goes on without it"));
-    }
+    controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
     controller.memory.past_needs.clear();
     // Nothing is known to have been better.

@@ -79,6 +79,15 @@ impl Controller {
         self.say(happening);
     }
 
+    /// Tells that the controller begins, and what of its history it could not read.
+    pub(super) fn tell_beginning(&mut self, unread: &[String]) {
+        let text = "the controller begins";
+        self.tell(EventKind::Begin, None, Level::Progress, text);
+        for unread in unread {
+            self.warn(format!("{unread}; the history goes on without it"));
+        }
+    }
+
     /// Tells that something is not as it should be, and stops nothing.
     pub(super) fn warn(&mut self, text: impl Into<String>) {
         self.tell(EventKind::Warning, None, Level::Warning, text);
@@ -283,10 +292,7 @@ impl Controller {
         let asked = workload
             .and_then(|workload| workload.last_exit)
             .filter(|last| last.incarnation == life.incarnation)
-            .map_or_else(
-                || self.memory.asked.contains_key(life),
-                |last| last.asked,
-            );
+            .map_or_else(|| self.memory.asked.contains_key(life), |last| last.asked);
         let failures = workload.map_or(0, |workload| workload.failures);
         let (level, how) = match (unseen, asked) {
             (true, _) => (Level::Warning, "while no controller ran".to_owned()),

@@ -124,7 +124,12 @@ impl Controller {
         if known.is_none_or(|(_, known)| *known != error.message) {
             // For the record; how the node stands says it to people.
             let text = error.message.clone();
-            controller.tell(EventKind::StepFailed, Some(&done.node), Level::Progress, text);
+            controller.tell(
+                EventKind::StepFailed,
+                Some(&done.node),
+                Level::Progress,
+                text,
+            );
         }
         let retry = match error.kind {
             ErrorKind::Gone if failures <= 3 => Duration::from_millis(50),

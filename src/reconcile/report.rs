@@ -86,9 +86,9 @@ impl Controller {
         };
         match &finished.step {
             Step::Start(start) => self.tell_life(kind, &start.id, level, text),
-            Step::Signal { life, .. }
-            | Step::Kill(life)
-            | Step::ReloadProcess { life, .. } => self.tell_life(kind, life, level, text),
+            Step::Signal { life, .. } | Step::Kill(life) | Step::ReloadProcess { life, .. } => {
+                self.tell_life(kind, life, level, text)
+            }
             _ => self.tell(kind, Some(node), level, text),
         }
     }
@@ -174,9 +174,11 @@ fn step_line(finished: &Finished) -> Option<Line> {
             let text = format!("started in {millis}ms");
             (EventKind::Started, Level::Progress, text)
         }
-        Step::Signal { signal, .. } => {
-            (EventKind::Signalled, Level::Progress, format!("sent {signal}"))
-        }
+        Step::Signal { signal, .. } => (
+            EventKind::Signalled,
+            Level::Progress,
+            format!("sent {signal}"),
+        ),
         Step::Kill(_) => {
             let text = "killed what was left".to_owned();
             (EventKind::Killed, Level::Warning, text)

@@ -374,7 +374,9 @@ impl Controller {
         let node = self.desired.nodes.iter().find_map(|(id, node)| match node {
             Node::Endpoint(endpoint) => {
                 let mut checks = endpoint.checks.iter();
-                checks.any(|check| check.id == verdict.check_id).then(|| id.clone())
+                checks
+                    .any(|check| check.id == verdict.check_id)
+                    .then(|| id.clone())
             }
             _ => None,
         });

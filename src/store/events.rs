@@ -107,7 +107,8 @@ impl Store {
         let wrong = |verb| trouble(verb, &path);
         let mut bytes = Vec::new();
         for event in events {
-            serde_json::to_writer(&mut bytes, event).map_err(|error| wrong("write")(error.into()))?;
+            serde_json::to_writer(&mut bytes, event)
+                .map_err(|error| wrong("write")(error.into()))?;
             bytes.push(b'\n');
         }
         if is_full(&path, now_ms) {
@@ -215,7 +216,9 @@ mod tests {
     fn a_torn_line_costs_itself_alone() {
         let root = tempfile::tempdir().unwrap();
         let store = store(root.path());
-        store.append_events(&[event(1, "a"), event(2, "b")], 2).unwrap();
+        store
+            .append_events(&[event(1, "a"), event(2, "b")], 2)
+            .unwrap();
         let path = file(&folder(store.dirs()), 0);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 4]).unwrap();
@@ -250,7 +253,10 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum();
-        assert!(bytes < u64::from(FILES) * (FILE_BYTES + (600 << 10)), "{bytes}");
+        assert!(
+            bytes < u64::from(FILES) * (FILE_BYTES + (600 << 10)),
+            "{bytes}"
+        );
         let texts = texts(&store);
         assert!(texts.last().unwrap().starts_with("26-499-"));
         assert!(!texts[0].starts_with("0-"), "{}", texts[0]);

@@ -135,10 +135,7 @@ impl Store {
             generation.boot = boot_id();
         }
         if let Some(text) = text {
-            replace(
-                &file(&folder, generation.number, "yaml"),
-                text.as_bytes(),
-            )?;
+            replace(&file(&folder, generation.number, "yaml"), text.as_bytes())?;
         }
         save(&file(&folder, generation.number, "json"), &generation)?;
         match text {
@@ -267,7 +264,11 @@ mod tests {
         let kept = past(store.dirs());
         assert_eq!((kept.newest, kept.generations.len()), (5, 1));
         assert_eq!(kept.unread.len(), 3, "{:?}", kept.unread);
-        assert!(kept.unread[1].contains("another version"), "{:?}", kept.unread);
+        assert!(
+            kept.unread[1].contains("another version"),
+            "{:?}",
+            kept.unread
+        );
     }
 
     #[test]
