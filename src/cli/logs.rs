@@ -14,6 +14,7 @@ use anstyle::Style;
 use self::file::Log;
 use super::error::CommandError;
 use super::{Global, screen, stack, wiring};
+use crate::graph::instance_of;
 use crate::spec::node::Kind;
 
 /// Between two looks at files that are followed.
@@ -117,14 +118,14 @@ fn wanted(found: BTreeMap<String, PathBuf>, asked: &[String]) -> Vec<Log> {
         .collect()
 }
 
-/// `prime` means `prime` and `prime1`, and so does `containers/prime`.
+/// `prime` means `prime` and `prime1`, and so does `containers/prime`; each with both its seats.
 fn is_meant(asked: &str, name: &str) -> bool {
     let bare = Kind::ALL
         .into_iter()
         .find_map(|kind| asked.strip_prefix(kind.word())?.strip_prefix('/'))
         .unwrap_or(asked);
-    name.strip_prefix(bare)
-        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    let instance = instance_of(name).strip_prefix(bare);
+    name == bare || instance.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn nothing(asked: &str, stack: &str, found: &BTreeMap<String, PathBuf>) -> CommandError {

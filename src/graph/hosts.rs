@@ -3,14 +3,15 @@
 use std::fmt::Write;
 
 use super::desired::{Desired, Node, WorkloadNode};
+use super::names::instance_of;
 use crate::spec::node::NodeId;
 
 /// What stands for a name where it has no address of its own; Debian's custom.
 const OWN_NAME: &str = "127.0.1.1";
 
 /// The text of `workload`'s `/etc/hosts`: itself, and every instance of the stack that has an
-/// address, by its own name and its group's. A group's name so has all its addresses. A seat
-/// that is `spare` is left out.
+/// address, by its own name and its group's. A group's name so has all its addresses. Seats have
+/// their instance's name; one that is `spare` is left out.
 pub fn hosts_text(
     desired: &Desired,
     workload: &WorkloadNode,
@@ -18,7 +19,7 @@ pub fn hosts_text(
 ) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
     if workload.attachment.is_none() {
-        let _ = writeln!(text, "{OWN_NAME} {}", workload.id.name);
+        let _ = writeln!(text, "{OWN_NAME} {}", instance_of(&workload.id.name));
     }
     for node in desired.nodes.values() {
         let Node::Workload(other) = node else {
@@ -30,8 +31,9 @@ pub fn hosts_text(
         if spare(&other.id) {
             continue;
         }
-        let _ = write!(text, "{} {}", attachment.address, other.id.name);
-        if other.group != other.id.name {
+        let name = instance_of(&other.id.name);
+        let _ = write!(text, "{} {name}", attachment.address);
+        if other.group != name {
             let _ = write!(text, " {}", other.group);
         }
         text.push('\n');

@@ -1,19 +1,21 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
-use super::rolling::Group;
+use super::render;
+use super::rolling::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
 use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
 use crate::spec::model::{Condition, Status};
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
 /// How far a node is, for those that need it.
@@ -80,17 +82,29 @@ pub(super) struct Context<'a> {
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
     groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
+    /// How groups stand of which somebody was about to leave.
+    rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
+    /// The templates whose reload goes to each process or group, by its id.
+    reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
+    /// The ids in the registry of all that the spec registers.
+    service_ids: BTreeSet<&'a str>,
+    /// The first registration of each workload that has one.
+    registered: BTreeMap<&'a NodeId, &'a str>,
+    /// What something needed in a spec that is gone.
+    once_needed: BTreeSet<&'a NodeId>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    pub levels: BTreeMap<&'a NodeId, Level>,
+    levels: BTreeMap<&'a NodeId, Level>,
+    /// Upon whose levels it depends whether templates may be written.
+    template_needs: BTreeSet<&'a NodeId>,
+    /// The templates that have something left to write or to tell, as far as the levels say.
+    unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
     pub leaving: BTreeSet<NodeId>,
     /// Workloads of which nothing runs, as it should be.
     pub resting: BTreeSet<NodeId>,
     /// Seats that are spare.
     pub spare: BTreeSet<NodeId>,
-    /// How groups stand, as far as it was asked.
-    pub standings: BTreeMap<NodeId, Rc<Group>>,
 }
 
 impl<'a> Context<'a> {
@@ -109,9 +123,12 @@ impl<'a> Context<'a> {
         }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
         let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
+        let mut service_ids = BTreeSet::new();
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
+                    service_ids.insert(endpoint.service_id.as_str());
                     if let Some(target) = &endpoint.target {
                         endpoints.entry(target).or_default().push(endpoint);
                     }
@@ -119,6 +136,12 @@ impl<'a> Context<'a> {
                 Node::Workload(workload) => {
                     let group = NodeId::new(workload.id.kind, workload.group.clone());
                     groups.entry(group).or_default().push(workload);
+                }
+                Node::Template(template) => {
+                    let told = template.reload.as_ref();
+                    if let Some(process) = told.and_then(template::reload_process) {
+                        reloads.entry(process).or_default().push(template);
+                    }
                 }
                 _ => {}
             }
@@ -139,13 +162,19 @@ impl<'a> Context<'a> {
             statuses,
             endpoints,
             groups,
+            rolls: RefCell::default(),
             dependents: dependents(desired, memory),
+            reloads,
+            service_ids,
+            registered: registered(observed),
+            once_needed: memory.past_needs.values().flatten().collect(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
+            template_needs: template_needs(desired),
+            unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
             resting: BTreeSet::new(),
             spare: BTreeSet::new(),
-            standings: BTreeMap::new(),
         };
         context.templates = template::states(&context);
         context
@@ -184,9 +213,16 @@ impl<'a> Context<'a> {
         self.endpoints.get(node).map_or(&[], Vec::as_slice)
     }
 
-    pub fn group(&self, node: &WorkloadNode) -> &[&'a WorkloadNode] {
+    /// How the group of a workload stands, for the next of it that is to leave.
+    pub fn roll(&self, node: &WorkloadNode) -> Rc<Roll<'a>> {
         let group = NodeId::new(node.id.kind, node.group.clone());
-        self.groups.get(&group).map_or(&[], Vec::as_slice)
+        if let Some(roll) = self.rolls.borrow().get(&group) {
+            return Rc::clone(roll);
+        }
+        let members = self.groups.get(&group).map_or(&[][..], Vec::as_slice);
+        let roll = Rc::new(Roll::of(self, members));
+        self.rolls.borrow_mut().insert(group, Rc::clone(&roll));
+        roll
     }
 
     /// Every workload of the group of this name.
@@ -219,10 +255,9 @@ impl<'a> Context<'a> {
     /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
     /// endpoints of each.
     pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
-        let level = |id: &NodeId| self.levels.get(id).copied().unwrap_or_default();
-        let own = level(on);
+        let own = self.level(on);
         match self.desired.pairs.get(on) {
-            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(level(partner)),
+            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
             _ => own,
         }
     }
@@ -255,11 +290,40 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// How far a node is, as far as this was planned already.
+    pub fn level(&self, node: &NodeId) -> Level {
+        self.levels.get(node).copied().unwrap_or_default()
+    }
+
+    /// Notes how far a node is, for those that come after it.
+    pub fn set_level(&mut self, node: &'a NodeId, level: Level) {
+        self.levels.insert(node, level);
+        if self.template_needs.contains(node) {
+            self.unsettled.take();
+        }
+    }
+
+    /// The templates that have something left to write or to tell.
+    pub fn unsettled(&self) -> Rc<Vec<&'a str>> {
+        if let Some(known) = &*self.unsettled.borrow() {
+            return Rc::clone(known);
+        }
+        let found = Rc::new(template::unsettled(self));
+        self.unsettled.replace(Some(Rc::clone(&found)));
+        found
+    }
+
     /// What a node still needs before it may start, in words.
     pub fn lacking(&self, node: &NodeId) -> Vec<String> {
+        self.lacking_but(node, |_| false)
+    }
+
+    /// The same, without the needs that are `left_out`.
+    pub fn lacking_but(&self, node: &NodeId, left_out: fn(&Need) -> bool) -> Vec<String> {
         let needs: &[Need] = self.desired.needs.get(node).map_or(&[], Vec::as_slice);
         needs
             .iter()
+            .filter(|need| !left_out(need))
             .filter(|need| !self.level_for(node, &need.on).reaches(need.condition))
             .map(|need| match need.condition {
                 Condition::Started => need.on.to_string(),
@@ -314,25 +378,47 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The templates whose reload goes to this process.
+    /// The templates whose reload goes to this process, to itself or to all of its group.
     pub fn reloads_of(&self, process: &WorkloadNode) -> Vec<&'a TemplateNode> {
         let group = NodeId::new(process.id.kind, process.group.clone());
-        self.desired
-            .nodes
-            .values()
-            .filter_map(|node| match node {
-                Node::Template(template) => Some(template.as_ref()),
-                _ => None,
-            })
-            .filter(|template| {
-                template
-                    .reload
-                    .as_ref()
-                    .and_then(super::template::reload_process)
-                    .is_some_and(|told| *told == group || *told == process.id)
-            })
-            .collect()
+        let own = Some(&process.id).filter(|id| **id != group);
+        let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
+        let own = own.into_iter().flat_map(to);
+        to(&group).chain(own).collect()
     }
+
+    /// The id in the registry under which a workload is found.
+    pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
+        self.registered.get(node).copied()
+    }
+
+    /// Whether something needed this node in a spec that is gone.
+    pub fn was_needed(&self, node: &NodeId) -> bool {
+        self.once_needed.contains(node)
+    }
+
+    /// Whether the spec registers this id.
+    pub fn registers(&self, service_id: &str) -> bool {
+        self.service_ids.contains(service_id)
+    }
+}
+
+/// What templates wait for before they are written.
+fn template_needs(desired: &Desired) -> BTreeSet<&NodeId> {
+    let templates = desired.needs.iter();
+    templates
+        .filter(|(node, _)| node.kind == Kind::Templates)
+        .flat_map(|(_, needs)| needs)
+        .filter(|need| !render::is_listing(need))
+        .map(|need| &need.on)
+        .collect()
+}
+
+/// Of what is registered, the first id of each workload.
+fn registered(observed: &Observed) -> BTreeMap<&NodeId, &str> {
+    let ids = observed.registered.iter().rev();
+    ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
+        .collect()
 }
 
 /// Who needs whom, in this spec and in those before it.

@@ -168,13 +168,8 @@ pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) ->
     if context.now.since(since) >= LEAVE_AT_MOST {
         return None;
     }
-    let registered = context
-        .observed
-        .registered
-        .iter()
-        .find(|(_, registered)| registered.target.as_ref() == Some(node));
-    match registered {
-        Some((id, _)) => Some(format!("`{id}` to leave the registry")),
+    match context.registered_for(node) {
+        Some(id) => Some(format!("`{id}` to leave the registry")),
         None if template::settled(context, None) => None,
         None => Some("the files that list it".to_owned()),
     }

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Level, Planned, detail, status};
 use super::model::{Change, Detail, Gate, Item, NodeState, Step};
+use super::world::LifeState;
 use crate::graph::desired::EndpointNode;
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
@@ -67,6 +68,10 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
             let words = "its target leaves";
             Planned::idle(status(id, NodeState::Stopping, words), Level::default())
         }
+        None if target.is_some_and(|target| is_ending(context, target)) => {
+            let words = "its target ends";
+            Planned::idle(status(id, NodeState::Stopping, words), Level::default())
+        }
         None if stopped => {
             let words = "its target rests";
             Planned::idle(status(id, NodeState::Stopped, words), Level::default())
@@ -76,6 +81,13 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
     planned.status.health = health;
     planned.status.address = Some(format!("{}:{}", endpoint.address, endpoint.port));
     Some(planned)
+}
+
+/// Whether what still runs of a target is on its way out: it is not announced again.
+fn is_ending(context: &Context<'_>, target: &NodeId) -> bool {
+    context
+        .current(target)
+        .is_some_and(|life| life.state == LifeState::Ending)
 }
 
 fn leave(id: &NodeId, endpoint: &EndpointNode) -> Planned {

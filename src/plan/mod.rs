@@ -51,7 +51,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) 
                 continue;
             };
             hold_back(&context, &mut planned);
-            context.levels.insert(id, planned.level);
+            context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
     }

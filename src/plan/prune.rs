@@ -148,19 +148,11 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
 }
 
 fn order_unknown(context: &Context<'_>, node: &NodeId) -> bool {
-    !context
-        .memory
-        .past_needs
-        .values()
-        .any(|needs| needs.contains(node))
-        && !context.desired.nodes.contains_key(node)
+    !context.was_needed(node) && !context.desired.nodes.contains_key(node)
 }
 
 fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
-    context.memory.down.is_none()
-        && context.desired.nodes.values().any(
-            |node| matches!(node, Node::Endpoint(endpoint) if endpoint.service_id == service_id),
-        )
+    context.memory.down.is_none() && context.registers(service_id)
 }
 
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
@@ -192,6 +184,11 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
         })
         .collect();
     let down = context.memory.down.is_some();
+    let processes = if down {
+        processes_left(context)
+    } else {
+        Vec::new()
+    };
     context
         .observed
         .files
@@ -219,9 +216,7 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
                     vec![remove(context, path)],
                 );
             }
-            if down {
-                waits.extend(processes_left(context));
-            }
+            waits.extend(processes.iter().cloned());
             waits.sort();
             waits.dedup();
             removal(node, reason(context), waits, vec![remove(context, path)])
@@ -295,6 +290,10 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
             _ => None,
         })
         .collect();
+    let attachments = context.observed.network.attachments.values();
+    let in_use: BTreeSet<&str> = attachments
+        .filter_map(|attachment| attachment.link.as_ref()?.1.as_deref())
+        .collect();
     context
         .observed
         .network
@@ -302,18 +301,7 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
         .map(|(bridge, _)| {
-            let in_use = context
-                .observed
-                .network
-                .attachments
-                .values()
-                .any(|attachment| {
-                    attachment
-                        .link
-                        .as_ref()
-                        .is_some_and(|(_, to)| to.as_ref() == Some(bridge))
-                });
-            let waits = if in_use {
+            let waits = if in_use.contains(bridge.as_str()) {
                 vec![format!("the links of `{bridge}`")]
             } else {
                 Vec::new()

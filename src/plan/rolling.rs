@@ -1,10 +1,9 @@
 //! Who of a group may be replaced now, and whether an update fails.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
-use super::context::{Context, words};
-use super::model::{NodeState, Notes, Plan};
+use super::context::{Context, earliest, words};
+use super::model::{Gate, NodeState, NodeStatus, Notes, Plan};
 use super::workload::{is_ready, outdated};
 use crate::graph::desired::{Node, WorkloadNode};
 use crate::spec::model::{FailureAction, Status};
@@ -13,7 +12,7 @@ use crate::spec::time::Time;
 
 /// How one instance of a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+enum Standing {
     /// It is as it should be and serves.
     Well,
     /// It serves and is to be replaced.
@@ -22,8 +21,67 @@ pub(super) enum Standing {
     Away,
 }
 
-/// The instances of a group, by the ids of their first seats, with their replica numbers.
-pub(super) type Group = BTreeMap<NodeId, (u32, Standing)>;
+/// How many of those that come first are named; the rest is counted.
+const NAMED: usize = 8;
+
+/// How a group stands, for the one that would leave; it is looked at once in a plan. Instances
+/// that an operator stopped are no part of it. Of two seats the first stands for both.
+#[derive(Debug)]
+pub(super) struct Roll<'a> {
+    /// Who is away.
+    away: Vec<(usize, &'a NodeId)>,
+    /// Who is due, by replica: the lower ones leave first.
+    due: Vec<(u32, usize, &'a NodeId)>,
+}
+
+impl<'a> Roll<'a> {
+    /// Looks at every member of a group.
+    pub fn of(context: &Context<'_>, group: &[&'a WorkloadNode]) -> Self {
+        let mut roll = Roll {
+            away: Vec::new(),
+            due: Vec::new(),
+        };
+        let members = group.iter().enumerate().filter(|(_, node)| {
+            *context.first_seat(&node.id) == node.id && !context.memory.stopped.contains(&node.id)
+        });
+        for (place, node) in members {
+            match standing(context, node) {
+                Standing::Well => {}
+                Standing::Due => roll.due.push((node.replica, place, &node.id)),
+                Standing::Away => roll.away.push((place, &node.id)),
+            }
+        }
+        roll.due.sort_unstable();
+        roll
+    }
+
+    /// Which others are to be well before `own`, an instance of this node's, may begin to leave;
+    /// empty when it may.
+    fn before(&self, node: &WorkloadNode, own: &NodeId) -> Vec<String> {
+        let lower = self
+            .due
+            .partition_point(|(replica, ..)| *replica < node.replica);
+        let lower = self.due.get(..lower).unwrap_or_default();
+        let away = || self.away.iter().filter(|(_, id)| *id != own);
+        let count = away().count() + lower.len();
+        if count < node.update.max_unavailable as usize {
+            return Vec::new();
+        }
+        let mut named: Vec<(usize, &NodeId)> = away().copied().take(NAMED).collect();
+        named.extend(lower.iter().take(NAMED).map(|(_, place, id)| (*place, *id)));
+        named.sort_unstable();
+        named.truncate(NAMED);
+        let more = count - named.len();
+        let mut words: Vec<String> = named
+            .iter()
+            .map(|(_, id)| format!("{id} to be well"))
+            .collect();
+        if more > 0 {
+            words.push(format!("{more} more of them"));
+        }
+        words
+    }
+}
 
 /// Whether a life serves as well as it can: ready, nothing that it serves is critical.
 pub(super) fn serves(context: &Context<'_>, node: &WorkloadNode) -> bool {
@@ -51,43 +109,9 @@ pub(super) fn is_well(context: &Context<'_>, node: &WorkloadNode) -> Result<(), 
 }
 
 /// Which others are to be well before this instance may begin to leave; empty when it may.
-pub(super) fn before(context: &mut Context<'_>, node: &WorkloadNode) -> Vec<String> {
-    let own = context.first_seat(&node.id).clone();
-    let group = group(context, node);
-    let others: Vec<String> = group
-        .iter()
-        .filter(|(id, _)| **id != own)
-        .filter(|(_, (replica, standing))| match standing {
-            Standing::Well => false,
-            Standing::Due => *replica < node.replica,
-            Standing::Away => true,
-        })
-        .map(|(id, _)| format!("{id} to be well"))
-        .collect();
-    if others.len() < node.update.max_unavailable as usize {
-        Vec::new()
-    } else {
-        others
-    }
-}
-
-/// How the group of `node` stands; worked out once for each plan.
-fn group(context: &mut Context<'_>, node: &WorkloadNode) -> Rc<Group> {
-    let id = NodeId::new(node.id.kind, node.group.clone());
-    if let Some(known) = context.standings.get(&id) {
-        return known.clone();
-    }
-    let mut group = Group::new();
-    for other in context.group(node) {
-        let first = context.first_seat(&other.id);
-        if *first != other.id || context.memory.stopped.contains(first) {
-            continue;
-        }
-        group.insert(first.clone(), (other.replica, standing(context, other)));
-    }
-    let group = Rc::new(group);
-    context.standings.insert(id, group.clone());
-    group
+pub(super) fn before(context: &Context<'_>, node: &WorkloadNode) -> Vec<String> {
+    let roll = context.roll(node);
+    roll.before(node, context.first_seat(&node.id))
 }
 
 fn standing(context: &Context<'_>, first: &WorkloadNode) -> Standing {
@@ -129,47 +153,51 @@ pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
             && serves(context, node)
         {
             plan.notes.well.insert(life.id.clone());
+            let soon = is_well(context, node).err().flatten();
+            plan.wake = earliest(plan.wake, soon);
         }
     }
     if context.memory.down.is_some() || context.memory.changed.is_empty() {
         return;
     }
-    let states: BTreeMap<NodeId, (NodeState, String)> = plan
+    let begun: BTreeSet<NodeId> = plan
+        .items
+        .iter()
+        .filter(|item| matches!(item.gate, Gate::Ready | Gate::Running))
+        .map(|item| item.node.clone())
+        .collect();
+    let statuses: Vec<NodeStatus> = plan
         .nodes
         .iter()
         .filter(|status| context.memory.changed.contains(&status.node))
-        .map(|status| (status.node.clone(), (status.state, status.detail.clone())))
+        .cloned()
         .collect();
-    for id in &context.memory.changed {
+    for status in &statuses {
+        let id = &status.node;
         let Some(Node::Workload(node)) = context.desired.nodes.get(id) else {
             continue;
         };
-        let Some((state, detail)) = states.get(id) else {
-            continue;
-        };
-        if !is_tried(context, node, *state) {
+        if !is_tried(context, node, status.state, begun.contains(id)) {
             continue;
         }
         let first = context.first_seat(id).clone();
         plan.notes.trying.insert(first.clone());
         let Some(end) = failed_at(context, node) else {
-            plan.wake = super::context::earliest(
-                plan.wake,
-                Some(context.now + node.update.healthy_deadline),
-            );
+            let end = context.now + node.update.healthy_deadline;
+            plan.wake = earliest(plan.wake, Some(end));
             continue;
         };
         if context.now < end {
-            plan.wake = super::context::earliest(plan.wake, Some(end));
+            plan.wake = earliest(plan.wake, Some(end));
         } else {
-            fail(node, &first, detail, &mut plan.notes);
+            fail(node, &first, &status.detail, &mut plan.notes);
         }
     }
     pauses(context, plan);
 }
 
 /// Whether it has all that it needs and is not well all the same.
-fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState) -> bool {
+fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState, begun: bool) -> bool {
     match context.current(&node.id) {
         Some(life) => {
             outdated(context, node, life).is_none()
@@ -178,7 +206,7 @@ fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState) -> boo
         }
         None => match state {
             NodeState::Backoff | NodeState::Failed => true,
-            NodeState::Waiting => context.lacking(&node.id).is_empty(),
+            NodeState::Waiting => begun,
             _ => false,
         },
     }

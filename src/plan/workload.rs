@@ -8,7 +8,7 @@ use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
 use super::{pair, place, rolling, start};
 use crate::graph::desired::{ReadyNode, WorkloadNode};
-use crate::graph::identity;
+use crate::graph::{identity, instance_of};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 
@@ -321,11 +321,33 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
     planned
 }
 
-/// What a node has to do with an id: its own, or its group's.
+/// Whether a name means this node: its own, its instance's or its group's, bare or with the kind.
 pub fn names(node: &WorkloadNode, name: &str) -> bool {
     let id = &node.id;
-    id.name == name
-        || node.group == name
-        || id.to_string() == name
-        || NodeId::new(id.kind, node.group.clone()).to_string() == name
+    [id.name.as_str(), instance_of(&id.name), &node.group]
+        .into_iter()
+        .any(|own| own == name || NodeId::new(id.kind, own).to_string() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::container;
+    use crate::spec::node::Kind;
+
+    #[test]
+    fn a_seat_goes_by_its_own_name_and_by_its_instances() {
+        let first = container(1, "python3");
+        let mut second = first.clone();
+        second.id = NodeId::new(Kind::Containers, "prime1.b");
+        for name in ["prime1", "prime", "containers/prime1", "containers/prime"] {
+            assert!(names(&first, name) && names(&second, name), "{name}");
+        }
+        for name in ["prime1.b", "containers/prime1.b"] {
+            assert!(!names(&first, name) && names(&second, name), "{name}");
+        }
+        for name in ["prime2", "processes/prime1", "b", ".b", ""] {
+            assert!(!names(&first, name) && !names(&second, name), "{name}");
+        }
+    }
 }

@@ -6,7 +6,6 @@ pub mod model;
 pub mod node;
 pub mod places;
 pub mod report;
-pub mod rolling;
 pub mod signal;
 pub mod suggest;
 pub mod text;

@@ -3,6 +3,8 @@
 //! Strings that depend on the instance are kept as [`Expr`], unevaluated: the template
 //! engine alone reads them.
 
+mod rolling;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +16,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::node::NodeId;
-pub use super::rolling::{Drain, FailureAction, Update, UpdateOrder};
+
+pub use rolling::{Drain, FailureAction, Update, UpdateOrder};
 
 /// A string that may hold minijinja expressions over `name`, `replica`, `address`, `port`,
 /// `spec_dir`, `vars` and `env`.

@@ -240,6 +240,13 @@ impl Farm {
         });
     }
 
+    /// Waits for a controller in the foreground that ends by itself.
+    pub fn wait_controller(&mut self) {
+        if let Some(mut child) = self.controller.take() {
+            child.wait().expect("waited");
+        }
+    }
+
     pub fn status(&self) -> Value {
         serde_json::from_str(&self.ok(&["ps", "--json"])).expect("`ps --json` prints JSON")
     }

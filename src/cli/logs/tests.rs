@@ -142,11 +142,19 @@ fn a_group_stands_for_its_members() {
         ("prime", "prime"),
         ("prime", "prime12"),
         ("containers/prime", "prime1"),
+        ("prime", "prime1.b"),
+        ("prime1", "prime1.b"),
+        ("prime1.b", "prime1.b"),
         ("processes/nginx", "nginx"),
     ] {
         assert!(is_meant(asked, name), "{asked} {name}");
     }
-    for (asked, name) in [("prime", "prime-db"), ("prime1", "prime"), ("a", "b")] {
+    for (asked, name) in [
+        ("prime", "prime-db"),
+        ("prime1", "prime"),
+        ("prime1.b", "prime1"),
+        ("a", "b"),
+    ] {
         assert!(!is_meant(asked, name), "{asked} {name}");
     }
 }
