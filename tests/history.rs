@@ -337,6 +337,31 @@ fn controllers_come_and_go_and_the_story_goes_on() {
     stack.ok(&["down", "--purge"]);
 }
 
+/// What is left of a one-shot stays, and each controller sees it.
+#[test]
+fn an_end_that_stays_visible_is_told_by_one_controller_alone() {
+    isolate!();
+    let mut stack = Stack::new();
+    let text = format!(
+        "name: {}\nprocesses:\n  job:\n    command: [ sh, -c, exit 3 ]\n    \
+         restart: {{ policy: \"no\" }}\n",
+        support::stack()
+    );
+    stack.write_text(&text);
+    for _ in 0..3 {
+        stack.up();
+        wait_for("it to converge", LONG, || {
+            (stack.status()?["converged"] == true).then_some(())
+        });
+        stack.end(SIGTERM);
+        let exits = stack.exits();
+        assert_eq!(exits.len(), 1, "{exits:#?}");
+        assert_eq!(exits[0]["exit"]["code"], 3);
+    }
+    assert_eq!(stack.told(), ["1 begin converged"]);
+    stack.ok(&["down", "--purge"]);
+}
+
 /// The process, while no controller runs.
 fn stack_pid(stack: &Stack) -> i32 {
     let said = stack.ok(&["ps"]);
