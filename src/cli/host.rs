@@ -16,6 +16,7 @@ use crate::driver::probe::HostProbes;
 use crate::driver::workloads::{HostWorkloads, enter};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
+use crate::plan::memory::Memory;
 use crate::plan::world::LifeId;
 use crate::reconcile::handle::{EventKind, Happening};
 use crate::reconcile::host::{Follow, Host, Keep};
@@ -24,7 +25,7 @@ use crate::registry::{Catalog, Config};
 use crate::source::Watcher;
 use crate::spec::generation::{Generation, Past};
 use crate::spec::node::NodeId;
-use crate::store::{Store, StoreError, events, history};
+use crate::store::{Store, StoreError, events, history, saved_memory};
 
 /// The drivers of `stack`, and what they tell. Holds the stack's lock through `store`.
 ///
@@ -112,6 +113,20 @@ struct Kept {
     stopped: BTreeSet<NodeId>,
     rendered: BTreeSet<PathBuf>,
     told: BTreeMap<String, String>,
+}
+
+/// What a controller of this stack would begin with: its memory, and the files that it
+/// rendered at any time. For those who do not hold the stack.
+pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
+    let kept: Kept = saved_memory(dirs).unwrap_or_default();
+    let mut memory = Memory {
+        stopped: kept.stopped,
+        ..Memory::default()
+    };
+    for (template, hash) in kept.told {
+        memory.templates.entry(template).or_default().told = Some(hash);
+    }
+    (memory, kept.rendered)
 }
 
 /// The store behind [`Keep`].

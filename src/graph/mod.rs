@@ -35,7 +35,7 @@ use desired::{Desired, Dirs, NetworkNode, Node};
 use edges::Edges;
 use instances::{Groups, Instance};
 
-pub use hosts::hosts_text;
+pub use hosts::Hosts;
 pub use names::{container_of, instance_of, namespace};
 pub use text::{dot, waves_text};
 

@@ -1,16 +1,18 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::permit;
 use super::render;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
+use crate::graph::Hosts;
 use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
@@ -43,7 +45,8 @@ impl Level {
         }
     }
 
-    fn reaches(self, condition: Condition) -> bool {
+    /// Whether a need of this condition is met.
+    pub fn reaches(self, condition: Condition) -> bool {
         match condition {
             Condition::Started => self.started,
             Condition::Healthy => self.healthy,
@@ -84,6 +87,7 @@ pub(super) struct Context<'a> {
     groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
+    hosts: OnceCell<Hosts>,
     dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
@@ -163,6 +167,7 @@ impl<'a> Context<'a> {
             endpoints,
             groups,
             rolls: RefCell::default(),
+            hosts: OnceCell::new(),
             dependents: dependents(desired, memory),
             reloads,
             service_ids,
@@ -234,6 +239,12 @@ impl<'a> Context<'a> {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),
             })
+    }
+
+    /// The hosts files, made when the first of them is looked at.
+    pub fn hosts(&self) -> &Hosts {
+        self.hosts
+            .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
     }
 
     /// How a registered endpoint stands.
@@ -468,8 +479,12 @@ pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
     }
 }
 
-/// Lets what is under way go on, and what failed wait for its next try.
+/// Lets what is under way go on, what an applied plan does not have wait, and what failed wait
+/// for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
+    if permit::withhold(context, planned) {
+        return;
+    }
     let Some(item) = &mut planned.item else {
         return;
     };

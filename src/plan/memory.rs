@@ -4,11 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::model::{ErrorKind, Notes};
+use super::permit::Permit;
 use super::world::{Exit, LifeId};
 use crate::graph::desired::Farewell;
+use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -60,6 +64,10 @@ pub struct Memory {
     pub past_needs: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Files that earlier specs of this stack rendered, by path: the template's name.
     pub rendered: BTreeMap<std::path::PathBuf, String>,
+    /// A plan file was applied: what it lets happen. `None` lets everything happen.
+    pub permitted: Option<Permit>,
+    /// Since when each node's action waits for something.
+    pub waiting: BTreeMap<NodeId, Time>,
 }
 
 /// A life whose connections are waited for.
@@ -85,6 +93,9 @@ pub struct Down {
 pub struct WorkloadMemory {
     /// Failures in a row.
     pub failures: u32,
+    /// When it failed, in a row or not, the newest last; kept only where `restart.window`
+    /// counts them, and no more than it counts.
+    pub failed_at: Vec<Time>,
     /// Restarts since the controller knows it.
     pub restarts: u32,
     /// Its newest end.
@@ -157,7 +168,58 @@ pub struct Verdict {
     pub times: u32,
 }
 
+impl WorkloadMemory {
+    /// Remembers an end once. `lasted` is how long that life ran, `restart` what the spec says
+    /// of its node, if it still says something.
+    pub fn note_exit(&mut self, last: LastExit, lasted: Duration, restart: Option<&Restart>) {
+        self.incarnation = self.incarnation.max(last.incarnation);
+        if self
+            .last_exit
+            .is_some_and(|known| known.incarnation >= last.incarnation)
+        {
+            return;
+        }
+        self.last_exit = Some(last);
+        if last.asked {
+            self.forget_failures();
+            return;
+        }
+        self.failures = if restart.is_some_and(|restart| lasted >= restart.reset_after) {
+            1
+        } else {
+            self.failures.saturating_add(1)
+        };
+        let Some((window, most)) = restart.and_then(|r| Some((r.window?, r.max_attempts?))) else {
+            self.failed_at.clear();
+            return;
+        };
+        self.failed_at.push(last.at);
+        self.failed_at.retain(|at| last.at.since(*at) <= window);
+        // One more than the limit already says that it was passed.
+        let kept = usize::try_from(most).map_or(usize::MAX, |most| most.saturating_add(1));
+        let spare = self.failed_at.len().saturating_sub(kept);
+        self.failed_at.drain(..spare);
+    }
+
+    /// An end that was asked for, or an operator's word, begins anew.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.failed_at.clear();
+    }
+}
+
 impl Memory {
+    /// What failed under the old spec deserves a try under the new one.
+    pub fn begin_generation(&mut self) {
+        self.attempts.retain(|_, attempt| attempt.running);
+        self.verdicts.retain(|_, verdict| verdict.accepted);
+        for workload in self.workloads.values_mut() {
+            workload.failures = workload.failures.min(1);
+            workload.failed_at.clear();
+        }
+        self.permitted = None;
+    }
+
     /// Takes over what a plan noted at `now`.
     pub fn absorb(&mut self, notes: &Notes, now: Time) {
         for (template, hash) in &notes.pending {
@@ -200,6 +262,10 @@ impl Memory {
         }
         self.draining
             .retain(|life, _| notes.draining.contains_key(life));
+        for node in &notes.waiting {
+            self.waiting.entry(node.clone()).or_insert(now);
+        }
+        self.waiting.retain(|node, _| notes.waiting.contains(node));
         since(&mut self.well, &notes.well, now);
         since(&mut self.trying, &notes.trying, now);
     }

@@ -7,15 +7,18 @@ pub mod backoff;
 mod context;
 mod ending;
 pub mod endpoint;
+pub mod explain;
 pub mod firewall;
 pub mod memory;
 pub mod model;
 mod network;
 mod pair;
+pub mod permit;
 mod place;
 mod prune;
 mod render;
 mod rolling;
+pub mod saved;
 mod start;
 mod template;
 pub mod text;
@@ -31,36 +34,49 @@ use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use context::{Context, Level, Planned, earliest, hold_back, status};
 use memory::Memory;
-use model::{NodeState, Plan};
+use model::{Gate, NodeState, Plan};
 use world::Observed;
 
 /// Works out every outstanding action.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) -> Plan {
-    let mut context = Context::new(desired, observed, memory, now);
+    survey(&mut Context::new(desired, observed, memory, now))
+}
+
+/// The same; how far each node is stays in the context.
+fn survey(context: &mut Context<'_>) -> Plan {
+    let desired = context.desired;
     let mut plan = Plan {
         waves: desired.waves.clone(),
         ..Plan::default()
     };
-    for mut planned in prune::plan(&context, &mut plan.notes) {
-        hold_back(&context, &mut planned);
+    for mut planned in prune::plan(context, &mut plan.notes) {
+        hold_back(context, &mut planned);
         take(&mut plan, planned);
     }
-    if memory.down.is_none() {
+    if context.memory.down.is_none() {
         for (id, node) in &desired.nodes {
-            let Some(mut planned) = plan_node(&mut context, id, node, &mut plan) else {
+            let Some(mut planned) = plan_node(context, id, node, &mut plan) else {
                 continue;
             };
-            hold_back(&context, &mut planned);
+            hold_back(context, &mut planned);
             context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
     }
-    rolling::judge(&context, &mut plan);
+    let may_touch = |life: &world::LifeId| permit::may_touch(context, &life.node);
+    plan.notes.leaving.retain(&may_touch);
+    plan.notes.draining.retain(|life, _| may_touch(life));
+    rolling::judge(context, &mut plan);
     plan
 }
 
 fn take(plan: &mut Plan, planned: Planned) {
     plan.wake = earliest(plan.wake, planned.wake);
+    if let Some(item) = &planned.item
+        && matches!(item.gate, Gate::Waiting(_))
+    {
+        plan.notes.waiting.insert(item.node.clone());
+    }
     plan.items.extend(planned.item);
     plan.nodes.push(planned.status);
 }

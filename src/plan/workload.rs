@@ -6,7 +6,7 @@ use super::context::{Context, Level, Planned, earliest, status, words};
 use super::ending::{self, Ending};
 use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
-use super::{pair, place, rolling, start};
+use super::{pair, permit, place, rolling, start};
 use crate::graph::desired::{ReadyNode, WorkloadNode};
 use crate::graph::{identity, instance_of};
 use crate::spec::model::Status;
@@ -66,8 +66,22 @@ pub fn exit_words(exit: Exit) -> String {
 }
 
 /// What it would be started as. A watched file that cannot be read now is believed to be
-/// what the running life had, so that a half-done save rolls nothing.
+/// what the running life had, so that a half-done save rolls nothing; so is a change that
+/// the applied plan does not have.
 pub(super) fn wanted(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: Option<&Life>,
+) -> Result<Identity, String> {
+    let identity = specified(context, node, life)?;
+    Ok(match life {
+        Some(life) if !permit::may_become(context, &node.id, &identity) => life.identity.clone(),
+        _ => identity,
+    })
+}
+
+/// The same, whatever an applied plan lets happen.
+pub(super) fn specified(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
@@ -139,6 +153,9 @@ pub(super) fn alive(
     }
     if life.state == LifeState::Ending {
         return ending::leftovers(context, &ending_of(node, life));
+    }
+    if !permit::may_touch(context, &node.id) {
+        return keep(context, node, life);
     }
     if context.memory.stopped.contains(&node.id) {
         let why = (Change::Remove, "stopped by an operator");

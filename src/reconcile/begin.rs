@@ -11,7 +11,8 @@ use super::handle::{Happening, SpecText};
 use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
-use super::observe::unchecked;
+use super::observe::{network_names, unchecked};
+use super::outlook::{Outlook, World};
 use super::schedule::Wanted;
 use crate::graph::desired::Desired;
 use crate::plan::memory::{Down, Memory};
@@ -28,6 +29,7 @@ pub(super) fn begin(
         around,
         spec,
         stack,
+        saved,
         follows,
         seed: _,
     } = beginning;
@@ -41,6 +43,14 @@ pub(super) fn begin(
     let memory = remembered(&host, empty);
     let past = host.keep.past();
     let history = History::after(&past, &host);
+    let permit = match saved {
+        Some(saved) => {
+            let world = look(&host, &around, &loaded, &memory)?;
+            let outlook = Outlook::new(spec.clone(), loaded.clone(), world, host.files.as_ref());
+            Some(outlook.permit(&saved)?)
+        }
+        None => None,
+    };
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         watched: Wanted::new(),
@@ -72,6 +82,7 @@ pub(super) fn begin(
     };
     controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
+    controller.memory.permitted = permit;
     controller.memory.past_needs.clear();
     // Nothing is known to have been better.
     controller.memory.changed.clear();
@@ -84,6 +95,30 @@ pub(super) fn begin(
     controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
+}
+
+/// The world before this controller does anything in it.
+fn look(
+    host: &Host,
+    around: &Surroundings,
+    loaded: &Loaded,
+    memory: &Memory,
+) -> Result<World, String> {
+    let mut observed = Observed {
+        lives: host.workloads.observe().map_err(|error| error.message)?,
+        ..Observed::default()
+    };
+    let names = network_names(&loaded.desired);
+    let network = host.networks.observe(&names);
+    observed.network = network.map_err(|error| error.message)?;
+    observed.inputs.env = around.env.clone();
+    Ok(World {
+        observed,
+        memory: memory.clone(),
+        rendered: host.keep.rendered(),
+        now: host.clock.now(),
+        by_controller: false,
+    })
 }
 
 /// What an earlier controller kept. Without a spec there is nothing to do but to take the

@@ -180,12 +180,7 @@ impl Controller {
         self.observed.inputs.vars = self.desired.vars.clone();
         self.observed.inputs.spec_dir = self.desired.spec_dir.clone();
         self.observed.inputs.files = loaded.sources;
-        // What failed under the old spec deserves a try under the new one.
-        self.memory.attempts.retain(|_, attempt| attempt.running);
-        self.memory.verdicts.retain(|_, verdict| verdict.accepted);
-        for workload in self.memory.workloads.values_mut() {
-            workload.failures = workload.failures.min(1);
-        }
+        self.memory.begin_generation();
         self.dirty = Dirty::ALL;
     }
 

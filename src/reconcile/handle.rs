@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use super::happening::{EventKind, Happening, Level};
+use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
+use crate::plan::saved::SavedPlan;
 pub use crate::plan::view::{ItemView, PlanView};
 use crate::spec::generation::{Cause, User};
 use crate::spec::node::NodeId;
@@ -27,13 +29,25 @@ pub enum Request {
     /// How it stands.
     Status(oneshot::Sender<StackStatus>),
     /// What would be done for this spec; nothing is.
-    Plan(SpecText, oneshot::Sender<Result<PlanView, String>>),
+    Plan(SpecText, oneshot::Sender<Result<Proposal, String>>),
+    /// The whole story of what a name stands for.
+    Explain {
+        /// Under this spec; under the one in force if `None`.
+        spec: Option<SpecText>,
+        /// A node, a group, or an endpoint's id.
+        name: String,
+        /// The story, or why there is none.
+        answer: oneshot::Sender<Result<Explanation, String>>,
+    },
     /// From now on this spec.
     Apply {
         /// The spec.
         spec: SpecText,
         /// It may remove everything.
         allow_empty: bool,
+        /// Only as far as this plan of it goes, if the world is still the one that it was made
+        /// on.
+        saved: Option<Box<SavedPlan>>,
         /// How it came.
         cause: Cause,
         /// The generation that it became, or why it did not.
@@ -63,6 +77,15 @@ pub enum Request {
     },
     /// End the controller; workloads live on.
     Leave(oneshot::Sender<()>),
+}
+
+/// A plan, as readers get it and as it is kept in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// For readers.
+    pub view: PlanView,
+    /// For `apply`.
+    pub saved: SavedPlan,
 }
 
 /// What an operator does to a workload.
@@ -110,6 +133,10 @@ pub struct StackStatus {
     pub nodes: Vec<NodeStatus>,
     /// What is outstanding, as one line each.
     pub outstanding: Vec<String>,
+    /// A plan file was applied, and nothing else is done before the next generation: how many
+    /// of what is outstanding is not in it.
+    #[serde(default)]
+    pub withheld: Option<usize>,
 }
 
 /// The loop's far end: cheap to clone.
@@ -145,8 +172,18 @@ impl Handle {
     }
 
     /// What would be done for `spec`.
-    pub async fn plan(&self, spec: SpecText) -> Result<Result<PlanView, String>, Ended> {
+    pub async fn plan(&self, spec: SpecText) -> Result<Result<Proposal, String>, Ended> {
         self.ask(|answer| Request::Plan(spec, answer)).await
+    }
+
+    /// The whole story of what `name` stands for.
+    pub async fn explain(
+        &self,
+        spec: Option<SpecText>,
+        name: String,
+    ) -> Result<Result<Explanation, String>, Ended> {
+        self.ask(|answer| Request::Explain { spec, name, answer })
+            .await
     }
 
     /// Hands over a spec; answers its generation once it is taken, not once it converged.
@@ -154,11 +191,13 @@ impl Handle {
         &self,
         spec: SpecText,
         allow_empty: bool,
+        saved: Option<Box<SavedPlan>>,
         cause: Cause,
     ) -> Result<Result<u64, String>, Ended> {
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,
+            saved,
             cause,
             answer,
         })

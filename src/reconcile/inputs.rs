@@ -80,7 +80,7 @@ impl Controller {
                 if let Some(held) = controller.removes_all(&loaded) {
                     controller.refuse_edit(&spec, held);
                 } else if loaded.desired != controller.desired
-                    || loaded.sources != controller.observed.inputs.files
+                    || controller.sources_differ(&loaded)
                     || spec != controller.spec
                 {
                     controller.adopt_spec(spec, loaded, Cause::FileEdit);
@@ -94,6 +94,14 @@ impl Controller {
             }
             Err(report) => controller.refuse_edit(&spec, report),
         }
+    }
+
+    /// Whether a template's source is another. Files that templates read are no part of the
+    /// spec.
+    fn sources_differ(&self, loaded: &super::load::Loaded) -> bool {
+        let known = &self.observed.inputs.files;
+        let mut sources = loaded.sources.iter();
+        sources.any(|(path, text)| known.get(path) != Some(text))
     }
 
     pub(super) fn on_done(&mut self, done: Done) {
@@ -227,15 +235,20 @@ impl Controller {
                 let _ = answer.send(controller.stack_status());
             }
             Request::Plan(spec, answer) => {
-                let _ = answer.send(controller.plan_for(&spec));
+                let _ = answer.send(controller.plan_for(spec));
+            }
+            Request::Explain { spec, name, answer } => {
+                let _ = answer.send(controller.explain_for(spec, &name));
             }
             Request::Apply {
                 spec,
                 allow_empty,
+                saved,
                 cause,
                 answer,
             } => {
-                let _ = answer.send(controller.apply(spec, allow_empty, cause));
+                let taken = controller.apply(spec, allow_empty, saved.as_deref(), cause);
+                let _ = answer.send(taken);
             }
             Request::Down {
                 purge,

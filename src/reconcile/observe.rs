@@ -361,29 +361,12 @@ fn note_exit(
     life: &Life,
     last: LastExit,
 ) {
-    let workload = memory.workloads.entry(life.id.node.clone()).or_default();
-    workload.incarnation = workload.incarnation.max(life.id.incarnation);
-    if workload
-        .last_exit
-        .is_some_and(|known| known.incarnation >= last.incarnation)
-    {
-        return;
-    }
-    workload.last_exit = Some(last);
-    if last.asked {
-        workload.failures = 0;
-        return;
-    }
-    let reset_after = match desired.nodes.get(&life.id.node) {
-        Some(Node::Workload(node)) => Some(node.restart.reset_after),
+    let restart = match desired.nodes.get(&life.id.node) {
+        Some(Node::Workload(node)) => Some(&node.restart),
         _ => None,
     };
-    let lasted = last.at.since(life.started);
-    workload.failures = if reset_after.is_some_and(|reset| lasted >= reset) {
-        1
-    } else {
-        workload.failures.saturating_add(1)
-    };
+    let workload = memory.workloads.entry(life.id.node.clone()).or_default();
+    workload.note_exit(last, last.at.since(life.started), restart);
 }
 
 /// Checks of everything that serves already when a controller begins: nothing is rendered

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::controller::{Controller, Proven};
 use super::handle::{EventKind, Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
+use crate::plan::permit::WITHHELD;
 use crate::plan::words;
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
@@ -108,12 +109,11 @@ impl Controller {
             registry: self.observed.registry.http.map(|http| http.to_string()),
             nodes,
             outstanding: self.plan.items.iter().map(one_line).collect(),
+            withheld: self.memory.permitted.as_ref().map(|_| {
+                let withheld = |status: &&NodeStatus| status.detail == WITHHELD;
+                self.plan.nodes.iter().filter(withheld).count()
+            }),
         }
-    }
-
-    /// What a reader sees of a plan; rendered files with what they hold now.
-    pub(super) fn view(&self, stack: &str, plan: &crate::plan::model::Plan) -> PlanView {
-        view(stack, plan, self.host.files.as_ref())
     }
 }
 

@@ -4,15 +4,16 @@ use tokio::sync::oneshot;
 
 use super::controller::{Controller, Leaving, PassedOver};
 use super::execute::Finished;
-use super::handle::{EventKind, Level, PlanView, SpecText, Verb};
+use super::handle::{EventKind, Level, SpecText, Verb};
 use super::load::{INPUT_LIMIT, Loaded, load};
-use super::observe::network_names;
 use super::schedule::Verdict;
 use crate::graph::desired::Node;
-use crate::plan::memory::{Down, LastExit, Memory};
+use crate::plan::memory::{Down, LastExit};
 use crate::plan::model::Step;
+use crate::plan::names;
+use crate::plan::permit::Permit;
+use crate::plan::saved::SavedPlan;
 use crate::plan::world::LifeState;
-use crate::plan::{names, plan};
 use crate::spec::generation::{Cause, User};
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
@@ -113,16 +114,20 @@ impl Controller {
         self.pass_over(Some(PassedOver { spec, why }));
     }
 
+    /// Takes a spec: whole, or as far as a saved plan of it goes. A plan that would remove
+    /// everything was made and read as such.
     pub(super) fn apply(
         &mut self,
         spec: SpecText,
         allow_empty: bool,
+        saved: Option<&SavedPlan>,
         cause: Cause,
     ) -> Result<u64, String> {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
-        let loaded = self.loaded_for(&spec, allow_empty).inspect_err(|why| {
+        let taken = self.loaded_for(&spec, allow_empty, saved);
+        let (loaded, permit) = taken.inspect_err(|why| {
             self.keep_refused(&spec, cause.clone(), why);
             let why = why.lines().next().unwrap_or_default();
             let text = format!("did not take a spec ({cause}): {why}");
@@ -133,22 +138,33 @@ impl Controller {
             _ => None,
         };
         self.adopt_spec(spec, loaded, cause);
+        self.memory.permitted = permit;
         self.pass_over(over);
         self.converged = false;
         self.busy_since = self.host.clock.now();
         Ok(self.history.current.number)
     }
 
-    /// The spec, if it may become the one in force.
-    fn loaded_for(&self, spec: &SpecText, allow_empty: bool) -> Result<Loaded, String> {
+    /// The spec, if it may become the one in force, and how far a saved plan of it goes.
+    fn loaded_for(
+        &self,
+        spec: &SpecText,
+        allow_empty: bool,
+        saved: Option<&SavedPlan>,
+    ) -> Result<(Loaded, Option<Permit>), String> {
         let files = self.host.files.as_ref();
         let loaded = load(spec, &self.around, &self.held(), files, false)?;
         if loaded.desired.stack != self.desired.stack {
             return Err(self.other_stack(&loaded));
         }
-        match self.removes_all(&loaded).filter(|_| !allow_empty) {
+        let permit = match saved {
+            Some(saved) => Some(self.outlook(spec.clone(), loaded.clone())?.permit(saved)?),
+            None => None,
+        };
+        let meant = allow_empty || saved.is_some();
+        match self.removes_all(&loaded).filter(|_| !meant) {
             Some(held) => Err(held),
-            None => Ok(loaded),
+            None => Ok((loaded, permit)),
         }
     }
 
@@ -166,35 +182,6 @@ impl Controller {
             spec: spec_of_file,
             why,
         })
-    }
-
-    /// What would be done for `spec`, as the world is now.
-    pub(super) fn plan_for(&self, spec: &SpecText) -> Result<PlanView, String> {
-        let loaded = load(
-            spec,
-            &self.around,
-            &self.held(),
-            self.host.files.as_ref(),
-            false,
-        )?;
-        if loaded.desired.stack != self.desired.stack {
-            return Err(self.other_stack(&loaded));
-        }
-        let mut observed = self.observed.clone();
-        // Names that only the new spec wants were not looked for yet.
-        let names = network_names(&loaded.desired);
-        if let Ok(network) = self.host.networks.observe(&names) {
-            observed.network = network;
-        }
-        let mut memory: Memory = self.memory.clone();
-        if loaded.desired != self.desired {
-            memory.attempts.retain(|_, attempt| attempt.running);
-        }
-        let stack = loaded.desired.stack.clone();
-        let plan = preview(&loaded, &mut observed, &memory, self.host.files.as_ref(), {
-            self.host.clock.now()
-        });
-        Ok(self.view(&stack, &plan))
     }
 
     pub(super) fn go_down(
@@ -250,6 +237,9 @@ impl Controller {
         for node in &meant {
             let text = format!("{by} asks: {verb}");
             self.tell(EventKind::Operator, Some(node), Level::Progress, text);
+            if let Some(permit) = &mut self.memory.permitted {
+                permit.allow(node);
+            }
             // One that is under way ends by itself; a second beside it would start twice.
             if self
                 .memory
@@ -260,7 +250,7 @@ impl Controller {
                 self.memory.attempts.remove(node);
             }
             if let Some(memory) = self.memory.workloads.get_mut(node) {
-                memory.failures = 0;
+                memory.forget_failures();
             }
             match verb {
                 Verb::Stop => {
@@ -382,46 +372,4 @@ impl Controller {
         });
         self.tell(EventKind::Check, node.as_ref(), level, text);
     }
-}
-
-/// Plans for a spec that is not in force: fetches what its templates lack, keeps nothing.
-pub fn preview(
-    loaded: &Loaded,
-    observed: &mut crate::plan::world::Observed,
-    memory: &Memory,
-    files: &dyn crate::driver::Files,
-    now: Time,
-) -> crate::plan::model::Plan {
-    observed.inputs.vars = loaded.desired.vars.clone();
-    observed.inputs.spec_dir = loaded.desired.spec_dir.clone();
-    observed.inputs.files.extend(loaded.sources.clone());
-    for node in loaded.desired.nodes.values() {
-        let paths: Vec<_> = match node {
-            crate::graph::desired::Node::Workload(workload) => {
-                let hosts = workload.run.container.as_ref().map(|run| run.hosts.clone());
-                workload.watch.iter().cloned().chain(hosts).collect()
-            }
-            crate::graph::desired::Node::Template(template) => {
-                vec![template.destination.clone()]
-            }
-            _ => Vec::new(),
-        };
-        for path in paths {
-            observed
-                .files
-                .entry(path.clone())
-                .or_insert_with(|| files.look(&path));
-        }
-    }
-    let first = plan(&loaded.desired, observed, memory, now);
-    if first.notes.lacks.is_empty() {
-        return first;
-    }
-    for path in first.notes.lacks {
-        let text = files
-            .read(&path, super::load::INPUT_LIMIT)
-            .map_err(|error| error.message);
-        observed.inputs.files.insert(path, text);
-    }
-    plan(&loaded.desired, observed, memory, now)
 }

@@ -194,7 +194,7 @@ impl Store {
 
     /// What was kept last; `None` when it is missing, torn, or of another version.
     pub fn load_memory<T: DeserializeOwned>(&self) -> Option<T> {
-        load(&self.dirs.state.join(MEMORY)).ok()
+        saved_memory(&self.dirs)
     }
 
     /// Removes what a stack that is down needs no more: its run folder, the lock last.
@@ -270,6 +270,11 @@ fn open_plain(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::other("it is not a regular file")),
     }
+}
+
+/// What a stack's loop kept last, for those who do not hold it.
+pub fn saved_memory<T: DeserializeOwned>(dirs: &Dirs) -> Option<T> {
+    load(&dirs.state.join(MEMORY)).ok()
 }
 
 /// Reads a value back; the error says why not.

@@ -1,5 +1,7 @@
 //! The web farm in namespaces of its own: a copy of `specs/prime`, and what tests ask of it.
 
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -194,3 +194,9 @@ fn escapes_of_workloads_do_not_reach_the_terminal() {
     assert!(shown.starts_with("ared"), "{shown:?}");
     assert!(!shown.contains("title"), "{shown:?}");
 }
+
+#[test]
+fn a_quoted_line_does_nothing_to_the_terminal() {
+    assert_eq!(escaped(b"a\x1b[2Jb\tc\r"), "a\\u{1b}[2Jb    c");
+    assert_eq!(escaped(b"\xff\x00"), "\u{fffd}\\u{0}");
+}

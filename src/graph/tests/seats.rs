@@ -244,7 +244,7 @@ fn a_hosts_file_has_seats_under_their_instances_name() {
     spec.containers.insert("apart".to_owned(), apart);
     let desired = compiled(&spec);
     let prime = run_of(&desired, "containers/prime1.b");
-    let both = hosts_text(&desired, prime, &|_| false);
+    let both = Hosts::of(&desired, &|_| false).text(prime);
     let listed: Vec<&str> = both.lines().skip(2).collect();
     assert_eq!(
         listed,
@@ -256,10 +256,10 @@ fn a_hosts_file_has_seats_under_their_instances_name() {
         ]
     );
     let spare = |id: &NodeId| ["prime1", "prime2.b"].contains(&id.name.as_str());
-    let one = hosts_text(&desired, prime, &spare);
+    let one = Hosts::of(&desired, &spare).text(prime);
     let listed: Vec<&str> = one.lines().skip(2).collect();
     assert_eq!(listed, ["10.50.0.4 prime1 prime", "10.50.0.3 prime2 prime"]);
-    let apart = hosts_text(&desired, run_of(&desired, "containers/apart.b"), &spare);
+    let apart = Hosts::of(&desired, &spare).text(run_of(&desired, "containers/apart.b"));
     assert!(apart.contains("127.0.1.1 apart\n"));
 }
 

@@ -7,9 +7,13 @@
 )]
 
 mod adoption;
+mod applied;
+mod crash;
 mod effects;
+mod explained;
 mod farm;
 mod rolling;
+mod schema;
 pub(super) mod world;
 
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ use super::super::world::{
     AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered, RegistryView,
 };
 pub use super::farm::*;
-use crate::graph::desired::Desired;
+use crate::graph::desired::{Desired, Node};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -270,14 +270,18 @@ impl World {
         life.state = LifeState::Ended { exit, at: now };
         let asked = !self.memory.late.contains(&life.id)
             && (self.memory.asked.contains_key(&life.id) || self.memory.restart.contains(&life.id));
-        let memory = self.memory.workloads.entry(node.clone()).or_default();
-        memory.failures = if asked { 0 } else { memory.failures + 1 };
-        memory.last_exit = Some(LastExit {
+        let restart = match self.desired.nodes.get(node) {
+            Some(Node::Workload(workload)) => Some(&workload.restart),
+            _ => None,
+        };
+        let last = LastExit {
             exit,
             at: now,
             incarnation: life.id.incarnation,
             asked,
-        });
+        };
+        let memory = self.memory.workloads.entry(node.clone()).or_default();
+        memory.note_exit(last, now.since(life.started), restart);
     }
 
     pub fn edit(&mut self, desired: Desired) {
