@@ -27,6 +27,10 @@ impl Clock for Running {
     fn now(&self) -> Time {
         Time(0) + self.0.elapsed()
     }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
 }
 
 struct Server {

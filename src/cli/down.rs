@@ -11,7 +11,7 @@ use super::error::CommandError;
 use super::foreground::{Asked, Signals};
 use super::listening::Listening;
 use super::narrator::{Manner, Narrator};
-use super::wiring::{self, Running};
+use super::wiring::{self, Running, own_user};
 use super::{Global, screen, stack};
 use crate::api::control::{Client, ClientError};
 
@@ -138,7 +138,7 @@ async fn by_itself(args: &DownArgs, name: &str) -> Result<ExitCode, CommandError
     let again = handle.clone();
     let purge = args.purge;
     let kill = args.kill;
-    let down = tokio::spawn(async move { handle.down(purge, kill).await });
+    let down = tokio::spawn(async move { handle.down(purge, kill, own_user()).await });
     loop {
         tokio::select! {
             biased;
@@ -148,7 +148,7 @@ async fn by_itself(args: &DownArgs, name: &str) -> Result<ExitCode, CommandError
                 }
                 narrator.say("killing what is left");
                 let again = again.clone();
-                tokio::spawn(async move { again.down(purge, true).await });
+                tokio::spawn(async move { again.down(purge, true, own_user()).await });
             }
             end = &mut ended => {
                 for happening in listening.rest().await {

@@ -203,7 +203,7 @@ impl Attendance {
 
 fn request_down(handle: &Handle, kill: bool) -> Downing {
     let handle = handle.clone();
-    tokio::spawn(async move { handle.down(false, kill).await })
+    tokio::spawn(async move { handle.down(false, kill, wiring::own_user()).await })
 }
 
 /// What a signal asks for.

@@ -17,13 +17,15 @@ use crate::driver::workloads::{HostWorkloads, enter};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
 use crate::plan::memory::Memory;
-use crate::reconcile::handle::SpecText;
+use crate::plan::world::LifeId;
+use crate::reconcile::handle::{EventKind, Happening};
 use crate::reconcile::host::{Follow, Host, Keep};
 use crate::reconcile::shared::SharedCatalog;
 use crate::registry::{Catalog, Config};
 use crate::source::Watcher;
+use crate::spec::generation::{Generation, Past};
 use crate::spec::node::NodeId;
-use crate::store::{Store, saved_memory};
+use crate::store::{Store, StoreError, events, history, saved_memory};
 
 /// The drivers of `stack`, and what they tell. Holds the stack's lock through `store`.
 ///
@@ -129,6 +131,7 @@ pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
 
 /// The store behind [`Keep`].
 struct StoreKeep {
+    dirs: Dirs,
     store: Mutex<Option<Store>>,
     kept: Mutex<Kept>,
 }
@@ -148,6 +151,7 @@ impl StoreKeep {
     fn new(store: Store) -> Self {
         let kept = store.load_memory().unwrap_or_default();
         StoreKeep {
+            dirs: store.dirs().clone(),
             store: Mutex::new(Some(store)),
             kept: Mutex::new(kept),
         }
@@ -160,8 +164,16 @@ impl StoreKeep {
         if *kept == before {
             return Ok(());
         }
+        self.with_store(|store| store.save_memory(&*kept))
+    }
+
+    /// Once the stack is down there is nothing to keep anything in.
+    fn with_store(
+        &self,
+        write: impl FnOnce(&Store) -> std::result::Result<(), StoreError>,
+    ) -> Result<()> {
         match &*lock(&self.store) {
-            Some(store) => store.save_memory(&*kept).map_err(failed),
+            Some(store) => write(store).map_err(failed),
             None => Ok(()),
         }
     }
@@ -184,11 +196,35 @@ impl Keep for StoreKeep {
         lock(&self.kept).told.clone()
     }
 
-    fn spec(&self, spec: &SpecText) -> Result<()> {
-        match &*lock(&self.store) {
-            Some(store) => store.save_spec(&spec.path, &spec.text).map_err(failed),
-            None => Ok(()),
-        }
+    fn record(&self, happenings: &[Happening]) -> Result<()> {
+        let newest = happenings.iter().map(|happening| happening.at_ms).max();
+        self.with_store(|store| store.append_events(happenings, newest.unwrap_or_default()))
+    }
+
+    fn ends(&self, since_ms: u64) -> BTreeSet<LifeId> {
+        let events = events::read::<Happening>(&self.dirs).events;
+        let ends = events
+            .into_iter()
+            .filter(|event| event.kind == EventKind::Exited && event.at_ms >= since_ms);
+        ends.filter_map(|event| {
+            Some(LifeId {
+                node: event.node?,
+                incarnation: event.incarnation?,
+            })
+        })
+        .collect()
+    }
+
+    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()> {
+        self.with_store(|store| store.save_generation(generation, text))
+    }
+
+    fn past(&self) -> Past {
+        history::past(&self.dirs)
+    }
+
+    fn text(&self, number: u64) -> Option<String> {
+        history::text(&self.dirs, number).ok()
     }
 
     fn rendered(&self) -> BTreeSet<PathBuf> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
 use crate::api::control::{Client, Story};
-use crate::reconcile::handle::{Handle, Happening, Level, StackStatus};
+use crate::reconcile::handle::{Handle, Happening, StackStatus};
 
 /// How long what was told already may take to be read.
 const REST: Duration = Duration::from_millis(50);
@@ -75,12 +75,9 @@ impl Listening {
 
 fn gap(lost: u64) -> Happening {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Happening {
-        at_ms: since.map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        }),
-        node: None,
-        level: Level::Warning,
-        text: format!("{lost} lines were lost: they came faster than they were printed"),
-    }
+    let at_ms = since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    });
+    let text = format!("{lost} lines were lost: they came faster than they were printed");
+    Happening::warning(at_ms, text)
 }

@@ -5,9 +5,11 @@ mod converge;
 mod detach;
 mod down;
 mod error;
+mod events;
 mod exec;
 mod foreground;
 mod graph;
+mod history;
 mod host;
 mod listening;
 mod logs;
@@ -17,9 +19,11 @@ mod plan;
 mod plan_file;
 mod ps;
 mod requirements;
+mod rollback;
 mod screen;
 mod spec_file;
 mod stack;
+mod table;
 mod trace;
 mod up;
 mod validate;
@@ -98,6 +102,12 @@ enum Command {
     Ps(ps::PsArgs),
     /// Print what workloads wrote
     Logs(logs::LogsArgs),
+    /// Show what happened to a stack, also before its controller began
+    Events(events::EventsArgs),
+    /// Show the generations of a stack's spec, and what became of them
+    History(history::HistoryArgs),
+    /// Bring an earlier generation back
+    Rollback(rollback::RollbackArgs),
     /// Run a command inside a workload
     Exec(exec::ExecArgs),
     /// Let stopped workloads run again
@@ -146,6 +156,9 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Down(args) => down::run(args, global),
         Command::Ps(args) => ps::run(args, global),
         Command::Logs(args) => logs::run(args, global),
+        Command::Events(args) => events::run(args, global),
+        Command::History(args) => history::run(args, global),
+        Command::Rollback(args) => rollback::run(args, global),
         Command::Exec(args) => exec::run(args, global),
         Command::Start(args) => operate::run(Verb::Start, args, global),
         Command::Stop(args) => operate::run(Verb::Stop, args, global),

@@ -10,7 +10,7 @@ use super::screen;
 use crate::plan::model::{NodeState, NodeStatus};
 use crate::plan::text::visible;
 use crate::plan::words;
-use crate::reconcile::handle::{Happening, Level, StackStatus};
+use crate::reconcile::handle::{EventKind, Happening, Level, StackStatus};
 use crate::spec::model::Status;
 
 const DIM: Style = Style::new().dimmed();
@@ -86,7 +86,7 @@ impl Narrator {
 
     /// Tells one thing, if it is worth a line now.
     pub fn tell(&mut self, happening: &Happening) {
-        if happening.node.is_none() && happening.text.starts_with("converged in ") {
+        if happening.kind == EventKind::Converged {
             self.said_converged = true;
         }
         let worth = match self.manner {
@@ -96,7 +96,8 @@ impl Narrator {
         };
         if happening.level >= worth {
             self.clear();
-            screen::murmur(&happening_line(happening));
+            let time = screen::time_of_day(happening.at_ms);
+            screen::murmur(&happening_line(happening, &time));
         }
     }
 
@@ -146,8 +147,7 @@ impl Drop for Narrator {
 }
 
 /// `12:03:04 containers/prime1        ready after 0.4s`
-fn happening_line(happening: &Happening) -> String {
-    let time = screen::time_of_day(happening.at_ms);
+pub fn happening_line(happening: &Happening, time: &str) -> String {
     let style = match happening.level {
         Level::Progress | Level::Notice => Style::new(),
         Level::Warning => WARN,
@@ -164,7 +164,7 @@ fn happening_line(happening: &Happening) -> String {
         None => format!("{DIM}{time}{DIM:#} {style}{first}{style:#}\n"),
     };
     for line in lines {
-        out.push_str("         ");
+        out.push_str(&" ".repeat(time.len() + 1));
         out.push_str(line);
         out.push('\n');
     }

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::error::CommandError;
 use super::narrator::state_word;
+use super::table::{self, Cell, cell, columns};
 use super::{Global, logs, screen, stack, wiring};
 use crate::plan::model::{NodeState, NodeStatus};
 use crate::plan::text::visible;
@@ -17,7 +18,7 @@ use crate::spec::model::Status;
 /// Lines that a workload that failed is quoted with.
 const LOG_LINES: usize = 5;
 
-const BOLD: Style = Style::new().bold();
+const BOLD: Style = table::BOLD;
 const GOOD: Style = AnsiColor::Green.on_default();
 const WARN: Style = AnsiColor::Yellow.on_default();
 const WRONG: Style = AnsiColor::Red.on_default();
@@ -57,52 +58,6 @@ pub fn run(args: &PsArgs, global: &Global) -> Result<ExitCode, CommandError> {
         }))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// One field of a row.
-struct Cell {
-    text: String,
-    style: Style,
-}
-
-fn cell(text: impl Into<String>, style: Style) -> Cell {
-    Cell {
-        text: text.into(),
-        style,
-    }
-}
-
-/// Columns as wide as their widest field, two spaces between them.
-fn columns(head: &[&str], rows: &[Vec<Cell>]) -> String {
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.text.chars().count())
-            .chain(head.get(column).map(|word| word.len()))
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut out = String::new();
-    let mut put = |fields: &[(&str, Style)]| {
-        let mut line = String::new();
-        for ((text, style), width) in fields.iter().zip(&widths) {
-            let room = width.saturating_sub(text.chars().count()) + 2;
-            line.push_str(&format!("{style}{text}{style:#}{:room$}", ""));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    };
-    let titles: Vec<(&str, Style)> = head.iter().map(|word| (*word, BOLD)).collect();
-    put(&titles);
-    for row in rows {
-        let fields: Vec<(&str, Style)> = row
-            .iter()
-            .map(|cell| (cell.text.as_str(), cell.style))
-            .collect();
-        put(&fields);
-    }
-    out
 }
 
 fn text(status: &StackStatus) -> String {

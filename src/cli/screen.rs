@@ -79,18 +79,34 @@ pub fn cut(text: &str, width: usize) -> String {
 
 /// Wall-clock time of day on this machine: `12:03:04`.
 pub fn time_of_day(at_ms: u64) -> String {
-    let seconds = libc::time_t::try_from(at_ms / 1000).unwrap_or(0);
-    let mut broken = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: both pointers are valid for the call; all-zero bytes are a valid `tm`, so it may
-    // be read even where the call failed.
-    let broken = unsafe {
-        libc::localtime_r(&raw const seconds, broken.as_mut_ptr());
-        broken.assume_init()
-    };
+    let broken = local_time(at_ms);
     format!(
         "{:02}:{:02}:{:02}",
         broken.tm_hour, broken.tm_min, broken.tm_sec
     )
+}
+
+/// Day and time on this machine: `2025-03-01 12:03:04`.
+pub fn day_and_time(at_ms: u64) -> String {
+    let broken = local_time(at_ms);
+    format!(
+        "{:04}-{:02}-{:02} {}",
+        i64::from(broken.tm_year) + 1900,
+        broken.tm_mon + 1,
+        broken.tm_mday,
+        time_of_day(at_ms)
+    )
+}
+
+fn local_time(at_ms: u64) -> libc::tm {
+    let seconds = libc::time_t::try_from(at_ms / 1000).unwrap_or(0);
+    let mut broken = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are valid for the call; all-zero bytes are a valid `tm`, so it may
+    // be read even where the call failed.
+    unsafe {
+        libc::localtime_r(&raw const seconds, broken.as_mut_ptr());
+        broken.assume_init()
+    }
 }
 
 /// The colour of the `position`-th name.

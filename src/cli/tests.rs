@@ -54,6 +54,9 @@ fn help_lists_the_verbs() {
       down      Stop and remove everything but persistent roots, logs and history
       ps        Show how a stack stands
       logs      Print what workloads wrote
+      events    Show what happened to a stack, also before its controller began
+      history   Show the generations of a stack's spec, and what became of them
+      rollback  Bring an earlier generation back
       exec      Run a command inside a workload
       start     Let stopped workloads run again
       stop      Stop workloads, and keep them stopped

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::error::CommandError;
 use super::host;
+use crate::api::control;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
 use crate::driver::workloads::{self, exec_command};
@@ -25,8 +26,9 @@ use crate::reconcile::load::{Loaded, Surroundings, check, load};
 use crate::reconcile::outlook::{Outlook, World};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
+use crate::spec::generation::{User, last_taken};
 use crate::spec::model::Env;
-use crate::store::{Roots, SavedSpec, Store, saved_spec};
+use crate::store::{Roots, Store, history};
 
 /// Threads that run tasks; the loop and its servers need no more.
 const WORKERS: usize = 2;
@@ -130,8 +132,13 @@ fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, C
 
 /// The spec that the stack took last.
 pub fn last_spec(stack: &str) -> Option<SpecText> {
-    let SavedSpec { path, text } = saved_spec(&dirs(stack))?;
-    Some(SpecText { path, text })
+    let dirs = dirs(stack);
+    let past = history::past(&dirs);
+    let last = last_taken(&past.generations)?;
+    Some(SpecText {
+        path: last.path.clone(),
+        text: history::text(&dirs, last.number).ok()?,
+    })
 }
 
 /// What of the stack runs, from the kernel alone.
@@ -241,6 +248,11 @@ pub fn begin(
         story,
         ended: tokio::spawn(reconcile::run(beginning, channels)),
     })
+}
+
+/// Who runs this process.
+pub fn own_user() -> User {
+    control::user(nix::unistd::geteuid().as_raw())
 }
 
 fn datacenter(spec: &SpecText) -> Option<String> {

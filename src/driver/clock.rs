@@ -17,6 +17,14 @@ impl Clock for BootClock {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
         Time::default() + now.unwrap_or_default()
     }
+
+    fn wall_ms(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            })
+    }
 }
 
 #[cfg(test)]

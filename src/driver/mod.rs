@@ -153,8 +153,11 @@ pub trait Probes: Send + Sync {
     fn probe(&self, check: &CheckNode, pid: Option<i32>) -> BoxFuture<'static, Answer>;
 }
 
-/// The kernel's clock.
+/// The machine's clocks.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Now, on the kernel's boot clock.
     fn now(&self) -> Time;
+    /// Now, for people: milliseconds since the Unix epoch. It may jump, so nothing is measured
+    /// with it.
+    fn wall_ms(&self) -> u64;
 }

@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 use super::controller::{Controller, Dirty, held, remember_stops};
 use super::engine::Beginning;
 use super::handle::{Happening, SpecText};
+use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
 use super::observe::{network_names, unchecked};
@@ -17,6 +18,7 @@ use crate::graph::desired::Desired;
 use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Plan;
 use crate::plan::world::Observed;
+use crate::spec::generation::Cause;
 
 pub(super) fn begin(
     beginning: Beginning,
@@ -39,6 +41,8 @@ pub(super) fn begin(
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
+    let past = host.keep.past();
+    let history = History::after(&past, &host);
     let outlook = || -> Result<Outlook, String> {
         let world = look(&host, &around, &loaded, &memory)?;
         let (spec, loaded) = (spec.clone(), loaded.clone());
@@ -53,10 +57,10 @@ pub(super) fn begin(
         host,
         around,
         spec: spec.clone(),
-        generation: 0,
+        history,
         spec_error: None,
         proven: None,
-        failed: None,
+        passed_over: None,
         follows,
         observed,
         memory,
@@ -74,7 +78,8 @@ pub(super) fn begin(
         synced: now,
         following: std::collections::BTreeSet::new(),
     };
-    controller.adopt_spec(spec, loaded);
+    controller.tell_beginning(&past.unread);
+    controller.adopt_spec(spec, loaded, Cause::Begin);
     controller.memory.permitted = permit;
     controller.memory.past_needs.clear();
     // Nothing is known to have been better.
@@ -85,6 +90,7 @@ pub(super) fn begin(
         // Planning on what was not seen would start everything a second time.
         return Err("cannot see what runs on this host; the warnings above say why".to_owned());
     }
+    controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
 }

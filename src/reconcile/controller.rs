@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use tokio::sync::{broadcast, oneshot};
 
 use super::execute::Job;
-use super::handle::{Happening, Level, SpecText};
+use super::handle::{Happening, SpecText};
+use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings};
 use super::schedule::Wanted;
@@ -17,6 +18,7 @@ use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::Observed;
+use crate::spec::generation::Cause;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -70,6 +72,14 @@ pub(super) struct Proven {
     pub spec: SpecText,
 }
 
+/// A spec whose text is not taken by itself as long as the file holds it.
+#[derive(Debug, Clone)]
+pub(super) struct PassedOver {
+    pub spec: SpecText,
+    /// Why, for the status.
+    pub why: String,
+}
+
 /// A `down` under way.
 pub(super) struct Leaving {
     pub purge: bool,
@@ -89,12 +99,12 @@ pub(super) struct Controller {
     pub around: Surroundings,
     pub spec: SpecText,
     pub desired: Desired,
-    pub generation: u64,
+    pub history: History,
     pub spec_error: Option<String>,
     /// The spec that converged last.
     pub proven: Option<Proven>,
-    /// A spec that failed and was taken back: the same text is not taken again by itself.
-    pub failed: Option<SpecText>,
+    /// What the file held when the stack went back to an earlier spec.
+    pub passed_over: Option<PassedOver>,
     pub follows: bool,
     pub observed: Observed,
     pub memory: Memory,
@@ -128,29 +138,6 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    /// Tells a line of the story to all who listen.
-    pub fn tell(&self, node: Option<&NodeId>, level: Level, text: impl Into<String>) {
-        let at_ms = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            });
-        let text = text.into();
-        match (level, node) {
-            (Level::Error | Level::Warning, Some(node)) => tracing::warn!(%node, "{text}"),
-            (Level::Error | Level::Warning, None) => tracing::warn!("{text}"),
-            (_, Some(node)) => tracing::info!(%node, "{text}"),
-            (_, None) => tracing::info!("{text}"),
-        }
-        // Nobody listening is no error.
-        let _ = self.happenings.send(Happening {
-            at_ms,
-            node: node.cloned(),
-            level,
-            text,
-        });
-    }
-
     /// Every workload of the spec.
     pub fn workloads(&self) -> impl Iterator<Item = &WorkloadNode> {
         self.desired.nodes.values().filter_map(|node| match node {
@@ -160,7 +147,7 @@ impl Controller {
     }
 
     /// Takes a new desired world.
-    pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded) {
+    pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded, cause: Cause) {
         remember_needs(&mut self.memory, &self.desired);
         // What an earlier spec that did not converge changed is on trial still.
         let changed = changed(&self.desired, &loaded.desired);
@@ -170,8 +157,8 @@ impl Controller {
         self.desired = loaded.desired;
         self.spec = spec;
         self.spec_error = None;
-        self.failed = None;
-        self.generation += 1;
+        self.passed_over = None;
+        self.enter_generation(cause);
         remember_stops(&mut self.memory, &self.desired);
         self.memory.seen.clear();
         self.memory.trying.clear();
@@ -186,7 +173,7 @@ impl Controller {
             _ => None,
         }));
         if let Err(error) = self.host.keep.set_rendered(&rendered) {
-            self.tell(None, Level::Warning, error.message);
+            self.warn(error.message);
         }
         let env = self.around.env.clone();
         self.observed.inputs.env = env;
@@ -195,11 +182,6 @@ impl Controller {
         self.observed.inputs.files = loaded.sources;
         self.memory.begin_generation();
         self.dirty = Dirty::ALL;
-        if self.memory.down.is_none()
-            && let Err(error) = self.host.keep.spec(&self.spec)
-        {
-            self.tell(None, Level::Warning, error.message);
-        }
     }
 
     /// The addresses that instances hold now, which a new compilation is to keep.
@@ -302,7 +284,7 @@ impl Controller {
                 self.wake_at(self.host.clock.now());
             }
             // Told once; the resync observes what cannot be followed.
-            Err(error) => self.tell(None, Level::Warning, error.message),
+            Err(error) => self.warn(error.message),
         }
         self.following = paths;
     }

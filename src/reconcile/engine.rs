@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::begin::begin;
 use super::controller::{Controller, Dirty};
 use super::execute::{Done, Job};
-use super::handle::{Happening, Level, Request};
+use super::handle::{Happening, Request};
 use super::host::Host;
 use super::load::Surroundings;
 use super::schedule::{Verdict, Wanted};
@@ -161,6 +161,7 @@ impl Engine {
             controller.finish_down();
             End::Down
         });
+        controller.keep_events();
         Pass { jobs, watch, end }
     }
 
@@ -171,7 +172,7 @@ impl Engine {
             controller.dirty = Dirty::ALL;
             controller.synced = now;
             if let Err(error) = controller.host.workloads.rotate_logs() {
-                controller.tell(None, Level::Warning, error.message);
+                controller.warn(error.message);
             }
         }
         controller.observe();

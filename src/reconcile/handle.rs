@@ -6,10 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use super::happening::{EventKind, Happening, Level};
 use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
 use crate::plan::saved::SavedPlan;
 pub use crate::plan::view::{ItemView, PlanView};
+use crate::spec::generation::{Cause, User};
 use crate::spec::node::NodeId;
 
 /// A spec's text and where it lies.
@@ -46,6 +48,8 @@ pub enum Request {
         /// Only as far as this plan of it goes, if the world is still the one that it was made
         /// on.
         saved: Option<Box<SavedPlan>>,
+        /// How it came.
+        cause: Cause,
         /// The generation that it became, or why it did not.
         answer: oneshot::Sender<Result<u64, String>>,
     },
@@ -55,6 +59,8 @@ pub enum Request {
         purge: bool,
         /// Kill instead of asking.
         kill: bool,
+        /// Who asks.
+        by: User,
         /// Answered when all is gone.
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -64,6 +70,8 @@ pub enum Request {
         verb: Verb,
         /// Whom.
         names: Vec<String>,
+        /// Who asks.
+        by: User,
         /// The nodes meant, or why not.
         answer: oneshot::Sender<Result<Vec<NodeId>, String>>,
     },
@@ -92,6 +100,16 @@ pub enum Verb {
     Restart,
 }
 
+impl std::fmt::Display for Verb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+            Verb::Restart => "restart",
+        })
+    }
+}
+
 /// How a stack stands, as the control socket tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StackStatus {
@@ -103,7 +121,7 @@ pub struct StackStatus {
     pub version: String,
     /// The spec's file.
     pub spec: PathBuf,
-    /// How many specs were taken, this one included.
+    /// The number of the generation in force.
     pub generation: u64,
     /// Nothing is outstanding.
     pub converged: bool,
@@ -119,33 +137,6 @@ pub struct StackStatus {
     /// of what is outstanding is not in it.
     #[serde(default)]
     pub withheld: Option<usize>,
-}
-
-/// One line of the story, for the terminal and the event stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Happening {
-    /// Milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// About what; `None` for the stack.
-    pub node: Option<NodeId>,
-    /// How grave.
-    pub level: Level,
-    /// In words: "starting", "ready after 0.4s", "check answers: critical: connection refused".
-    pub text: String,
-}
-
-/// How grave a happening is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Steps on the way.
-    Progress,
-    /// Worth a line in a quiet log.
-    Notice,
-    /// Something is not as it should be.
-    Warning,
-    /// Something failed.
-    Error,
 }
 
 /// The loop's far end: cheap to clone.
@@ -201,21 +192,29 @@ impl Handle {
         spec: SpecText,
         allow_empty: bool,
         saved: Option<Box<SavedPlan>>,
+        cause: Cause,
     ) -> Result<Result<u64, String>, Ended> {
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,
             saved,
+            cause,
             answer,
         })
         .await
     }
 
     /// Takes the stack down; answers when all is gone.
-    pub async fn down(&self, purge: bool, kill: bool) -> Result<Result<(), String>, Ended> {
+    pub async fn down(
+        &self,
+        purge: bool,
+        kill: bool,
+        by: User,
+    ) -> Result<Result<(), String>, Ended> {
         self.ask(|answer| Request::Down {
             purge,
             kill,
+            by,
             answer,
         })
         .await
@@ -226,10 +225,12 @@ impl Handle {
         &self,
         verb: Verb,
         names: Vec<String>,
+        by: User,
     ) -> Result<Result<Vec<NodeId>, String>, Ended> {
         self.ask(|answer| Request::Operate {
             verb,
             names,
+            by,
             answer,
         })
         .await

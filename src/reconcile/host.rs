@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::handle::Happening;
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
+use crate::plan::world::LifeId;
+use crate::spec::generation::{Generation, Past};
 
 /// Everything outside the core, behind traits.
 #[derive(Clone)]
@@ -60,8 +63,19 @@ pub trait Keep: Send + Sync {
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()>;
     /// What they were told.
     fn was_told(&self) -> BTreeMap<String, String>;
-    /// Notes the spec in force.
-    fn spec(&self, spec: &super::handle::SpecText) -> Result<()>;
+    /// Adds to the log of events. What is added survives the controller; it need not survive
+    /// the machine's sudden end.
+    fn record(&self, happenings: &[Happening]) -> Result<()>;
+    /// Lives whose end that log tells since `since_ms`, in milliseconds since the Unix epoch.
+    fn ends(&self, since_ms: u64) -> BTreeSet<LifeId>;
+    /// Keeps a generation: a new one with its text, one that is kept already without.
+    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()>;
+    /// What is kept of generations; see [`last_converged`] for the one to go back to.
+    ///
+    /// [`last_converged`]: crate::spec::generation::last_converged
+    fn past(&self) -> Past;
+    /// The text of one of them; `None` when it is not kept, or cannot be read.
+    fn text(&self, number: u64) -> Option<String>;
     /// Paths of files that earlier controllers of this stack rendered.
     fn rendered(&self) -> BTreeSet<PathBuf>;
     /// Notes the paths of files that are rendered.

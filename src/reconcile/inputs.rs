@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::controller::{Controller, Dirty};
 use super::engine::End;
 use super::execute::Done;
-use super::handle::{Level, Request};
+use super::handle::{EventKind, Level, Request};
 use super::load::load;
 use super::schedule::Verdict;
 use crate::driver::{ErrorKind, Event};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::Attempt;
+use crate::spec::generation::Cause;
 use crate::spec::model::Status;
 
 impl Controller {
@@ -55,9 +56,13 @@ impl Controller {
                 }
             }
         }
-        if controller.failed.as_ref() == Some(&spec) {
-            return;
+        // Template sources are followed though the spec itself is passed over.
+        let passed_over = controller.passed_over.take();
+        let passed_over = passed_over.filter(|over| !controller.follows || over.spec == spec);
+        if passed_over.is_some() {
+            spec = controller.spec.clone();
         }
+        controller.passed_over.clone_from(&passed_over);
         let held = controller.held();
         let loaded = load(
             &spec,
@@ -69,23 +74,25 @@ impl Controller {
         match loaded {
             Ok(loaded) if loaded.desired.stack != controller.desired.stack => {
                 let refusal = controller.other_stack(&loaded);
-                controller.refuse_spec(refusal);
+                controller.refuse_edit(&spec, refusal);
             }
             Ok(loaded) => {
                 if let Some(held) = controller.removes_all(&loaded) {
-                    controller.refuse_spec(held);
+                    controller.refuse_edit(&spec, held);
                 } else if loaded.desired != controller.desired
                     || controller.sources_differ(&loaded)
                     || spec != controller.spec
                 {
-                    controller.adopt_spec(spec, loaded);
-                    let text = format!("took generation {}", controller.generation);
-                    controller.tell(None, Level::Notice, text);
+                    controller.adopt_spec(spec, loaded, Cause::FileEdit);
+                    controller.pass_over(passed_over);
+                } else if passed_over.is_some() {
+                    controller.pass_over(passed_over);
                 } else if controller.spec_error.take().is_some() {
-                    controller.tell(None, Level::Notice, "the spec is good again");
+                    let text = "the spec is good again";
+                    controller.tell(EventKind::Accepted, None, Level::Notice, text);
                 }
             }
-            Err(report) => controller.refuse_spec(report),
+            Err(report) => controller.refuse_edit(&spec, report),
         }
     }
 
@@ -119,11 +126,19 @@ impl Controller {
         };
         // Whatever the failed step did in part is seen by looking again.
         controller.dirty = Dirty::ALL;
-        let failures = controller
-            .memory
-            .attempts
-            .get(&done.node)
-            .map_or(1, |attempt| attempt.failures.saturating_add(1));
+        let before = controller.memory.attempts.get(&done.node);
+        let failures = before.map_or(1, |attempt| attempt.failures.saturating_add(1));
+        let known = before.and_then(|attempt| attempt.error.as_ref());
+        if known.is_none_or(|(_, known)| *known != error.message) {
+            // For the record; how the node stands says it to people.
+            let text = error.message.clone();
+            controller.tell(
+                EventKind::StepFailed,
+                Some(&done.node),
+                Level::Progress,
+                text,
+            );
+        }
         let retry = match error.kind {
             ErrorKind::Gone if failures <= 3 => Duration::from_millis(50),
             _ => retry_delay(failures),
@@ -199,17 +214,14 @@ impl Controller {
         let Some(down) = controller.down.take() else {
             return;
         };
-        let result = controller
-            .host
-            .workloads
-            .clear_stack()
+        let cleared = controller.host.workloads.clear_stack();
+        let text = format!("stack `{}` is down", controller.desired.stack);
+        controller.tell(EventKind::Down, None, Level::Notice, text);
+        // What comes after this has no place to be kept in.
+        controller.keep_events();
+        let result = cleared
             .and_then(|()| controller.host.keep.clear(down.purge))
             .map_err(|error| error.message);
-        controller.tell(
-            None,
-            Level::Notice,
-            format!("stack `{}` is down", controller.desired.stack),
-        );
         for answer in down.answers {
             // Who asked may have gone away meanwhile.
             let _ = answer.send(result.clone());
@@ -232,23 +244,30 @@ impl Controller {
                 spec,
                 allow_empty,
                 saved,
+                cause,
                 answer,
             } => {
-                let _ = answer.send(controller.apply(spec, allow_empty, saved.as_deref()));
+                let taken = controller.apply(spec, allow_empty, saved.as_deref(), cause);
+                let _ = answer.send(taken);
             }
             Request::Down {
                 purge,
                 kill,
+                by,
                 answer,
-            } => controller.go_down(purge, kill, answer),
+            } => controller.go_down(purge, kill, &by, answer),
             Request::Operate {
                 verb,
                 names,
+                by,
                 answer,
             } => {
-                let _ = answer.send(controller.operate(verb, &names));
+                let _ = answer.send(controller.operate(verb, &names, &by));
             }
             Request::Leave(answer) => {
+                let text = "the controller ends, and leaves what runs";
+                controller.tell(EventKind::Leave, None, Level::Progress, text);
+                controller.keep_events();
                 let _ = answer.send(());
                 return Some(End::Leave);
             }

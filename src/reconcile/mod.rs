@@ -8,6 +8,8 @@ mod controller;
 pub mod engine;
 mod execute;
 pub mod handle;
+mod happening;
+mod history;
 pub mod host;
 mod inputs;
 pub mod load;

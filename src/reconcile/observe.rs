@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::controller::Controller;
 use super::execute::life_check;
-use super::handle::Level;
 use super::load::INPUT_LIMIT;
 use super::schedule::{Wanted, Watched};
 use crate::driver::DriverError;
@@ -68,7 +67,7 @@ impl Controller {
 
     fn unseen(&mut self, error: &DriverError, mark: impl FnOnce(&mut super::controller::Dirty)) {
         mark(&mut self.dirty);
-        self.tell(None, Level::Warning, error.message.clone());
+        self.warn(error.message.clone());
     }
 
     fn observe_files(&mut self) {
@@ -171,6 +170,7 @@ impl Controller {
         memory.late.retain(|life| there.contains(life));
         memory.killed.retain(|life, _| there.contains(life));
         memory.draining.retain(|life, _| there.contains(life));
+        self.tell_ends(&there);
     }
 
     /// Whether this node's newest life is up and ready.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::controller::{Controller, Proven};
-use super::handle::{Level, PlanView, StackStatus};
+use super::handle::{EventKind, Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
 use crate::plan::permit::WITHHELD;
 use crate::plan::words;
 use crate::spec::model::Status;
-use crate::spec::node::Kind;
+use crate::spec::node::{Kind, NodeId};
 
 use super::execute::Finished;
 
@@ -21,37 +21,42 @@ impl Controller {
             .iter()
             .map(|status| (status.node.clone(), status.clone()))
             .collect();
-        let mut lines = Vec::new();
+        let mut lines: Vec<(NodeId, Line)> = Vec::new();
         for (node, status) in &now {
             let before = self.before.get(node);
             if before.is_none_or(|before| before.state != status.state)
-                && let Some((level, text)) = state_line(before, status)
+                && let Some(line) = state_line(before, status)
             {
-                lines.push((node.clone(), level, text));
+                lines.push((node.clone(), line));
             }
-            if let Some((level, text)) = health_line(before, status) {
-                lines.push((node.clone(), level, text));
+            if let Some(line) = health_line(before, status) {
+                lines.push((node.clone(), line));
             }
         }
-        for (node, level, text) in lines {
-            self.tell(Some(&node), level, text);
+        for (node, (kind, level, text)) in lines {
+            self.tell(kind, Some(&node), level, text);
         }
-        self.before = now;
         let converged = self.is_converged();
         if converged && !self.converged {
             let took = words(self.host.clock.now().since(self.busy_since));
             let text = format!("converged in {took}: {} nodes", self.plan.nodes.len());
-            self.tell(None, Level::Notice, text);
+            self.tell(EventKind::Converged, None, Level::Notice, text);
+            self.note_converged();
             self.memory.changed.clear();
             self.memory.trying.clear();
             self.proven = Some(Proven {
-                generation: self.generation,
+                generation: self.history.current.number,
                 spec: self.spec.clone(),
             });
         } else if !converged && self.converged {
             self.busy_since = self.host.clock.now();
         }
         self.converged = converged;
+        let failed = now.values().find(|node| node.state == NodeState::Failed);
+        if let Some(failed) = failed.filter(|_| !converged) {
+            self.note_failed(&failed.node, &failed.detail);
+        }
+        self.before = now;
     }
 
     /// Nothing is outstanding, everything is where it should be, and everything passes.
@@ -76,61 +81,17 @@ impl Controller {
     }
 
     /// A step that was done, where it is worth a line.
-    pub(super) fn report_step(&self, node: &crate::spec::node::NodeId, finished: &Finished) {
-        let took = words(finished.took);
-        let (level, text) = match &finished.step {
-            Step::Write(file) => (Level::Notice, format!("wrote `{}`", file.path.display())),
-            Step::RemoveFile { path, .. } => {
-                (Level::Notice, format!("removed `{}`", path.display()))
-            }
-            Step::ReloadProcess { signal, .. } => {
-                let millis = finished.took.as_millis();
-                (
-                    Level::Notice,
-                    format!("reloaded by {signal}, confirmed after {millis}ms"),
-                )
-            }
-            Step::ReloadCommand { command, .. } => (
-                Level::Notice,
-                format!("ran `{}` in {took}", command.join(" ")),
-            ),
-            Step::Start(start) => {
-                let millis = finished.took.as_millis();
-                let _ = start;
-                (Level::Progress, format!("started in {millis}ms"))
-            }
-            Step::Signal { signal, .. } => (Level::Progress, format!("sent {signal}")),
-            Step::Kill(_) => (Level::Warning, "killed what was left".to_owned()),
-            Step::CreateNetwork(network) => {
-                (Level::Progress, format!("made bridge `{}`", network.bridge))
-            }
-            Step::OpenRegistry(registry) => match registry.http {
-                Some(http) => (Level::Progress, format!("answers on {http}")),
-                None => return,
-            },
-            Step::Validate { command, .. } => {
-                let accepted = finished
-                    .verdict
-                    .as_ref()
-                    .is_some_and(|output| output.code == Some(0));
-                if accepted {
-                    let millis = finished.took.as_millis();
-                    (Level::Progress, format!("validated in {millis}ms"))
-                } else {
-                    let said = finished
-                        .verdict
-                        .as_ref()
-                        .map_or("", |output| output.text.trim());
-                    (
-                        Level::Error,
-                        format!("`{}` refuses the new text: {said}", command.join(" ")),
-                    )
-                }
-            }
-            Step::Firewall { .. } => (Level::Progress, "firewall set".to_owned()),
-            _ => return,
+    pub(super) fn report_step(&mut self, node: &NodeId, finished: &Finished) {
+        let Some((kind, level, text)) = step_line(finished) else {
+            return;
         };
-        self.tell(Some(node), level, text);
+        match &finished.step {
+            Step::Start(start) => self.tell_life(kind, &start.id, level, text),
+            Step::Signal { life, .. } | Step::Kill(life) | Step::ReloadProcess { life, .. } => {
+                self.tell_life(kind, life, level, text)
+            }
+            _ => self.tell(kind, Some(node), level, text),
+        }
     }
 
     /// How the stack stands.
@@ -142,7 +103,7 @@ impl Controller {
             controller_pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             spec: self.spec.path.clone(),
-            generation: self.generation,
+            generation: self.history.current.number,
             converged: self.converged,
             spec_error: self.spec_error.clone(),
             registry: self.observed.registry.http.map(|http| http.to_string()),
@@ -186,7 +147,71 @@ fn one_line(item: &Item) -> String {
     }
 }
 
-fn state_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Level, String)> {
+/// What happened, how grave it is, and in words.
+type Line = (EventKind, Level, String);
+
+fn step_line(finished: &Finished) -> Option<Line> {
+    let took = words(finished.took);
+    let millis = finished.took.as_millis();
+    Some(match &finished.step {
+        Step::Write(file) => {
+            let text = format!("wrote `{}`", file.path.display());
+            (EventKind::Rendered, Level::Notice, text)
+        }
+        Step::RemoveFile { path, .. } => {
+            let text = format!("removed `{}`", path.display());
+            (EventKind::Removed, Level::Notice, text)
+        }
+        Step::ReloadProcess { signal, .. } => {
+            let text = format!("reloaded by {signal}, confirmed after {millis}ms");
+            (EventKind::Reloaded, Level::Notice, text)
+        }
+        Step::ReloadCommand { command, .. } => {
+            let text = format!("ran `{}` in {took}", command.join(" "));
+            (EventKind::Reloaded, Level::Notice, text)
+        }
+        Step::Start(_) => {
+            let text = format!("started in {millis}ms");
+            (EventKind::Started, Level::Progress, text)
+        }
+        Step::Signal { signal, .. } => (
+            EventKind::Signalled,
+            Level::Progress,
+            format!("sent {signal}"),
+        ),
+        Step::Kill(_) => {
+            let text = "killed what was left".to_owned();
+            (EventKind::Killed, Level::Warning, text)
+        }
+        Step::CreateNetwork(network) => {
+            let text = format!("made bridge `{}`", network.bridge);
+            (EventKind::Network, Level::Progress, text)
+        }
+        Step::Firewall { .. } => {
+            let text = "firewall set".to_owned();
+            (EventKind::Network, Level::Progress, text)
+        }
+        Step::OpenRegistry(registry) => {
+            let text = format!("answers on {}", registry.http?);
+            (EventKind::Ready, Level::Progress, text)
+        }
+        Step::Validate { command, .. } => verdict_line(command, finished),
+        _ => return None,
+    })
+}
+
+fn verdict_line(command: &[String], finished: &Finished) -> Line {
+    let verdict = finished.verdict.as_ref();
+    if verdict.is_some_and(|output| output.code == Some(0)) {
+        let text = format!("validated in {}ms", finished.took.as_millis());
+        return (EventKind::Validated, Level::Progress, text);
+    }
+    let said = verdict.map_or("", |output| output.text.trim());
+    let text = format!("`{}` refuses the new text: {said}", command.join(" "));
+    (EventKind::Validated, Level::Error, text)
+}
+
+fn state_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<Line> {
     let detail = || {
         if status.detail.is_empty() {
             String::new()
@@ -194,40 +219,46 @@ fn state_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Level
             format!(": {}", status.detail)
         }
     };
-    let (level, text) = match status.state {
-        NodeState::Waiting => (Level::Progress, status.detail.clone()),
-        NodeState::Starting => (Level::Progress, format!("starting{}", detail())),
-        NodeState::Running => {
-            if status.node.kind == Kind::Checks {
-                return None;
-            }
-            let quiet = before.is_none_or(|before| before.state == NodeState::Starting);
-            let level = if quiet {
-                Level::Progress
-            } else {
-                Level::Notice
-            };
-            let text = match (status.node.kind, status.age) {
-                (Kind::Containers | Kind::Processes, Some(age)) => {
-                    format!("ready, {} after its start", words(age))
-                }
-                (Kind::Services, _) => "registered".to_owned(),
-                (Kind::Templates, _) => "rendered and in place".to_owned(),
-                _ => "ready".to_owned(),
-            };
-            (level, text)
+    let (kind, level, text) = match status.state {
+        NodeState::Waiting => (EventKind::Waiting, Level::Progress, status.detail.clone()),
+        NodeState::Starting => {
+            let text = format!("starting{}", detail());
+            (EventKind::Starting, Level::Progress, text)
         }
-        NodeState::Stopping => (Level::Notice, format!("stopping{}", detail())),
-        NodeState::Stopped => (Level::Notice, "stopped".to_owned()),
-        NodeState::Backoff => (Level::Warning, status.detail.clone()),
-        NodeState::Exited => (Level::Notice, status.detail.clone()),
-        NodeState::Completed => (Level::Notice, "completed".to_owned()),
-        NodeState::Failed => (Level::Error, status.detail.clone()),
+        NodeState::Running => running_line(before, status)?,
+        NodeState::Stopping => {
+            let text = format!("stopping{}", detail());
+            (EventKind::Stopping, Level::Notice, text)
+        }
+        NodeState::Stopped => (EventKind::Stopped, Level::Notice, "stopped".to_owned()),
+        NodeState::Backoff => (EventKind::Failed, Level::Warning, status.detail.clone()),
+        NodeState::Exited => (EventKind::Stopped, Level::Notice, status.detail.clone()),
+        NodeState::Completed => (EventKind::Completed, Level::Notice, "completed".to_owned()),
+        NodeState::Failed => (EventKind::Failed, Level::Error, status.detail.clone()),
     };
-    (!text.is_empty()).then_some((level, text))
+    (!text.is_empty()).then_some((kind, level, text))
 }
 
-fn health_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Level, String)> {
+fn running_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<Line> {
+    let quiet = before.is_none_or(|before| before.state == NodeState::Starting);
+    let level = if quiet {
+        Level::Progress
+    } else {
+        Level::Notice
+    };
+    Some(match (status.node.kind, status.age) {
+        (Kind::Checks, _) => return None,
+        (Kind::Containers | Kind::Processes, Some(age)) => {
+            let text = format!("ready, {} after its start", words(age));
+            (EventKind::Ready, level, text)
+        }
+        (Kind::Services, _) => (EventKind::Registered, level, "registered".to_owned()),
+        (Kind::Templates, _) => (EventKind::Ready, level, "rendered and in place".to_owned()),
+        _ => (EventKind::Ready, level, "ready".to_owned()),
+    })
+}
+
+fn health_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<Line> {
     if status.node.kind != Kind::Services {
         return None;
     }
@@ -235,12 +266,14 @@ fn health_line(before: Option<&NodeStatus>, status: &NodeStatus) -> Option<(Leve
     if before.and_then(|before| before.health) == Some(health) {
         return None;
     }
-    match health {
-        Status::Passing => Some((Level::Notice, "passing".to_owned())),
-        Status::Warning => Some((Level::Warning, "warning".to_owned())),
+    let (level, text) = match health {
+        Status::Passing => (Level::Notice, "passing"),
+        Status::Warning => (Level::Warning, "warning"),
         // One that was never seen to pass is not yet news.
-        Status::Critical => before
-            .and_then(|before| before.health)
-            .map(|_| (Level::Warning, "critical".to_owned())),
-    }
+        Status::Critical => {
+            before.and_then(|before| before.health)?;
+            (Level::Warning, "critical")
+        }
+    };
+    Some((EventKind::Health, level, text.to_owned()))
 }

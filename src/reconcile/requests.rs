@@ -2,16 +2,19 @@
 
 use tokio::sync::oneshot;
 
-use super::controller::{Controller, Leaving};
+use super::controller::{Controller, Leaving, PassedOver};
 use super::execute::Finished;
-use super::handle::{Level, SpecText, Verb};
-use super::load::{Loaded, load};
+use super::handle::{EventKind, Level, SpecText, Verb};
+use super::load::{INPUT_LIMIT, Loaded, load};
 use super::schedule::Verdict;
+use crate::graph::desired::Node;
 use crate::plan::memory::{Down, LastExit};
 use crate::plan::model::Step;
 use crate::plan::names;
+use crate::plan::permit::Permit;
 use crate::plan::saved::SavedPlan;
 use crate::plan::world::LifeState;
+use crate::spec::generation::{Cause, User};
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -20,13 +23,24 @@ impl Controller {
     /// An edit that is not taken: everything goes on as before.
     pub(super) fn refuse_spec(&mut self, report: String) {
         if self.spec_error.as_ref() != Some(&report) {
-            self.tell(
-                None,
-                Level::Error,
-                format!("the edit is not taken:\n{report}"),
-            );
+            let text = format!("the edit is not taken:\n{report}");
+            self.tell(EventKind::Refused, None, Level::Error, text);
         }
         self.spec_error = Some(report);
+    }
+
+    /// As [`Self::refuse_spec`], of a text that is there to be looked at later.
+    pub(super) fn refuse_edit(&mut self, spec: &SpecText, report: String) {
+        if self.spec_error.as_ref() != Some(&report) {
+            self.keep_refused(spec, Cause::FileEdit, &report);
+        }
+        self.refuse_spec(report);
+    }
+
+    /// The file's text stays out of force until it changes.
+    pub(super) fn pass_over(&mut self, over: Option<PassedOver>) {
+        self.spec_error = over.as_ref().map(|over| over.why.clone());
+        self.passed_over = over;
     }
 
     /// Why a spec of another stack is not taken.
@@ -83,22 +97,21 @@ impl Controller {
             Err(report) => {
                 let number = proven.generation;
                 let text = format!("cannot go back to generation {number}:\n{report}");
-                self.tell(None, Level::Error, text);
+                self.tell(EventKind::Refused, None, Level::Error, text);
                 self.proven = None;
                 return;
             }
         };
-        let (failed, number) = (self.generation, proven.generation);
+        let (failed, to) = (self.history.current.number, proven.generation);
         let spec = self.spec.clone();
-        self.adopt_spec(proven.spec, loaded);
-        self.failed = Some(spec);
-        let text = format!(
-            "generation {failed} failed: {why}; went back to what generation {number} was, as \
+        self.adopt_spec(proven.spec, loaded, Cause::Rollback { to, by: None });
+        let why = format!(
+            "generation {failed} failed: {why}; went back to what generation {to} was, as \
              generation {}; edit the spec to try again",
-            self.generation
+            self.history.current.number
         );
-        self.tell(None, Level::Error, text.clone());
-        self.spec_error = Some(text);
+        self.tell(EventKind::RolledBack, None, Level::Error, why.clone());
+        self.pass_over(Some(PassedOver { spec, why }));
     }
 
     /// Takes a spec: whole, or as far as a saved plan of it goes. A plan that would remove
@@ -108,17 +121,39 @@ impl Controller {
         spec: SpecText,
         allow_empty: bool,
         saved: Option<&SavedPlan>,
+        cause: Cause,
     ) -> Result<u64, String> {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
-        let loaded = load(
-            &spec,
-            &self.around,
-            &self.held(),
-            self.host.files.as_ref(),
-            false,
-        )?;
+        let taken = self.loaded_for(&spec, allow_empty, saved);
+        let (loaded, permit) = taken.inspect_err(|why| {
+            self.keep_refused(&spec, cause.clone(), why);
+            let why = why.lines().next().unwrap_or_default();
+            let text = format!("did not take a spec ({cause}): {why}");
+            self.tell(EventKind::Refused, None, Level::Warning, text);
+        })?;
+        let over = match cause {
+            Cause::Rollback { to, .. } => self.left_behind(&spec, to),
+            _ => None,
+        };
+        self.adopt_spec(spec, loaded, cause);
+        self.memory.permitted = permit;
+        self.pass_over(over);
+        self.converged = false;
+        self.busy_since = self.host.clock.now();
+        Ok(self.history.current.number)
+    }
+
+    /// The spec, if it may become the one in force, and how far a saved plan of it goes.
+    fn loaded_for(
+        &self,
+        spec: &SpecText,
+        allow_empty: bool,
+        saved: Option<&SavedPlan>,
+    ) -> Result<(Loaded, Option<Permit>), String> {
+        let files = self.host.files.as_ref();
+        let loaded = load(spec, &self.around, &self.held(), files, false)?;
         if loaded.desired.stack != self.desired.stack {
             return Err(self.other_stack(&loaded));
         }
@@ -127,27 +162,43 @@ impl Controller {
             None => None,
         };
         let meant = allow_empty || saved.is_some();
-        if !meant && let Some(held) = self.removes_all(&loaded) {
-            return Err(held);
+        match self.removes_all(&loaded).filter(|_| !meant) {
+            Some(held) => Err(held),
+            None => Ok((loaded, permit)),
         }
-        self.adopt_spec(spec, loaded);
-        self.memory.permitted = permit;
-        self.converged = false;
-        self.busy_since = self.host.clock.now();
-        self.tell(
-            None,
-            Level::Notice,
-            format!("took generation {}", self.generation),
+    }
+
+    /// What the file holds, when the stack goes back to `spec`, which is another text.
+    fn left_behind(&self, spec: &SpecText, to: u64) -> Option<PassedOver> {
+        let path = spec.path.clone();
+        let text = self.host.files.read(&path, INPUT_LIMIT).ok()?;
+        let why = format!(
+            "rolled back to generation {to}; the file stays as it is, and is taken again by \
+             `hatchery apply {}`, or once an edit of it is followed",
+            path.display()
         );
-        Ok(self.generation)
+        let spec_of_file = SpecText { path, text };
+        (spec_of_file != *spec).then_some(PassedOver {
+            spec: spec_of_file,
+            why,
+        })
     }
 
     pub(super) fn go_down(
         &mut self,
         purge: bool,
         kill: bool,
+        by: &User,
         answer: oneshot::Sender<Result<(), String>>,
     ) {
+        let how = match (purge, kill) {
+            (true, true) => ", killing, keeping nothing",
+            (true, false) => ", keeping nothing",
+            (false, true) => ", killing",
+            (false, false) => "",
+        };
+        let text = format!("{by} takes the stack down{how}");
+        self.tell(EventKind::Operator, None, Level::Progress, text);
         let kill = kill || self.memory.down.is_some_and(|down| down.kill);
         self.memory.down = Some(Down { kill });
         self.converged = false;
@@ -162,7 +213,12 @@ impl Controller {
         down.answers.push(answer);
     }
 
-    pub(super) fn operate(&mut self, verb: Verb, asked: &[String]) -> Result<Vec<NodeId>, String> {
+    pub(super) fn operate(
+        &mut self,
+        verb: Verb,
+        asked: &[String],
+        by: &User,
+    ) -> Result<Vec<NodeId>, String> {
         let mut meant = Vec::new();
         for name in asked {
             let found: Vec<NodeId> = self
@@ -179,6 +235,8 @@ impl Controller {
             meant.extend(found);
         }
         for node in &meant {
+            let text = format!("{by} asks: {verb}");
+            self.tell(EventKind::Operator, Some(node), Level::Progress, text);
             if let Some(permit) = &mut self.memory.permitted {
                 permit.allow(node);
             }
@@ -217,7 +275,7 @@ impl Controller {
             }
         }
         if let Err(error) = self.host.keep.stopped(&self.memory.stopped) {
-            self.tell(None, Level::Warning, error.message);
+            self.warn(error.message);
         }
         Ok(meant)
     }
@@ -274,7 +332,7 @@ impl Controller {
                 if rendered.remove(path)
                     && let Err(error) = self.host.keep.set_rendered(&rendered)
                 {
-                    self.tell(None, Level::Warning, error.message);
+                    self.warn(error.message);
                 }
             }
             _ => {}
@@ -282,7 +340,7 @@ impl Controller {
     }
 
     /// What reload commands have told is kept: the next controller need not tell it again.
-    fn keep_told(&self) {
+    fn keep_told(&mut self) {
         let told = self
             .memory
             .templates
@@ -290,12 +348,12 @@ impl Controller {
             .filter_map(|(name, memory)| Some((name.clone(), memory.told.clone()?)))
             .collect();
         if let Err(error) = self.host.keep.told(&told) {
-            self.tell(None, Level::Warning, error.message);
+            self.warn(error.message);
         }
     }
 
     /// A check that changed sides.
-    pub(super) fn report_flip(&self, verdict: &Verdict) {
+    pub(super) fn report_flip(&mut self, verdict: &Verdict) {
         let level = match verdict.status {
             Status::Passing => Level::Progress,
             Status::Warning | Status::Critical => Level::Warning,
@@ -303,6 +361,15 @@ impl Controller {
         let text = format!("check `{}` is {}: {}", verdict.check_id, verdict.status, {
             verdict.output.lines().next().unwrap_or("")
         });
-        self.tell(None, level, text);
+        let node = self.desired.nodes.iter().find_map(|(id, node)| match node {
+            Node::Endpoint(endpoint) => {
+                let mut checks = endpoint.checks.iter();
+                checks
+                    .any(|check| check.id == verdict.check_id)
+                    .then(|| id.clone())
+            }
+            _ => None,
+        });
+        self.tell(EventKind::Check, node.as_ref(), level, text);
     }
 }

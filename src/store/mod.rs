@@ -1,14 +1,16 @@
-//! What is kept on disk: a stack's folders, its lock, its last spec, memory worth keeping.
+//! What is kept on disk: a stack's folders, its lock, its history, memory worth keeping.
 //!
 //! Nothing here decides whether something runs: it may be lost at any time.
 
+pub mod events;
+pub mod history;
 mod lock;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -24,7 +26,6 @@ const VERSION: u32 = 1;
 /// The largest file that is read back, in bytes.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
-const SPEC: &str = "spec.json";
 const MEMORY: &str = "memory.json";
 
 /// Why a store cannot be opened or written.
@@ -144,15 +145,6 @@ pub struct Stack {
     pub has_run_dir: bool,
 }
 
-/// The spec that was applied last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedSpec {
-    /// The file that it came from.
-    pub path: PathBuf,
-    /// Its text.
-    pub text: String,
-}
-
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
@@ -190,29 +182,14 @@ impl Store {
         &self.dirs
     }
 
-    /// Keeps the spec that was applied, readable by nobody else.
-    ///
-    /// # Errors
-    /// What the disk said; the one before stays.
-    pub fn save_spec(&self, path: &Path, text: &str) -> Result<()> {
-        let spec = SavedSpec {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        self.save(SPEC, &spec)
-    }
-
-    /// The spec that was applied last; `None` when there is none that can be read.
-    pub fn load_spec(&self) -> Option<SavedSpec> {
-        saved_spec(&self.dirs)
-    }
-
     /// Keeps what the loop wants to know after a restart.
     ///
     /// # Errors
     /// What the disk said; what was kept before stays.
     pub fn save_memory<T: Serialize>(&self, memory: &T) -> Result<()> {
-        self.save(MEMORY, memory)
+        // Made again, because somebody may have cleared the state while we run.
+        private_folder(&self.dirs.state)?;
+        save(&self.dirs.state.join(MEMORY), memory)
     }
 
     /// What was kept last; `None` when it is missing, torn, or of another version.
@@ -256,50 +233,63 @@ impl Store {
         }
         self.close()
     }
-
-    fn save<T: Serialize>(&self, name: &str, content: &T) -> Result<()> {
-        let path = self.dirs.state.join(name);
-        let versioned = Versioned {
-            version: VERSION,
-            content,
-        };
-        let write = || -> io::Result<()> {
-            let text = serde_json::to_vec(&versioned)?;
-            // Made again, because somebody may have cleared the state while we run.
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.dirs.state)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.dirs.state)?;
-            file.write_all(&text)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            File::open(&self.dirs.state)?.sync_all()
-        };
-        write().map_err(trouble("write", &path))
-    }
 }
 
-/// The spec that a stack applied last, for those who do not hold it.
-pub fn saved_spec(dirs: &Dirs) -> Option<SavedSpec> {
-    load(&dirs.state.join(SPEC))
+/// Writes a value with the version of its form.
+fn save<T: Serialize>(path: &Path, content: &T) -> Result<()> {
+    let versioned = Versioned {
+        version: VERSION,
+        content,
+    };
+    let text = serde_json::to_vec(&versioned).map_err(|error| trouble("write", path)(error.into()));
+    replace(path, &text?)
+}
+
+/// Writes a file whole or not at all, readable by nobody else; it is on the disk afterwards.
+/// What was there before is replaced, a symlink too.
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(trouble("write", path))
+}
+
+/// Opens a regular file of ours for reading: nothing that a symlink leads to, nothing that blocks.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 /// What a stack's loop kept last, for those who do not hold it.
 pub fn saved_memory<T: DeserializeOwned>(dirs: &Dirs) -> Option<T> {
-    load(&dirs.state.join(MEMORY))
+    load(&dirs.state.join(MEMORY)).ok()
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
+/// Reads a value back; the error says why not.
+fn load<T: DeserializeOwned>(path: &Path) -> std::result::Result<T, String> {
     let mut text = Vec::new();
-    let file = File::open(path).ok()?;
-    file.take(LARGEST).read_to_end(&mut text).ok()?;
+    open_plain(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut text))
+        .map_err(|error| because(&error))?;
     // The version first: another one's content need not be understood.
-    let versioned: Versioned<serde_json::Value> = serde_json::from_slice(&text).ok()?;
+    let broken = |error: serde_json::Error| format!("it is broken: {error}");
+    let versioned: Versioned<serde_json::Value> = serde_json::from_slice(&text).map_err(broken)?;
     if versioned.version != VERSION {
-        return None;
+        return Err("another version of hatchery wrote it".to_owned());
     }
-    serde_json::from_value(versioned.content).ok()
+    serde_json::from_value(versioned.content).map_err(broken)
 }
 
 /// Whether a stack may be called so; it becomes part of paths.

@@ -24,13 +24,11 @@ fn folders_are_closed_to_others() {
     fs::create_dir_all(&dirs.log).unwrap();
     fs::set_permissions(&dirs.log, Permissions::from_mode(0o777)).unwrap();
     let store = Store::open(dirs.clone()).unwrap();
-    store
-        .save_spec(Path::new("/a.yaml"), "name: prime")
-        .unwrap();
+    store.save_memory(&1).unwrap();
     for folder in [&dirs.run, &dirs.state, &dirs.log] {
         assert_eq!(folder.metadata().unwrap().mode() & 0o7777, 0o700);
     }
-    for file in [dirs.run.join("lock"), dirs.state.join(SPEC)] {
+    for file in [dirs.run.join("lock"), dirs.state.join(MEMORY)] {
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
     }
     drop(store);
@@ -95,27 +93,15 @@ fn what_was_saved_comes_back() {
     let root = tempfile::tempdir().unwrap();
     let dirs = roots(root.path()).dirs_for("prime");
     let store = Store::open(dirs.clone()).unwrap();
-    assert_eq!(store.load_spec(), None);
     assert_eq!(store.load_memory::<Vec<u32>>(), None);
-    store
-        .save_spec(Path::new("/x/prime.yaml"), "name: a\n")
-        .unwrap();
-    store
-        .save_spec(Path::new("/x/prime.yaml"), "name: b\n")
-        .unwrap();
+    store.save_memory(&vec![3u32]).unwrap();
     store.save_memory(&vec![1u32, 2]).unwrap();
     drop(store);
     let store = Store::open(dirs.clone()).unwrap();
-    let spec = SavedSpec {
-        path: "/x/prime.yaml".into(),
-        text: "name: b\n".to_owned(),
-    };
-    assert_eq!(store.load_spec(), Some(spec.clone()));
-    assert_eq!(saved_spec(&dirs), Some(spec));
     assert_eq!(store.load_memory(), Some(vec![1u32, 2]));
     assert_eq!(
         fs::read_dir(&dirs.state).unwrap().count(),
-        2,
+        1,
         "no leftovers"
     );
 }

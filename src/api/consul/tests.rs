@@ -21,6 +21,10 @@ impl Clock for Still {
     fn now(&self) -> Time {
         Time(0)
     }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
 }
 
 fn registry() -> Arc<Registry> {

@@ -131,11 +131,32 @@ impl Client {
         allow_empty: bool,
         saved: Option<SavedPlan>,
     ) -> Result<u64, ClientError> {
-        let body = Apply {
+        self.hand_over(Apply {
             spec,
             allow_empty,
             saved: saved.map(Box::new),
-        };
+            rollback_to: None,
+        })
+        .await
+    }
+
+    /// Hands over the text of generation `to` again; answers the generation that it becomes.
+    pub async fn roll_back(
+        &self,
+        spec: SpecText,
+        allow_empty: bool,
+        to: u64,
+    ) -> Result<u64, ClientError> {
+        self.hand_over(Apply {
+            spec,
+            allow_empty,
+            saved: None,
+            rollback_to: Some(to),
+        })
+        .await
+    }
+
+    async fn hand_over(&self, body: Apply) -> Result<u64, ClientError> {
         let taken: Taken = self.post("/v1/apply", &body, Some(COMPILING)).await?;
         Ok(taken.generation)
     }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::spec::generation::User;
 
 /// Connections that are served at once; more wait in the socket's queue.
 const MOST_CONNECTIONS: usize = 64;
@@ -38,6 +41,37 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    uid: u32,
+}
+
+impl Peer {
+    /// Its name too, as far as there is one.
+    pub(super) async fn user(self) -> User {
+        let uid = self.uid;
+        // Names may come from a server.
+        let named = tokio::task::spawn_blocking(move || user(uid)).await;
+        named.unwrap_or(User { uid, name: None })
+    }
+}
+
+impl Connected<IncomingStream<'_, Guarded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
+        *stream.remote_addr()
+    }
+}
+
+/// The user with this number. It may block: names may come from a server.
+pub fn user(uid: u32) -> User {
+    let known = nix::unistd::User::from_uid(uid.into());
+    User {
+        uid,
+        name: known.ok().flatten().map(|user| user.name),
+    }
+}
+
 /// Takes connections of root and of ourselves, and drops others.
 pub(super) struct Guarded {
     listener: UnixListener,
@@ -54,17 +88,16 @@ impl Guarded {
         }
     }
 
-    fn trusted(&self, stream: &UnixStream) -> bool {
-        match stream.peer_cred() {
-            Ok(peer) => peer.uid() == 0 || peer.uid() == self.own,
-            Err(_) => false,
-        }
+    /// Who is there, if it is somebody whom we serve.
+    fn trusted(&self, stream: &UnixStream) -> Option<Peer> {
+        let uid = stream.peer_cred().ok()?.uid();
+        (uid == 0 || uid == self.own).then_some(Peer { uid })
     }
 }
 
 impl Listener for Guarded {
     type Io = Connection;
-    type Addr = tokio::net::unix::SocketAddr;
+    type Addr = Peer;
 
     async fn accept(&mut self) -> (Connection, Self::Addr) {
         loop {
@@ -74,14 +107,16 @@ impl Listener for Guarded {
                 continue;
             };
             match self.listener.accept().await {
-                Ok((stream, address)) if self.trusted(&stream) => {
-                    let connection = Connection {
-                        stream,
-                        _place: place,
-                    };
-                    return (connection, address);
-                }
-                Ok(_) => tracing::warn!("refused a connection of another user"),
+                Ok((stream, _)) => match self.trusted(&stream) {
+                    Some(peer) => {
+                        let connection = Connection {
+                            stream,
+                            _place: place,
+                        };
+                        return (connection, peer);
+                    }
+                    None => tracing::warn!("refused a connection of another user"),
+                },
                 Err(error) => {
                     tracing::warn!("cannot accept on the control socket: {error}");
                     tokio::time::sleep(PAUSE).await;
@@ -91,7 +126,7 @@ impl Listener for Guarded {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(Peer { uid: self.own })
     }
 }
 

@@ -11,7 +11,7 @@ mod server;
 mod tests;
 
 pub use client::{Client, ClientError, Story};
-pub use listen::bind;
+pub use listen::{bind, user};
 pub use server::{ServeError, serve};
 
 use std::path::{Path, PathBuf};
@@ -36,6 +36,9 @@ struct Apply {
     spec: SpecText,
     #[serde(default)]
     allow_empty: bool,
+    /// It is the text of this generation, which is to come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollback_to: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     saved: Option<Box<SavedPlan>>,
 }

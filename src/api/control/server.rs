@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,9 +16,10 @@ use tokio::net::UnixListener;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Guarded;
+use super::listen::{Guarded, Peer};
 use super::{Apply, BODY_LIMIT, Down, Explain, Operate, Refusal, Taken, Version};
-use crate::reconcile::handle::{Ended, Handle, Happening, Level, Proposal, SpecText};
+use crate::reconcile::handle::{Ended, Handle, Happening, Proposal, SpecText};
+use crate::spec::generation::Cause;
 
 /// How long answers that are under way may take once the controller ends.
 const LINGER: Duration = Duration::from_secs(2);
@@ -49,7 +50,8 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     };
     let stop = shutdown.clone();
-    let serving = axum::serve(Guarded::new(listener), router(shared))
+    let service = router(shared).into_make_service_with_connect_info::<Peer>();
+    let serving = axum::serve(Guarded::new(listener), service)
         .with_graceful_shutdown(async move { stop.cancelled().await });
     let late = async {
         shutdown.cancelled().await;
@@ -156,30 +158,47 @@ async fn explain(
     told.map(Json).map_err(Failure::refused)
 }
 
-async fn apply(State(shared): State<Shared>, body: Body1<Apply>) -> Answer<Taken> {
+async fn apply(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body1<Apply>,
+) -> Answer<Taken> {
     let Json(Apply {
         spec,
         allow_empty,
         saved,
+        rollback_to,
     }) = body?;
-    let taken = shared.handle.apply(spec, allow_empty, saved).await?;
+    let by = peer.user().await;
+    let cause = match rollback_to {
+        Some(to) => Cause::Rollback { to, by: Some(by) },
+        None => Cause::Apply { by },
+    };
+    let taken = shared.handle.apply(spec, allow_empty, saved, cause).await?;
     taken
         .map(|generation| Json(Taken { generation }))
         .map_err(Failure::refused)
 }
 
-async fn down(State(shared): State<Shared>, body: Body1<Down>) -> Answer<()> {
+async fn down(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body1<Down>,
+) -> Answer<()> {
     let Json(Down { purge, kill }) = body?;
-    let gone = shared.handle.down(purge, kill).await?;
+    let by = peer.user().await;
+    let gone = shared.handle.down(purge, kill, by).await?;
     gone.map(Json).map_err(Failure::refused)
 }
 
 async fn operate(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     body: Body1<Operate>,
 ) -> Answer<Vec<crate::spec::node::NodeId>> {
     let Json(Operate { verb, names }) = body?;
-    let meant = shared.handle.operate(verb, names).await?;
+    let by = peer.user().await;
+    let meant = shared.handle.operate(verb, names, by).await?;
     meant.map(Json).map_err(Failure::refused)
 }
 
@@ -241,14 +260,11 @@ fn story(
 /// A listener that reads too slowly is told so.
 fn gap(lost: u64) -> Happening {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Happening {
-        at_ms: since.map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        }),
-        node: None,
-        level: Level::Warning,
-        text: format!("{lost} lines were lost: they came faster than they were read"),
-    }
+    let at_ms = since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    });
+    let text = format!("{lost} lines were lost: they came faster than they were read");
+    Happening::warning(at_ms, text)
 }
 
 fn line(value: &impl Serialize) -> Bytes {

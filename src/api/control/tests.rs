@@ -14,6 +14,7 @@ use crate::plan::explain::Explanation;
 use crate::plan::saved::SavedPlan;
 use crate::plan::view::PlanView;
 use crate::reconcile::handle::{Handle, Happening, Level, Proposal, Request, StackStatus};
+use crate::spec::generation::Cause;
 use crate::spec::node::NodeId;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -80,12 +81,13 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 spec,
                 allow_empty,
                 saved,
+                cause,
                 answer,
             } => answer
-                .send(if allow_empty || saved.is_some() {
-                    Ok(spec.text.len() as u64)
-                } else {
-                    Err("error: it would remove everything".to_owned())
+                .send(match cause {
+                    Cause::Rollback { .. } => Err(serde_json::to_string(&cause).unwrap()),
+                    _ if allow_empty || saved.is_some() => Ok(spec.text.len() as u64),
+                    _ => Err("error: it would remove everything".to_owned()),
                 })
                 .unwrap(),
             Request::Explain { spec, name, answer } => answer
@@ -186,6 +188,20 @@ async fn each_request_reaches_the_loop_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
+async fn the_loop_is_told_who_asks_for_what() {
+    let bench = Bench::new();
+    let client = bench.client().await;
+    let cause = Cause::Rollback {
+        to: 7,
+        by: Some(user(nix::unistd::geteuid().as_raw())),
+    };
+    let Err(ClientError::Refused { error, .. }) = client.roll_back(spec("x"), true, 7).await else {
+        panic!("the loop refuses rollbacks here");
+    };
+    assert_eq!(serde_json::from_str::<Cause>(&error).unwrap(), cause);
+}
+
+#[tokio::test]
 async fn a_refusal_comes_back_in_its_words() {
     let bench = Bench::new();
     let client = bench.client().await;
@@ -240,10 +256,9 @@ async fn without_a_socket_nobody_runs() {
 
 fn told(text: &str) -> Happening {
     Happening {
-        at_ms: 1,
         node: Some("containers/a".parse().unwrap()),
         level: Level::Notice,
-        text: text.to_owned(),
+        ..Happening::warning(1, text.to_owned())
     }
 }
 

@@ -80,13 +80,12 @@ fn the_live_view_fits_the_terminal() {
 
 #[test]
 fn a_happening_is_a_line_and_its_further_lines_are_indented() {
+    let text = "cannot start\nthe log's end:\u{1b}[2J".to_owned();
     let happening = Happening {
-        at_ms: 0,
         node: Some("containers/prime1".parse().unwrap()),
-        level: Level::Error,
-        text: "cannot start\nthe log's end:\u{1b}[2J".to_owned(),
+        ..Happening::warning(0, text)
     };
-    let shown = happening_line(&happening);
+    let shown = happening_line(&happening, "12:03:04");
     let shown = strip_str(&shown).to_string();
     let (first, rest) = shown.split_once('\n').unwrap();
     assert!(

@@ -21,6 +21,10 @@ impl Clock for TestClock {
     fn now(&self) -> Time {
         Time(0) + self.0.elapsed()
     }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
 }
 
 /// Answers as told, after as long as told; `None` panics.

@@ -1,0 +1,319 @@
+//! What the controller tells, and what it keeps of it: generations and events.
+//!
+//! Nothing of it is needed to go on, so a disk that refuses it is told of once and stops
+//! nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::controller::Controller;
+use super::handle::{EventKind, Happening, Level, SpecText};
+use super::happening::one_line;
+use super::host::Host;
+use crate::driver::Result;
+use crate::plan::world::{Exit, Life, LifeId, LifeState};
+use crate::plan::{exit_words, words};
+use crate::spec::generation::{Cause, Generation, Outcome, Past, last_taken};
+use crate::spec::node::NodeId;
+use crate::spec::time::Time;
+
+/// So many failures in a row are called a crash loop.
+const CRASH_LOOP: u32 = 5;
+/// Events that wait for the end of a pass at most; what comes beyond them is told and not kept.
+const UNKEPT: usize = 16 * 1024;
+
+/// What a controller knows of the stack's history.
+pub(super) struct History {
+    /// The generation in force.
+    pub current: Generation,
+    /// The highest number that one has.
+    newest: u64,
+    /// When the current one came.
+    since: Time,
+    /// Lives whose end was told, as long as something of them is there.
+    ended: BTreeSet<LifeId>,
+    /// What runs already was looked at.
+    adopted: bool,
+    /// Told, and not kept yet.
+    unkept: Vec<Happening>,
+    /// The last try to keep something failed.
+    failing: bool,
+}
+
+impl History {
+    /// What earlier controllers left.
+    pub fn after(past: &Past, host: &Host) -> Self {
+        // Before the first one there was none, and nothing becomes of it.
+        let none = Generation {
+            number: 0,
+            path: "/".into(),
+            cause: Cause::Begin,
+            at_ms: 0,
+            boot: String::new(),
+            outcome: Outcome::Superseded,
+        };
+        let current = last_taken(&past.generations).cloned().unwrap_or(none);
+        let age = host.clock.wall_ms().saturating_sub(current.at_ms);
+        History {
+            since: host.clock.now() - Duration::from_millis(age),
+            current,
+            newest: past.newest,
+            ended: BTreeSet::new(),
+            adopted: false,
+            unkept: Vec::new(),
+            failing: false,
+        }
+    }
+}
+
+impl Controller {
+    /// Tells a line of the story to all who listen, and keeps it.
+    pub(super) fn tell(
+        &mut self,
+        kind: EventKind,
+        node: Option<&NodeId>,
+        level: Level,
+        text: impl Into<String>,
+    ) {
+        let happening = self.happening(kind, node, level, text);
+        self.say(happening);
+    }
+
+    /// Tells that the controller begins, and what of its history it could not read.
+    pub(super) fn tell_beginning(&mut self, unread: &[String]) {
+        let text = "the controller begins";
+        self.tell(EventKind::Begin, None, Level::Progress, text);
+        for unread in unread {
+            self.warn(format!("{unread}; the history goes on without it"));
+        }
+    }
+
+    /// Tells that something is not as it should be, and stops nothing.
+    pub(super) fn warn(&mut self, text: impl Into<String>) {
+        self.tell(EventKind::Warning, None, Level::Warning, text);
+    }
+
+    /// A line about one life.
+    pub(super) fn tell_life(
+        &mut self,
+        kind: EventKind,
+        life: &LifeId,
+        level: Level,
+        text: impl Into<String>,
+    ) {
+        let mut happening = self.happening(kind, Some(&life.node), level, text);
+        happening.incarnation = Some(life.incarnation);
+        self.say(happening);
+    }
+
+    fn happening(
+        &self,
+        kind: EventKind,
+        node: Option<&NodeId>,
+        level: Level,
+        text: impl Into<String>,
+    ) -> Happening {
+        Happening {
+            at_ms: self.host.clock.wall_ms(),
+            node: node.cloned(),
+            level,
+            text: text.into(),
+            kind,
+            incarnation: None,
+            exit: None,
+            generation: Some(self.history.current.number),
+        }
+    }
+
+    fn say(&mut self, happening: Happening) {
+        let text = &happening.text;
+        match (happening.level, &happening.node) {
+            (Level::Error | Level::Warning, Some(node)) => tracing::warn!(%node, "{text}"),
+            (Level::Error | Level::Warning, None) => tracing::warn!("{text}"),
+            (_, Some(node)) => tracing::info!(%node, "{text}"),
+            (_, None) => tracing::info!("{text}"),
+        }
+        if self.history.unkept.len() < UNKEPT {
+            self.history.unkept.push(happening.kept());
+        }
+        // Nobody listening is no error.
+        let _ = self.happenings.send(happening);
+    }
+
+    /// Keeps what was told since the last time, in one write. It comes before anything that the
+    /// pass began: an end is on record before what is left of the life is cleared away.
+    pub(super) fn keep_events(&mut self) {
+        let unkept = std::mem::take(&mut self.history.unkept);
+        if !unkept.is_empty() {
+            let kept = self.host.keep.record(&unkept);
+            self.note_keeping(kept);
+        }
+    }
+
+    fn note_keeping(&mut self, kept: Result<()>) {
+        match kept {
+            Ok(()) => self.history.failing = false,
+            Err(error) if !self.history.failing => {
+                self.history.failing = true;
+                let text = format!(
+                    "{}; the history has a gap until that is mended",
+                    error.message
+                );
+                self.warn(text);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The spec in force is another one; a controller that begins with what was in force
+    /// already goes on with that generation.
+    pub(super) fn enter_generation(&mut self, cause: Cause) {
+        if self.memory.down.is_some() {
+            return;
+        }
+        if cause == Cause::Begin && self.is_in_force() {
+            let text = format!("goes on with generation {}", self.history.current.number);
+            self.tell(EventKind::Generation, None, Level::Progress, text);
+            return;
+        }
+        self.become_of_it(match cause {
+            Cause::Rollback { to, .. } => Outcome::RolledBack { to },
+            _ => Outcome::Superseded,
+        });
+        let spec = self.spec.clone();
+        let new = self.new_generation(&spec, cause, Outcome::Converging);
+        let text = format!("took generation {}: {}", new.number, new.cause);
+        self.history.since = self.host.clock.now();
+        self.history.current = new;
+        self.tell(EventKind::Generation, None, Level::Notice, text);
+    }
+
+    /// Whether the spec is, to the letter, that of the newest generation.
+    fn is_in_force(&self) -> bool {
+        let current = &self.history.current;
+        let over = matches!(
+            current.outcome,
+            Outcome::Superseded | Outcome::RolledBack { .. } | Outcome::Refused { .. }
+        );
+        !over
+            && current.path == self.spec.path
+            && self.host.keep.text(current.number).as_ref() == Some(&self.spec.text)
+    }
+
+    fn new_generation(&mut self, spec: &SpecText, cause: Cause, outcome: Outcome) -> Generation {
+        self.history.newest = self.history.newest.saturating_add(1);
+        let new = Generation {
+            number: self.history.newest,
+            path: spec.path.clone(),
+            cause,
+            at_ms: self.host.clock.wall_ms(),
+            boot: String::new(),
+            outcome,
+        };
+        let kept = self.host.keep.generation(&new, Some(&spec.text));
+        self.note_keeping(kept);
+        new
+    }
+
+    /// Notes a spec that is not taken.
+    pub(super) fn keep_refused(&mut self, spec: &SpecText, cause: Cause, why: &str) {
+        let why = one_line(why.strip_prefix("error: ").unwrap_or(why));
+        self.new_generation(spec, cause, Outcome::Refused { why });
+    }
+
+    /// Notes what became of the generation in force, unless more is known already.
+    pub(super) fn become_of_it(&mut self, outcome: Outcome) {
+        let current = &mut self.history.current;
+        if outcome.may_follow(&current.outcome) {
+            current.outcome = outcome;
+            let kept = self.host.keep.generation(current, None);
+            self.note_keeping(kept);
+        }
+    }
+
+    /// The generation converged.
+    pub(super) fn note_converged(&mut self) {
+        let took = self.host.clock.now().since(self.history.since);
+        let after_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.become_of_it(Outcome::Converged { after_ms });
+    }
+
+    /// Something of the generation failed.
+    pub(super) fn note_failed(&mut self, node: &NodeId, why: &str) {
+        let why = one_line(&format!("{node}: {why}"));
+        self.become_of_it(Outcome::Failed { why });
+    }
+
+    /// Tells of what ran already when the controller began.
+    pub(super) fn tell_adopted(&mut self) {
+        self.history.adopted = true;
+        let now = self.host.clock.now();
+        let lives: Vec<Life> = self.observed.lives.clone();
+        for life in lives.iter().filter(|life| life.state == LifeState::Up) {
+            let text = format!("adopted {} after its start", words(now.since(life.started)));
+            self.tell_life(EventKind::Adopted, &life.id, Level::Progress, text);
+        }
+    }
+
+    /// Tells of every life that ended, once.
+    pub(super) fn tell_ends(&mut self, there: &BTreeSet<LifeId>) {
+        self.history.ended.retain(|life| there.contains(life));
+        let ends: Vec<(LifeId, Exit, Duration)> = self
+            .observed
+            .lives
+            .iter()
+            .filter(|life| !self.history.ended.contains(&life.id))
+            .filter_map(|life| match life.state {
+                LifeState::Ended { exit, at } => {
+                    Some((life.id.clone(), exit, at.since(life.started)))
+                }
+                LifeState::Up | LifeState::Ending => None,
+            })
+            .collect();
+        if ends.is_empty() {
+            return;
+        }
+        let unseen = !self.history.adopted;
+        // An earlier controller may have told of it, and ended before it cleared it away.
+        let told = match unseen {
+            true => self.host.keep.ends(self.booted_ms()),
+            false => BTreeSet::new(),
+        };
+        for (life, exit, lasted) in ends {
+            if !told.contains(&life) {
+                self.tell_end(&life, exit, lasted, unseen);
+            }
+            self.history.ended.insert(life);
+        }
+    }
+
+    fn tell_end(&mut self, life: &LifeId, exit: Exit, lasted: Duration, unseen: bool) {
+        let workload = self.memory.workloads.get(&life.node);
+        let asked = workload
+            .and_then(|workload| workload.last_exit)
+            .filter(|last| last.incarnation == life.incarnation)
+            .map_or_else(|| self.memory.asked.contains_key(life), |last| last.asked);
+        let failures = workload.map_or(0, |workload| workload.failures);
+        let (level, how) = match (unseen, asked) {
+            (true, _) => (Level::Warning, "while no controller ran".to_owned()),
+            (false, true) => (Level::Progress, "as it was asked to".to_owned()),
+            (false, false) => (Level::Notice, format!("{} after its start", words(lasted))),
+        };
+        let text = format!("{} {how}", exit_words(exit));
+        let mut happening = self.happening(EventKind::Exited, Some(&life.node), level, text);
+        happening.incarnation = Some(life.incarnation);
+        happening.exit = Some(exit);
+        self.say(happening);
+        if !asked && failures == CRASH_LOOP {
+            let text = format!("crash loop: {failures} failures in a row");
+            self.tell_life(EventKind::CrashLoop, life, Level::Warning, text);
+        }
+    }
+
+    /// When the machine started, in milliseconds since the Unix epoch.
+    fn booted_ms(&self) -> u64 {
+        let up = self.host.clock.now().since(Time::default());
+        let up = u64::try_from(up.as_millis()).unwrap_or(u64::MAX);
+        self.host.clock.wall_ms().saturating_sub(up)
+    }
+}
