@@ -9,6 +9,7 @@ mod ending;
 pub mod endpoint;
 pub mod explain;
 pub mod firewall;
+mod lookup;
 pub mod memory;
 pub mod model;
 mod network;

@@ -17,6 +17,8 @@ use super::schedule::Wanted;
 use crate::graph::desired::Desired;
 use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Plan;
+use crate::plan::permit::Permit;
+use crate::plan::saved::SavedPlan;
 use crate::plan::world::Observed;
 use crate::spec::generation::Cause;
 
@@ -43,12 +45,9 @@ pub(super) fn begin(
     let memory = remembered(&host, empty);
     let past = host.keep.past();
     let history = History::after(&past, &host);
-    let outlook = || -> Result<Outlook, String> {
-        let world = look(&host, &around, &loaded, &memory)?;
-        let (spec, loaded) = (spec.clone(), loaded.clone());
-        Ok(Outlook::new(spec, loaded, world, host.files.as_ref()))
-    };
-    let permit = saved.map(|saved| outlook()?.permit(&saved)).transpose()?;
+    let permit = saved
+        .map(|saved| approved(&saved, &spec, &loaded, &host, &around, &memory))
+        .transpose()?;
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         watched: Wanted::new(),
@@ -93,6 +92,20 @@ pub(super) fn begin(
     controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
+}
+
+/// What an applied plan lets happen, if it still fits.
+fn approved(
+    saved: &SavedPlan,
+    spec: &SpecText,
+    loaded: &Loaded,
+    host: &Host,
+    around: &Surroundings,
+    memory: &Memory,
+) -> Result<Permit, String> {
+    let world = look(host, around, loaded, memory)?;
+    let outlook = Outlook::new(spec.clone(), loaded.clone(), world, host.files.as_ref());
+    outlook.permit(saved)
 }
 
 /// The world before this controller does anything in it.
