@@ -9,6 +9,7 @@ mod evaluate;
 mod hosts;
 pub mod identity;
 mod instances;
+mod memo;
 mod names;
 mod order;
 mod rendered;
@@ -36,6 +37,7 @@ use edges::Edges;
 use instances::{Groups, Instance};
 
 pub use hosts::Hosts;
+pub use memo::Memo;
 pub use names::{container_of, instance_of, namespace};
 pub use text::{dot, waves_text};
 

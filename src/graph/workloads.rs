@@ -12,6 +12,7 @@ use super::desired::{
 };
 use super::evaluate::Side;
 use super::instances::{Instance, gateway};
+use super::memo::Memo;
 use super::names;
 use crate::spec::model::{Container, Expr, NetworkMode, Ready, Root, Workload};
 use crate::spec::node::{Kind, NodeId};
@@ -109,6 +110,7 @@ fn common(
         drain: workload.drain,
         ports: BTreeSet::new(),
         log: workload.log,
+        identity: Memo::default(),
     })
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
-use super::permit;
 use super::render;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
@@ -37,7 +36,7 @@ impl Level {
     };
 
     /// The further of two.
-    fn or(self, other: Level) -> Level {
+    pub fn or(self, other: Level) -> Level {
         Level {
             started: self.started || other.started,
             healthy: self.healthy || other.healthy,
@@ -76,6 +75,9 @@ impl Planned {
     }
 }
 
+/// A group's kind and name.
+type Group<'a> = (Kind, &'a str);
+
 pub(super) struct Context<'a> {
     pub desired: &'a Desired,
     pub observed: &'a Observed,
@@ -84,19 +86,19 @@ pub(super) struct Context<'a> {
     lives: BTreeMap<&'a NodeId, Vec<&'a Life>>,
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
-    groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
+    groups: BTreeMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     hosts: OnceCell<Hosts>,
-    dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
+    dependents: OnceCell<BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
     /// The ids in the registry of all that the spec registers.
     service_ids: BTreeSet<&'a str>,
     /// The first registration of each workload that has one.
-    registered: BTreeMap<&'a NodeId, &'a str>,
+    registered: OnceCell<BTreeMap<&'a NodeId, &'a str>>,
     /// What something needed in a spec that is gone.
-    once_needed: BTreeSet<&'a NodeId>,
+    once_needed: OnceCell<BTreeSet<&'a NodeId>>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
     levels: BTreeMap<&'a NodeId, Level>,
     /// Upon whose levels it depends whether templates may be written.
@@ -118,15 +120,8 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
-        for life in &observed.lives {
-            lives.entry(&life.id.node).or_default().push(life);
-        }
-        for of_node in lives.values_mut() {
-            of_node.sort_by_key(|life| life.id.incarnation);
-        }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
-        let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut groups: BTreeMap<Group<'_>, Vec<&WorkloadNode>> = BTreeMap::new();
         let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
         let mut service_ids = BTreeSet::new();
         for node in desired.nodes.values() {
@@ -138,7 +133,7 @@ impl<'a> Context<'a> {
                     }
                 }
                 Node::Workload(workload) => {
-                    let group = NodeId::new(workload.id.kind, workload.group.clone());
+                    let group = (workload.id.kind, workload.group.as_str());
                     groups.entry(group).or_default().push(workload);
                 }
                 Node::Template(template) => {
@@ -162,17 +157,17 @@ impl<'a> Context<'a> {
             observed,
             memory,
             now,
-            lives,
+            lives: lives(observed),
             statuses,
             endpoints,
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
-            dependents: dependents(desired, memory),
+            dependents: OnceCell::new(),
             reloads,
             service_ids,
-            registered: registered(observed),
-            once_needed: memory.past_needs.values().flatten().collect(),
+            registered: OnceCell::new(),
+            once_needed: OnceCell::new(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
             template_needs: template_needs(desired),
@@ -224,7 +219,10 @@ impl<'a> Context<'a> {
         if let Some(roll) = self.rolls.borrow().get(&group) {
             return Rc::clone(roll);
         }
-        let members = self.groups.get(&group).map_or(&[][..], Vec::as_slice);
+        let members = self
+            .groups
+            .get(&(group.kind, &group.name))
+            .map_or(&[][..], Vec::as_slice);
         let roll = Rc::new(Roll::of(self, members));
         self.rolls.borrow_mut().insert(group, Rc::clone(&roll));
         roll
@@ -233,7 +231,7 @@ impl<'a> Context<'a> {
     /// Every workload of the group of this name.
     pub fn group_named(&self, group: &NodeId) -> Vec<&'a WorkloadNode> {
         self.groups
-            .get(group)
+            .get(&(group.kind, &group.name))
             .cloned()
             .unwrap_or_else(|| match self.desired.nodes.get(group) {
                 Some(Node::Workload(workload)) => vec![workload],
@@ -261,44 +259,6 @@ impl<'a> Context<'a> {
                     .unwrap_or(Status::Critical)
             })
             .max()
-    }
-
-    /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
-    /// endpoints of each.
-    pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
-        let own = self.level(on);
-        match self.desired.pairs.get(on) {
-            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
-            _ => own,
-        }
-    }
-
-    /// The other seat of an instance that has two.
-    pub fn partner(&self, id: &NodeId) -> Option<&'a WorkloadNode> {
-        match self.desired.nodes.get(self.desired.pairs.get(id)?) {
-            Some(Node::Workload(workload)) => Some(workload),
-            _ => None,
-        }
-    }
-
-    /// The first of an instance's seats: the one that stands for it.
-    pub fn first_seat<'b>(&'b self, id: &'b NodeId) -> &'b NodeId {
-        match self.desired.pairs.get(id) {
-            Some(partner) => id.min(partner),
-            None => id,
-        }
-    }
-
-    /// Whether nothing is to run in a seat, because the other one does or will.
-    pub fn is_spare(&self, id: &NodeId) -> bool {
-        let Some(partner) = self.desired.pairs.get(id) else {
-            return false;
-        };
-        match (self.current(id), self.current(partner)) {
-            (Some(_), _) => false,
-            (None, Some(_)) => true,
-            (None, None) => !super::pair::is_chosen(self, id),
-        }
     }
 
     /// How far a node is, as far as this was planned already.
@@ -348,8 +308,10 @@ impl<'a> Context<'a> {
     pub fn dependents_left(&self, node: &NodeId) -> Vec<String> {
         let mut reached: BTreeSet<&NodeId> = BTreeSet::new();
         let mut next = vec![node];
+        let dependents = || dependents(self.desired, self.memory);
+        let dependents = self.dependents.get_or_init(dependents);
         while let Some(node) = next.pop() {
-            for dependent in self.dependents.get(node).into_iter().flatten() {
+            for dependent in dependents.get(node).into_iter().flatten() {
                 if reached.insert(dependent) {
                     next.push(dependent);
                 }
@@ -391,6 +353,9 @@ impl<'a> Context<'a> {
 
     /// The templates whose reload goes to this process, to itself or to all of its group.
     pub fn reloads_of(&self, process: &WorkloadNode) -> Vec<&'a TemplateNode> {
+        if self.reloads.is_empty() || process.id.kind != Kind::Processes {
+            return Vec::new();
+        }
         let group = NodeId::new(process.id.kind, process.group.clone());
         let own = Some(&process.id).filter(|id| **id != group);
         let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
@@ -400,12 +365,17 @@ impl<'a> Context<'a> {
 
     /// The id in the registry under which a workload is found.
     pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
-        self.registered.get(node).copied()
+        let registered = self.registered.get_or_init(|| registered(self.observed));
+        registered.get(node).copied()
     }
 
     /// Whether something needed this node in a spec that is gone.
     pub fn was_needed(&self, node: &NodeId) -> bool {
-        self.once_needed.contains(node)
+        let past = &self.memory.past_needs;
+        let needed = self
+            .once_needed
+            .get_or_init(|| past.values().flatten().collect());
+        needed.contains(node)
     }
 
     /// Whether the spec registers this id.
@@ -430,6 +400,18 @@ fn registered(observed: &Observed) -> BTreeMap<&NodeId, &str> {
     let ids = observed.registered.iter().rev();
     ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
         .collect()
+}
+
+/// Lives by their nodes, the oldest first.
+fn lives(observed: &Observed) -> BTreeMap<&NodeId, Vec<&Life>> {
+    let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
+    for life in &observed.lives {
+        lives.entry(&life.id.node).or_default().push(life);
+    }
+    for of_node in lives.values_mut() {
+        of_node.sort_by_key(|life| life.id.incarnation);
+    }
+    lives
 }
 
 /// Who needs whom, in this spec and in those before it.
@@ -479,12 +461,8 @@ pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
     }
 }
 
-/// Lets what is under way go on, what an applied plan does not have wait, and what failed wait
-/// for its next try.
+/// Lets what is under way go on, and what failed wait for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
-    if permit::withhold(context, planned) {
-        return;
-    }
     let Some(item) = &mut planned.item else {
         return;
     };

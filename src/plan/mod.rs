@@ -50,7 +50,7 @@ fn survey(context: &mut Context<'_>) -> Plan {
         ..Plan::default()
     };
     for mut planned in prune::plan(context, &mut plan.notes) {
-        hold_back(context, &mut planned);
+        hold(context, &mut planned);
         take(&mut plan, planned);
     }
     if context.memory.down.is_none() {
@@ -58,7 +58,7 @@ fn survey(context: &mut Context<'_>) -> Plan {
             let Some(mut planned) = plan_node(context, id, node, &mut plan) else {
                 continue;
             };
-            hold_back(context, &mut planned);
+            hold(context, &mut planned);
             context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
@@ -68,6 +68,13 @@ fn survey(context: &mut Context<'_>) -> Plan {
     plan.notes.draining.retain(|life, _| may_touch(life));
     rolling::judge(context, &mut plan);
     plan
+}
+
+/// What an applied plan does not have waits for another; the rest may wait for itself.
+fn hold(context: &Context<'_>, planned: &mut Planned) {
+    if !permit::withhold(context, planned) {
+        hold_back(context, planned);
+    }
 }
 
 fn take(plan: &mut Plan, planned: Planned) {

@@ -7,8 +7,48 @@ use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::workload::{ending_of, keeps, leave, outdated};
 use super::world::{Life, LifeState};
 use super::{rolling, start, workload};
-use crate::graph::desired::WorkloadNode;
+use crate::graph::desired::{Node, WorkloadNode};
 use crate::spec::node::NodeId;
+
+impl<'a> Context<'a> {
+    /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
+    /// endpoints of each.
+    pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
+        let own = self.level(on);
+        match self.desired.pairs.get(on) {
+            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
+            _ => own,
+        }
+    }
+
+    /// The other seat of an instance that has two.
+    pub fn partner(&self, id: &NodeId) -> Option<&'a WorkloadNode> {
+        match self.desired.nodes.get(self.desired.pairs.get(id)?) {
+            Some(Node::Workload(workload)) => Some(workload),
+            _ => None,
+        }
+    }
+
+    /// The first of an instance's seats: the one that stands for it.
+    pub fn first_seat<'b>(&'b self, id: &'b NodeId) -> &'b NodeId {
+        match self.desired.pairs.get(id) {
+            Some(partner) => id.min(partner),
+            None => id,
+        }
+    }
+
+    /// Whether nothing is to run in a seat, because the other one does or will.
+    pub fn is_spare(&self, id: &NodeId) -> bool {
+        let Some(partner) = self.desired.pairs.get(id) else {
+            return false;
+        };
+        match (self.current(id), self.current(partner)) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            (None, None) => !super::pair::is_chosen(self, id),
+        }
+    }
+}
 
 /// Plans one seat; `None` when it is spare and nothing of it is left.
 pub(super) fn plan(

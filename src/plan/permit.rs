@@ -6,6 +6,7 @@
 //! another program than the one that was approved is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::context::{Context, Planned};
 use super::model::{Change, Gate, Item, NodeState};
@@ -26,7 +27,7 @@ pub struct Permit {
     /// Nodes of the plan's items, and those that were as they should be when it was applied.
     pub nodes: BTreeSet<NodeId>,
     /// What each workload may be started as; one that is missing may become anything.
-    pub identities: BTreeMap<NodeId, Identity>,
+    pub identities: BTreeMap<NodeId, Arc<Identity>>,
 }
 
 impl Permit {
@@ -55,7 +56,7 @@ pub(super) fn may_become(context: &Context<'_>, node: &NodeId, identity: &Identi
             && permit
                 .identities
                 .get(node)
-                .is_none_or(|approved| approved == identity)
+                .is_none_or(|approved| **approved == *identity)
     })
 }
 

@@ -1,6 +1,7 @@
 //! A workload of which nothing runs: whether it starts, when, and how.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::backoff::restart_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
@@ -142,7 +143,7 @@ fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
     }
 }
 
-fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Due) -> Planned {
+fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, due: Due) -> Planned {
     let mut item = Item {
         node: node.id.clone(),
         change: due.change,
@@ -194,7 +195,7 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Du
     }
 }
 
-fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -> Vec<Step> {
+fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>) -> Vec<Step> {
     let lives = context.lives(&node.id);
     let mut steps: Vec<Step> = lives
         .iter()
@@ -230,7 +231,7 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
             node: node.id.clone(),
             incarnation,
         },
-        identity,
+        identity: Arc::unwrap_or_clone(identity),
         applied: template::files_of(context, node),
         run: node.run.clone(),
         log: node.log,

@@ -1,6 +1,7 @@
 //! Containers and processes: which life each should have, and the way there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::context::{Context, Level, Planned, earliest, status, words};
 use super::ending::{self, Ending};
@@ -72,10 +73,12 @@ pub(super) fn wanted(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
-) -> Result<Identity, String> {
+) -> Result<Arc<Identity>, String> {
     let identity = specified(context, node, life)?;
     Ok(match life {
-        Some(life) if !permit::may_become(context, &node.id, &identity) => life.identity.clone(),
+        Some(life) if !permit::may_become(context, &node.id, &identity) => {
+            Arc::new(life.identity.clone())
+        }
         _ => identity,
     })
 }
@@ -85,7 +88,7 @@ pub(super) fn specified(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
-) -> Result<Identity, String> {
+) -> Result<Arc<Identity>, String> {
     let mut watched = BTreeMap::new();
     let mut missing = Vec::new();
     for path in &node.watch {
@@ -97,7 +100,9 @@ pub(super) fn specified(
             Some(FileView::Missing) | None => missing.push((path, "it is not there")),
         }
     }
-    let mut identity = identity::identity(node, &watched, &context.desired.spec_dir);
+    let spec_dir = &context.desired.spec_dir;
+    let work_out = |watched: &_| identity::identity(node, watched, spec_dir);
+    let mut identity = node.identity.answer(watched, work_out);
     if let Some((path, why)) = missing.first() {
         let Some(life) = life else {
             return Err(format!(
@@ -106,9 +111,9 @@ pub(super) fn specified(
             ));
         };
         for (path, _) in &missing {
-            let field = identity::watch_field(path, &context.desired.spec_dir);
+            let field = identity::watch_field(path, spec_dir);
             if let Some(value) = life.identity.0.get(&field) {
-                identity.0.insert(field, value.clone());
+                Arc::make_mut(&mut identity).0.insert(field, value.clone());
             }
         }
     }
@@ -117,12 +122,15 @@ pub(super) fn specified(
 
 /// The names of the fields that differ, as a reason.
 pub(super) fn difference(old: &Identity, new: &Identity) -> Option<String> {
+    if old == new {
+        return None;
+    }
     let names: Vec<&str> = old
         .differences(new)
         .into_iter()
         .map(|name| name.strip_prefix("watch:").unwrap_or(name))
         .collect();
-    (!names.is_empty()).then(|| format!("{} changed", names.join(", ")))
+    Some(format!("{} changed", names.join(", ")))
 }
 
 /// Why a life is to be replaced, if it is: somebody asked, what it runs changed, or it lost

@@ -43,14 +43,12 @@ pub(super) fn begin(
     let memory = remembered(&host, empty);
     let past = host.keep.past();
     let history = History::after(&past, &host);
-    let permit = match saved {
-        Some(saved) => {
-            let world = look(&host, &around, &loaded, &memory)?;
-            let outlook = Outlook::new(spec.clone(), loaded.clone(), world, host.files.as_ref());
-            Some(outlook.permit(&saved)?)
-        }
-        None => None,
+    let outlook = || -> Result<Outlook, String> {
+        let world = look(&host, &around, &loaded, &memory)?;
+        let (spec, loaded) = (spec.clone(), loaded.clone());
+        Ok(Outlook::new(spec, loaded, world, host.files.as_ref()))
     };
+    let permit = saved.map(|saved| outlook()?.permit(&saved)).transpose()?;
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         watched: Wanted::new(),

@@ -129,7 +129,11 @@ fn what_a_workload_that_failed_wrote_last_is_quoted() {
         assert_eq!(node.node.name, "nginx");
         vec!["bind() failed".to_owned(), "giving up".to_owned()]
     });
-    insta::assert_snapshot!(strip_str(&quoted), @"");
+    insta::assert_snapshot!(strip_str(quoted.trim()), @r"
+    processes/nginx wrote last:
+      | bind() failed
+      | giving up
+    ");
     assert_eq!(failed(&status(), |_| Vec::new()), "");
 }
 
@@ -140,5 +144,5 @@ fn an_applied_plan_that_is_in_force_is_told() {
         ..status()
     };
     let shown = strip_str(&text(&restricted)).to_string();
-    insta::assert_snapshot!(shown.lines().nth(3).unwrap(), @"");
+    insta::assert_snapshot!(shown.lines().nth(3).unwrap(), @"only the applied plan is carried out, until the next spec is taken; 2 outstanding beside it");
 }

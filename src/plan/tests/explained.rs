@@ -73,16 +73,42 @@ fn shown(world: &mut World, name: &str) -> String {
 }
 
 #[test]
-fn a_container_that_runs_another_command_and_one_that_does_not_come_up() {
+fn a_container_whose_file_changed() {
     let mut world = world();
     world.converge();
     world.now = world.now + Duration::from_secs(90);
     put(&mut world.observed, Path::new("/spec/work.py"), "two", None);
-    insta::assert_snapshot!(shown(&mut world, "prime1"), @"");
+    insta::assert_snapshot!(shown(&mut world, "prime1"), @r"
+    containers/prime1  stopping, passing: ./work.py changed; waiting on `t-prime-prime1` to leave the registry
+      wanted     command: python3
+                 root: host
+                 address: 10.50.0.2/24
+                 environment: TOKEN
+                 watch: /spec/work.py
+                 ready: once it runs
+      there      life 1000001: running, pid 1, began 1m30s ago
+                   watch:./work.py differs: 8c1f3a6e8eb4a7b9 runs, 61e46a5aa1415701 is wanted
+                 namespace: `hatchery-t-prime1`
+                 link: `prime1` in bridge `prime0`
+                 address: 10.50.0.2/24
+                 firewall: none
+                 hosts file: `/run/hatchery/t/hosts/prime1` is there (60a22c5983886cf8)
+                 watched file: `/spec/work.py` is there (dc770fff53f50835)
+      checks     t-prime-prime1:answers (http GET `answers`): critical: connection\u{1b}[2J refused
+      needs      networks/prime0 started: yes
+      needed by  services/prime/prime1
+      next       replace: ./work.py changed
+                 waits for `t-prime-prime1` to leave the registry
+    ");
+}
 
+#[test]
+fn a_container_that_does_not_come_up() {
+    let mut world = world();
+    world.converge();
+    world.now = world.now + Duration::from_secs(90);
     let prime1 = id("containers/prime1");
     world.exit(&prime1, Exit::Code(137));
-    put(&mut world.observed, Path::new("/spec/work.py"), "one", None);
     world.memory.attempts.insert(
         prime1,
         Attempt {
@@ -97,7 +123,33 @@ fn a_container_that_runs_another_command_and_one_that_does_not_come_up() {
     );
     world.plan();
     world.now = world.now + Duration::from_secs(2);
-    insta::assert_snapshot!(shown(&mut world, "containers/prime1"), @"");
+    insta::assert_snapshot!(shown(&mut world, "containers/prime1"), @r"
+    containers/prime1  failed: cannot start it: no such file
+      wanted     command: python3
+                 root: host
+                 address: 10.50.0.2/24
+                 environment: TOKEN
+                 watch: /spec/work.py
+                 ready: once it runs
+      there      life 1000001: exited 137, began 1m32s ago
+                 namespace: `hatchery-t-prime1`
+                 link: `prime1` in bridge `prime0`
+                 address: 10.50.0.2/24
+                 firewall: none
+                 hosts file: `/run/hatchery/t/hosts/prime1` is there (60a22c5983886cf8)
+                 watched file: `/spec/work.py` is there (d33fb48ab5adff26)
+      checks     t-prime-prime1:answers (http GET `answers`): critical: connection\u{1b}[2J refused
+      needs      networks/prime0 started: yes
+      needed by  services/prime/prime1
+      before     exited 137 2s ago
+                 failures in a row: 1; restarts: 0
+                 failed attempts in a row: 3
+                   cannot start it:
+                   no such file
+      next       add: exited 137 2s ago
+                 it has waited for 2s
+                 next try in 2s
+    ");
 }
 
 #[test]
@@ -105,10 +157,52 @@ fn what_is_not_there_yet_says_what_it_waits_for_and_since_when() {
     let mut world = world();
     world.plan();
     world.now = world.now + Duration::from_secs(3);
-    insta::assert_snapshot!(shown(&mut world, "templates/upstream"), @"");
-    insta::assert_snapshot!(shown(&mut world, "t-prime-prime1"), @"");
-    insta::assert_snapshot!(shown(&mut world, "registry"), @"");
-    insta::assert_snapshot!(shown(&mut world, "prime0"), @"");
+    insta::assert_snapshot!(shown(&mut world, "templates/upstream"), @r"
+    templates/upstream  waiting: waiting on an instance of `prime` that passes
+      wanted     source: /spec/upstream.j2
+                 destination: /etc/upstream.conf
+                 reads: prime
+                 validate: nginx -t
+      there      file: `/etc/upstream.conf` is not there
+      needs      registry started: not yet
+                 services/prime/prime1 started: not yet
+                 services/prime/prime2 started: not yet
+      needed by  processes/nginx
+      next       add: not rendered
+                 waits for an instance of `prime` that passes
+                 it has waited for 3s
+    ");
+    insta::assert_snapshot!(shown(&mut world, "t-prime-prime1"), @r"
+    services/prime/prime1  waiting: waiting on registry, containers/prime1
+      wanted     service: prime
+                 address: 10.50.0.2:8080
+                 target: containers/prime1
+      there      registered: no
+      checks     t-prime-prime1:answers (http GET `answers`): critical: connection\u{1b}[2J refused
+      needs      registry started: not yet
+                 containers/prime1 started: not yet
+      needed by  templates/upstream
+      next       add: not registered
+                 waits for registry, containers/prime1
+                 it has waited for 3s
+    ");
+    insta::assert_snapshot!(shown(&mut world, "registry"), @r"
+    registry  waiting: not running
+      wanted     listens: in process only
+      needed by  services/prime/prime1, services/prime/prime2, templates/upstream
+      next       add: not running
+                 it can be done now
+    ");
+    insta::assert_snapshot!(shown(&mut world, "prime0"), @r"
+    networks/prime0  waiting: not there
+      wanted     bridge: prime0
+                 subnet: 10.50.0.0/24
+                 gateway: 10.50.0.1
+      there      bridge: `prime0` is not there
+      needed by  containers/prime1, containers/prime2
+      next       add: not there
+                 it can be done now
+    ");
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub fn workload(id: NodeId, group: &str, replica: u32, run: Run) -> WorkloadNode
             max_size: 1 << 20,
             max_files: 1,
         },
+        identity: Default::default(),
     }
 }
 
