@@ -38,8 +38,7 @@ pub(super) fn begin(
     let empty = spec.is_none();
     let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
-    let view = host.networks.observe(&[]);
-    observed.network = view.map_err(|error| error.message)?;
+    observed.network = host.networks.observe(&[]).map_err(|error| error.message)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
@@ -81,8 +80,7 @@ pub(super) fn begin(
     controller.adopt_spec(spec, loaded, Cause::Begin);
     controller.memory.permitted = permit;
     controller.memory.past_needs.clear();
-    // Nothing is known to have been better.
-    controller.memory.changed.clear();
+    controller.recall_proven(&past);
     remember_stops(&mut controller.memory, &controller.desired);
     controller.observe();
     if controller.dirty.lives || controller.dirty.network {

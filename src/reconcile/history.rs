@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::controller::Controller;
+use super::controller::{Controller, Proven};
 use super::handle::{EventKind, Happening, Level, SpecText};
 use super::happening::one_line;
 use super::host::Host;
 use crate::driver::Result;
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
 use crate::plan::{exit_words, words};
-use crate::spec::generation::{Cause, Generation, Outcome, Past, last_taken};
+use crate::spec::generation::{Cause, Generation, Outcome, Past, last_converged, last_taken};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -228,6 +228,26 @@ impl Controller {
             current.outcome = outcome;
             let kept = self.host.keep.generation(current, None);
             self.note_keeping(kept);
+        }
+    }
+
+    /// Finds out which earlier spec was proven. One that was in force already and converged is
+    /// not on trial any more.
+    pub(super) fn recall_proven(&mut self, past: &Past) {
+        let current = &self.history.current;
+        let converged = matches!(current.outcome, Outcome::Converged { .. });
+        let before = last_converged(&past.generations, current.number).filter(|_| !converged);
+        self.proven = before.and_then(|before| {
+            Some(Proven {
+                generation: before.number,
+                spec: SpecText {
+                    path: before.path.clone(),
+                    text: self.host.keep.text(before.number)?,
+                },
+            })
+        });
+        if self.proven.is_none() {
+            self.memory.changed.clear();
         }
     }
 
