@@ -36,9 +36,11 @@ pub(super) fn begin(
         seed: _,
     } = beginning;
     let empty = spec.is_none();
-    let mut observed = Observed::default();
     // Addresses that instances hold are part of what the spec compiles to.
-    observed.network = host.networks.observe(&[]).map_err(|error| error.message)?;
+    let observed = Observed {
+        network: host.networks.observe(&[]).map_err(|error| error.message)?,
+        ..Observed::default()
+    };
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
