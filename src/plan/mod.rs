@@ -13,6 +13,7 @@ pub mod model;
 mod network;
 mod place;
 mod prune;
+mod removals;
 mod render;
 mod roll;
 mod start;

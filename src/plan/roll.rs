@@ -7,7 +7,7 @@ use crate::graph::desired::WorkloadNode;
 use crate::spec::node::NodeId;
 
 /// How many of those that come first are named; the rest is counted.
-const NAMED: usize = 8;
+pub(super) const NAMED: usize = 8;
 
 /// How a group stands, for the one that would leave. Members that an operator stopped are no
 /// part of it.
