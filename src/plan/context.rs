@@ -1,21 +1,24 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::lookup::{dependents, lives, registered, template_needs};
+use super::firewall;
+use super::lookup::{lives, template_needs};
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::removals::Removals;
 use super::rolling::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
-use crate::graph::Hosts;
 use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
-use crate::spec::model::{Condition, Status};
+use crate::graph::{Hosts, Memo};
+use crate::spec::model::{Condition, Firewall, Status};
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
@@ -78,31 +81,30 @@ impl Planned {
 /// A group's kind and name.
 type Group<'a> = (Kind, &'a str);
 
+/// Its maps are hashed: they are only looked into, and at 10,000 containers comparing long names
+/// with each other would be most of the work.
 pub(super) struct Context<'a> {
     pub desired: &'a Desired,
     pub observed: &'a Observed,
     pub memory: &'a Memory,
     pub now: Time,
-    lives: BTreeMap<&'a NodeId, Vec<&'a Life>>,
-    statuses: BTreeMap<&'a str, Status>,
-    endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
-    groups: BTreeMap<Group<'a>, Vec<&'a WorkloadNode>>,
+    lives: HashMap<&'a NodeId, Vec<&'a Life>>,
+    statuses: HashMap<&'a str, Status>,
+    endpoints: HashMap<&'a NodeId, Vec<&'a EndpointNode>>,
+    groups: HashMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     hosts: OnceCell<Hosts>,
-    dependents: OnceCell<BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>>,
+    firewall: Memo<Firewall, String>,
+    pub removals: Removals<'a>,
     /// The templates whose reload goes to each process or group, by its id.
-    reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
+    reloads: HashMap<&'a NodeId, Vec<&'a TemplateNode>>,
     /// The ids in the registry of all that the spec registers.
-    service_ids: BTreeSet<&'a str>,
-    /// The first registration of each workload that has one.
-    registered: OnceCell<BTreeMap<&'a NodeId, &'a str>>,
-    /// What something needed in a spec that is gone.
-    once_needed: OnceCell<BTreeSet<&'a NodeId>>,
+    service_ids: HashSet<&'a str>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    levels: BTreeMap<&'a NodeId, Level>,
+    levels: HashMap<&'a NodeId, Level>,
     /// Upon whose levels it depends whether templates may be written.
-    template_needs: BTreeSet<&'a NodeId>,
+    template_needs: HashSet<&'a NodeId>,
     /// The templates that have something left to write or to tell, as far as the levels say.
     unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
@@ -120,10 +122,10 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
-        let mut groups: BTreeMap<Group<'_>, Vec<&WorkloadNode>> = BTreeMap::new();
-        let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
-        let mut service_ids = BTreeSet::new();
+        let mut endpoints: HashMap<&NodeId, Vec<&EndpointNode>> = HashMap::new();
+        let mut groups: HashMap<Group<'_>, Vec<&WorkloadNode>> = HashMap::new();
+        let mut reloads: HashMap<&NodeId, Vec<&TemplateNode>> = HashMap::new();
+        let mut service_ids = HashSet::new();
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
@@ -163,13 +165,12 @@ impl<'a> Context<'a> {
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
-            dependents: OnceCell::new(),
+            firewall: Memo::default(),
+            removals: Removals::default(),
             reloads,
             service_ids,
-            registered: OnceCell::new(),
-            once_needed: OnceCell::new(),
             templates: BTreeMap::new(),
-            levels: BTreeMap::new(),
+            levels: HashMap::new(),
             template_needs: template_needs(desired),
             unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
@@ -204,8 +205,12 @@ impl<'a> Context<'a> {
             .copied()
     }
 
-    pub fn all_lives(&self) -> impl Iterator<Item = (&'a NodeId, &Vec<&'a Life>)> {
-        self.lives.iter().map(|(node, lives)| (*node, lives))
+    /// The nodes with a life that `takes` takes, in order.
+    pub fn nodes_with_lives(&self, takes: impl Fn(&NodeId) -> bool) -> Vec<&'a NodeId> {
+        let mut nodes: Vec<&NodeId> = self.lives.keys().copied().collect();
+        nodes.retain(|node| takes(node));
+        nodes.sort_unstable();
+        nodes
     }
 
     /// The endpoints that a workload serves.
@@ -243,6 +248,11 @@ impl<'a> Context<'a> {
     pub fn hosts(&self) -> &Hosts {
         self.hosts
             .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
+    }
+
+    /// The hash of a firewall. One after the other, the members of a group have the same.
+    pub fn firewall_hash(&self, firewall: &Firewall) -> Arc<String> {
+        self.firewall.answer(firewall.clone(), firewall::hash)
     }
 
     /// How a registered endpoint stands.
@@ -304,27 +314,6 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// What needs this node, near or far, is to go as well, and still runs.
-    pub fn dependents_left(&self, node: &NodeId) -> Vec<String> {
-        let mut reached: BTreeSet<&NodeId> = BTreeSet::new();
-        let mut next = vec![node];
-        let dependents = || dependents(self.desired, self.memory);
-        let dependents = self.dependents.get_or_init(dependents);
-        while let Some(node) = next.pop() {
-            for dependent in dependents.get(node).into_iter().flatten() {
-                if reached.insert(dependent) {
-                    next.push(dependent);
-                }
-            }
-        }
-        reached
-            .into_iter()
-            .filter(|dependent| !super::prune::wanted(self, dependent))
-            .filter(|dependent| self.current(dependent).is_some())
-            .map(|dependent| format!("{dependent} to end"))
-            .collect()
-    }
-
     /// Whether a check that we ask ourselves has not answered since the adoption. Heartbeats
     /// are no part of it: they come through the very address that this is asked for.
     pub fn probes_unanswered(&self) -> bool {
@@ -361,21 +350,6 @@ impl<'a> Context<'a> {
         let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
         let own = own.into_iter().flat_map(to);
         to(&group).chain(own).collect()
-    }
-
-    /// The id in the registry under which a workload is found.
-    pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
-        let registered = self.registered.get_or_init(|| registered(self.observed));
-        registered.get(node).copied()
-    }
-
-    /// Whether something needed this node in a spec that is gone.
-    pub fn was_needed(&self, node: &NodeId) -> bool {
-        let past = &self.memory.past_needs;
-        let needed = self
-            .once_needed
-            .get_or_init(|| past.values().flatten().collect());
-        needed.contains(node)
     }
 
     /// Whether the spec registers this id.

@@ -17,6 +17,7 @@ mod pair;
 pub mod permit;
 mod place;
 mod prune;
+mod removals;
 mod render;
 mod rolling;
 pub mod saved;

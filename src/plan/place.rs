@@ -4,7 +4,7 @@
 use super::context::{Context, detail};
 use super::model::{Change, Detail, Gate, Item, Step};
 use super::world::{FileView, Life};
-use super::{firewall, network, template, workload};
+use super::{network, template, workload};
 use crate::graph::desired::{ReloadNode, WorkloadNode};
 use crate::spec::model::Firewall;
 
@@ -38,9 +38,10 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
             steps.push(Step::Attach(Box::new(attachment.clone())));
             details.push(detail("network link", &attachment.link));
         }
-        let in_force = view.and_then(|view| view.firewall.clone());
-        let due = attachment.firewall.as_ref().map(firewall::hash);
-        if in_force != due {
+        let in_force = view.and_then(|view| view.firewall.as_deref());
+        let due = attachment.firewall.as_ref();
+        let due = due.map(|firewall| context.firewall_hash(firewall));
+        if in_force != due.as_ref().map(|hash| hash.as_str()) {
             steps.push(Step::Firewall {
                 namespace: attachment.namespace.clone(),
                 firewall: attachment.firewall.clone(),

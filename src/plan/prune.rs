@@ -1,6 +1,6 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::context::{Context, Level, Planned, earliest, status};
@@ -74,10 +74,9 @@ fn reason(context: &Context<'_>) -> &'static str {
 }
 
 fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
-    let nodes: Vec<NodeId> = context.all_lives().map(|(node, _)| node.clone()).collect();
     let mut planned = Vec::new();
-    for node in nodes.into_iter().filter(|node| !wanted(context, node)) {
-        let lives: Vec<&Life> = context.lives(&node).to_vec();
+    for node in context.nodes_with_lives(|node| !wanted(context, node)) {
+        let lives = context.lives(node);
         let up: Vec<&&Life> = lives
             .iter()
             .filter(|life| !matches!(life.state, LifeState::Ended { .. }))
@@ -88,7 +87,7 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
                     .iter()
                     .map(|life| Step::Clear(life.id.clone()))
                     .collect();
-                removal(node, reason(context), Vec::new(), steps)
+                removal(node.clone(), reason(context), Vec::new(), steps)
             }
             Some(_) if up.len() > 1 => {
                 let oldest = up.first().copied().copied();
@@ -99,7 +98,7 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
                     None => continue,
                 }
             }
-            Some(life) => stop(context, &node, life, notes),
+            Some(life) => stop(context, node, life, notes),
         });
     }
     planned
@@ -110,13 +109,7 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     let mut waits = context.dependents_left(node);
     if waits.is_empty() && node.kind == Kind::Containers && order_unknown(context, node) {
         // Nobody remembers what needed it: host processes, proxies among them, go first.
-        waits = context
-            .all_lives()
-            .map(|(other, _)| other)
-            .filter(|other| other.kind == Kind::Processes && !wanted(context, other))
-            .filter(|other| context.current(other).is_some())
-            .map(ToString::to_string)
-            .collect();
+        waits = context.unwanted_processes().to_vec();
     }
     if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
         return ending::waiting(context, life, Change::Remove, reason, waits);
@@ -233,10 +226,10 @@ fn remove(context: &Context<'_>, path: &std::path::Path) -> Step {
 
 /// Processes may read any rendered file until they are gone.
 fn processes_left(context: &Context<'_>) -> Vec<String> {
+    let left = |node: &NodeId| node.kind == Kind::Processes && context.current(node).is_some();
     context
-        .all_lives()
-        .map(|(node, _)| node)
-        .filter(|node| node.kind == Kind::Processes && context.current(node).is_some())
+        .nodes_with_lives(left)
+        .into_iter()
         .map(|node| format!("{node} to end"))
         .collect()
 }
@@ -244,7 +237,7 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
 /// Namespaces of containers that left. The container goes first.
 fn attachments(context: &Context<'_>) -> Vec<Planned> {
     let down = context.memory.down.is_some();
-    let wanted: BTreeSet<&str> = context
+    let wanted: HashSet<&str> = context
         .desired
         .nodes
         .values()

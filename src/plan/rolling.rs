@@ -22,7 +22,7 @@ enum Standing {
 }
 
 /// How many of those that come first are named; the rest is counted.
-const NAMED: usize = 8;
+pub(super) const NAMED: usize = 8;
 
 /// How a group stands, for the one that would leave; it is looked at once in a plan. Instances
 /// that an operator stopped are no part of it. Of two seats the first stands for both.
