@@ -36,11 +36,7 @@ pub(super) fn begin(
         seed: _,
     } = beginning;
     let empty = spec.is_none();
-    // Addresses that instances hold are part of what the spec compiles to.
-    let observed = Observed {
-        network: host.networks.observe(&[]).map_err(|error| error.message)?,
-        ..Observed::default()
-    };
+    let observed = addresses(&host)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
@@ -129,6 +125,15 @@ fn look(
         rendered: host.keep.rendered(),
         now: host.clock.now(),
         by_controller: false,
+    })
+}
+
+/// The addresses that instances hold: they are part of what the spec compiles to.
+fn addresses(host: &Host) -> Result<Observed, String> {
+    let network = host.networks.observe(&[]).map_err(|error| error.message)?;
+    Ok(Observed {
+        network,
+        ..Observed::default()
     })
 }
 
