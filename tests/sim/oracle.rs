@@ -24,8 +24,12 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
     if world.operator_stopped.contains(node) {
         return true;
     }
+    let runs = world
+        .cgroups
+        .iter()
+        .any(|(id, cgroup)| id.node == *node && cgroup.populated());
     let last = world.facts.get(node).and_then(|facts| facts.ends.last());
-    last.is_some_and(|end| {
+    !runs && last.is_some_and(|end| {
         let success = end.exit == Exit::Code(0) && end.known;
         success && matches!(work.policy, "no" | "on-failure")
     })
