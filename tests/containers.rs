@@ -4,19 +4,20 @@
 #[macro_use]
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hatchery::driver::workloads::exec_command;
 use hatchery::driver::{ErrorKind, Event, Workloads};
-use hatchery::graph::desired::{MountRun, RootRun};
+use hatchery::graph::desired::{MountRun, NetworkRun, RootRun};
 use hatchery::plan::world::{Exit, LifeState};
 use hatchery::spec::model::{RootMode, Signal};
 use hatchery::spec::node::Kind;
 
 use support::bench::{Bench, LIMIT, kill, program, start};
+use support::clients::{self, SERVER};
 
 #[test]
 fn a_container_lives_and_dies() {
@@ -309,4 +310,38 @@ fn make_root(root: &Path) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(library, to).unwrap();
     }
+}
+
+#[test]
+fn who_still_talks_to_a_container_is_counted_in_its_own_network() {
+    isolate!();
+    let bench = Bench::new();
+    for line in [
+        &["netns", "add", "inside"][..],
+        &["-n", "inside", "link", "set", "lo", "up"],
+    ] {
+        let status = std::process::Command::new("ip").args(line).status();
+        assert!(status.unwrap().success(), "{line:?}");
+    }
+    let mut start = start(Kind::Containers, "web1", &["python3", "-c", SERVER]);
+    let container = start.run.container.as_mut().unwrap();
+    container.network = NetworkRun::Namespace("inside".to_owned());
+    bench.workloads.start(&start).unwrap();
+    support::wait_for("the server", LIMIT, || {
+        bench.log(&start.id).contains("listening").then_some(())
+    });
+    // The same port of the host is another matter.
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
+    let _client = std::net::TcpStream::connect("127.0.0.1:8080").unwrap();
+    let _served = elsewhere.accept().unwrap();
+    let enter = ["ip", "netns", "exec", "inside"];
+    for there in ["127.0.0.1", "::1"] {
+        clients::follow(&bench, &start.id, &enter, there);
+    }
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    let ports = BTreeSet::from([8080]);
+    assert_eq!(bench.workloads.connections(&start.id, &ports), Ok(0));
+    bench.clear(&start.id);
+    assert_eq!(bench.workloads.connections(&start.id, &ports), Ok(0));
 }

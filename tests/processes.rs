@@ -14,6 +14,7 @@ use hatchery::spec::model::{Confirm, LogLimit, Signal};
 use hatchery::spec::node::Kind;
 
 use support::bench::{Bench, LIMIT, drive, kill, start};
+use support::clients::{self, SERVER};
 
 #[test]
 fn a_process_lives_and_dies() {
@@ -235,5 +236,20 @@ fn a_killed_controller_leaves_its_processes_to_the_next() {
     bench.event(&Event::Ended(start.id.clone()));
     bench.workloads.kill(&start.id).unwrap();
     assert_eq!(bench.ended(&start.id), Exit::Code(6));
+    bench.clear(&start.id);
+}
+
+#[test]
+fn who_still_talks_to_a_process_is_counted_on_the_host() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(Kind::Processes, "web", &["python3", "-c", SERVER]);
+    bench.workloads.start(&start).unwrap();
+    support::wait_for("the server", LIMIT, || {
+        bench.log(&start.id).contains("listening").then_some(())
+    });
+    clients::follow(&bench, &start.id, &[], "127.0.0.1");
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
     bench.clear(&start.id);
 }

@@ -34,12 +34,16 @@ pub async fn converge(
             biased;
             _ = ticks.tick() => {
                 let status = listening.status().await.ok_or_else(ended)?;
-                if status.generation >= generation && status.converged {
+                if status.generation >= generation && is_done(&status) {
                     for happening in listening.rest().await {
                         narrator.tell(&happening);
                     }
                     narrator.show(&status);
-                    if !narrator.said_converged() {
+                    if !status.converged {
+                        let words = "the applied plan is carried out; what else is outstanding \
+                                     waits for another `apply`";
+                        narrator.say(words);
+                    } else if !narrator.said_converged() {
                         let words = format!("converged: {} nodes", status.nodes.len());
                         narrator.say(&words);
                     }
@@ -63,6 +67,13 @@ pub async fn converge(
             }
         }
     }
+}
+
+/// Whether nothing is left to wait for: it converged, or all that is outstanding is not in the
+/// plan that was applied.
+fn is_done(status: &StackStatus) -> bool {
+    let left = status.outstanding.len();
+    status.converged || (left > 0 && status.withheld == Some(left) && patience(status).is_some())
 }
 
 fn ended() -> CommandError {

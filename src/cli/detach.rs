@@ -1,5 +1,6 @@
 //! Starts a controller in the background: this program again, in a session of its own.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -37,6 +38,17 @@ pub struct Started {
     pub client: Client,
 }
 
+/// How a controller in the background begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Begin<'a> {
+    /// It follows edits of the spec's file.
+    pub follows: bool,
+    /// It may remove everything that runs.
+    pub allow_empty: bool,
+    /// Only as far as the plan in this file goes; absolute.
+    pub saved: Option<&'a Path>,
+}
+
 /// Where a controller in the background writes.
 pub fn log_file(dirs: &Dirs) -> PathBuf {
     dirs.log.join("controller.log")
@@ -53,12 +65,7 @@ pub fn bound(path: &Path) {
 ///
 /// # Errors
 /// What it said when it ended at once, or that one runs already.
-pub async fn start(
-    spec: &SpecText,
-    name: &str,
-    follows: bool,
-    allow_empty: bool,
-) -> Result<Started, CommandError> {
+pub async fn start(spec: &SpecText, name: &str, begin: Begin<'_>) -> Result<Started, CommandError> {
     if let Some(running) = stack::client_if_any(name).await? {
         let pid = running.version().await?.pid;
         return Err(CommandError::new(format!(
@@ -67,10 +74,10 @@ pub async fn start(
         .hint("hand the spec to it with `hatchery apply SPEC`"));
     }
     let path = log_file(&wiring::dirs(name));
-    let (log, begin) = open(&path).map_err(|error| {
+    let (log, written) = open(&path).map_err(|error| {
         CommandError::new(format!("cannot write the log `{}`", path.display())).because(&error)
     })?;
-    let mut child = spawn(spec, name, follows, allow_empty, &log)
+    let mut child = spawn(spec, name, begin, &log)
         .map_err(|error| CommandError::new("cannot start a controller").because(&error))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -84,7 +91,7 @@ pub async fn start(
             .try_wait()
             .map_err(|error| CommandError::new("cannot wait for the controller").because(&error))?;
         if gone.is_some() {
-            return Err(last_words(&path, begin));
+            return Err(last_words(&path, written));
         }
         if Instant::now() >= deadline {
             return Err(CommandError::new(format!(
@@ -117,18 +124,18 @@ fn open(path: &Path) -> std::io::Result<(File, u64)> {
     Ok((log, begin))
 }
 
-fn spawn(
-    spec: &SpecText,
-    name: &str,
-    follows: bool,
-    allow_empty: bool,
-    log: &File,
-) -> std::io::Result<Child> {
+fn spawn(spec: &SpecText, name: &str, begin: Begin<'_>, log: &File) -> std::io::Result<Child> {
     let mut command = Command::new(inner::own_program());
     command
         .args(["--stack", name, "--color", "never", "up", "--detached"])
-        .args((!follows).then_some("--no-follow"))
-        .args(allow_empty.then_some("--allow-empty"))
+        .args((!begin.follows).then_some("--no-follow"))
+        .args(begin.allow_empty.then_some("--allow-empty"))
+        .args(
+            begin
+                .saved
+                .iter()
+                .flat_map(|path| [OsStr::new("--saved"), path.as_os_str()]),
+        )
         .arg("--")
         .arg(&spec.path)
         .current_dir("/")

@@ -130,7 +130,7 @@ async fn by_itself(args: &DownArgs, name: &str) -> Result<ExitCode, CommandError
         handle,
         story,
         mut ended,
-    } = wiring::begin(name, None, false)?;
+    } = wiring::begin(name, None, None, false)?;
     let mut listening = Listening::Here {
         handle: handle.clone(),
         story,

@@ -14,6 +14,7 @@ use super::listening::Listening;
 use super::narrator::Narrator;
 use super::wiring::{self, Running};
 use crate::api::control;
+use crate::plan::saved::SavedPlan;
 use crate::reconcile::handle::{Ended, Handle, SpecText};
 
 /// How often it is asked how things stand, while they do not stand as they should.
@@ -27,6 +28,8 @@ pub struct Foreground {
     pub stack: String,
     /// Its spec.
     pub spec: SpecText,
+    /// Only as far as this plan of it goes.
+    pub saved: Option<SavedPlan>,
     /// Whether edits of the file are followed.
     pub follows: bool,
     /// Who tells the story.
@@ -42,7 +45,12 @@ pub struct Foreground {
 pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     let signals = Signals::new()?;
     let dirs = wiring::dirs(&foreground.stack);
-    let running = wiring::begin(&foreground.stack, Some(foreground.spec), foreground.follows)?;
+    let running = wiring::begin(
+        &foreground.stack,
+        Some(foreground.spec),
+        foreground.saved,
+        foreground.follows,
+    )?;
     let path = control::socket(&dirs.run);
     let socket = control::bind(&path).map_err(|error| {
         CommandError::new(format!("cannot listen on `{}`", path.display())).because(&error)

@@ -16,13 +16,14 @@ use crate::driver::probe::HostProbes;
 use crate::driver::workloads::{HostWorkloads, enter};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
+use crate::plan::memory::Memory;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::host::{Follow, Host, Keep};
 use crate::reconcile::shared::SharedCatalog;
 use crate::registry::{Catalog, Config};
 use crate::source::Watcher;
 use crate::spec::node::NodeId;
-use crate::store::Store;
+use crate::store::{Store, saved_memory};
 
 /// The drivers of `stack`, and what they tell. Holds the stack's lock through `store`.
 ///
@@ -110,6 +111,20 @@ struct Kept {
     stopped: BTreeSet<NodeId>,
     rendered: BTreeSet<PathBuf>,
     told: BTreeMap<String, String>,
+}
+
+/// What a controller of this stack would begin with: its memory, and the files that it
+/// rendered at any time. For those who do not hold the stack.
+pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
+    let kept: Kept = saved_memory(dirs).unwrap_or_default();
+    let mut memory = Memory {
+        stopped: kept.stopped,
+        ..Memory::default()
+    };
+    for (template, hash) in kept.told {
+        memory.templates.entry(template).or_default().told = Some(hash);
+    }
+    (memory, kept.rendered)
 }
 
 /// The store behind [`Keep`].

@@ -14,12 +14,16 @@ use anstyle::Style;
 use self::file::Log;
 use super::error::CommandError;
 use super::{Global, screen, stack, wiring};
-use crate::spec::node::Kind;
+use crate::graph::instance_of;
+use crate::plan::text::visible;
+use crate::spec::node::{Kind, NodeId};
 
 /// Between two looks at files that are followed.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks for files that are new.
 const LOOK_FOR_NEW: Duration = Duration::from_secs(1);
+/// Characters of a line that stand in a status or a story.
+const LONGEST_SHOWN: usize = 200;
 /// The controller's own log, shown only when it is asked for.
 const CONTROLLER: &str = "controller";
 
@@ -117,14 +121,40 @@ fn wanted(found: BTreeMap<String, PathBuf>, asked: &[String]) -> Vec<Log> {
         .collect()
 }
 
-/// `prime` means `prime` and `prime1`, and so does `containers/prime`.
+/// The last lines of a workload's log, as a terminal may have them, each cut to
+/// [`LONGEST_SHOWN`] characters. A log that is not there or cannot be read has none.
+pub fn tail(stack: &str, node: &NodeId, lines: usize) -> Vec<String> {
+    if ![Kind::Containers, Kind::Processes].contains(&node.kind) {
+        return Vec::new();
+    }
+    let path = wiring::dirs(stack).log.join(format!("{}.log", node.name));
+    let mut log = Log::new(node.name.clone(), path);
+    let mut last = Vec::new();
+    let mut keep = |line: &[u8]| {
+        last.push(screen::cut(&escaped(line), LONGEST_SHOWN));
+        Ok(())
+    };
+    let read = log.history(Some(lines), &mut keep);
+    match read.and_then(|()| log.finish(&mut keep)) {
+        Ok(()) => last,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// A line whose control characters are to be seen, and do nothing.
+fn escaped(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    visible(&String::from_utf8_lossy(line)).replace('\t', "    ")
+}
+
+/// `prime` means `prime` and `prime1`, and so does `containers/prime`; each with both its seats.
 fn is_meant(asked: &str, name: &str) -> bool {
     let bare = Kind::ALL
         .into_iter()
         .find_map(|kind| asked.strip_prefix(kind.word())?.strip_prefix('/'))
         .unwrap_or(asked);
-    name.strip_prefix(bare)
-        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    let instance = instance_of(name).strip_prefix(bare);
+    name == bare || instance.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn nothing(asked: &str, stack: &str, found: &BTreeMap<String, PathBuf>) -> CommandError {

@@ -14,6 +14,7 @@ mod logs;
 mod narrator;
 mod operate;
 mod plan;
+mod plan_file;
 mod ps;
 mod requirements;
 mod screen;
@@ -89,7 +90,7 @@ enum Command {
     Up(up::UpArgs),
     /// Show what would be done, and do nothing
     Plan(plan::PlanArgs),
-    /// Hand a spec to the stack's controller, and wait until it is so
+    /// Hand a spec or a saved plan to the stack's controller, and wait until it is so
     Apply(apply::ApplyArgs),
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),

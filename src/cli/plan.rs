@@ -1,27 +1,42 @@
-//! `hatchery plan`: what would be done.
+//! `hatchery plan`: what would be done, and why things are as they are.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::error::CommandError;
-use super::{Global, requirements, screen, spec_file, stack, wiring};
+use super::{Global, logs, plan_file, requirements, screen, spec_file, stack, wiring};
+use crate::plan::explain::{self, Explanation, Story};
+use crate::plan::model::NodeState;
 use crate::plan::text::text;
+use crate::plan::view::PlanView;
+use crate::reconcile::handle::{Proposal, SpecText};
 
 /// `--detailed-exitcode`: there are changes.
 const CHANGES: u8 = 2;
+/// Lines of a log that stand in a story.
+const LOG_LINES: usize = 20;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
-    /// The spec, a YAML file
-    #[arg(value_name = "SPEC")]
-    spec: PathBuf,
+    /// The spec, a YAML file; `--explain` asks about the one in force unless it is given
+    #[arg(value_name = "SPEC", required_unless_present_any = ["explain", "schema"])]
+    spec: Option<PathBuf>,
     /// End with 0 when there is nothing to do, 1 after an error, 2 when there are changes
     #[arg(long)]
     detailed_exitcode: bool,
-    /// Print the plan as JSON
+    /// Print the plan, or the stories of `--explain`, as JSON
     #[arg(long)]
     json: bool,
+    /// Keep the plan in this file, for `apply`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema"])]
+    out: Option<PathBuf>,
+    /// Tell the whole story of one node, a group, or an endpoint
+    #[arg(long, value_name = "NAME", conflicts_with = "detailed_exitcode")]
+    explain: Option<String>,
+    /// Print the JSON Schema of what `--json` prints
+    #[arg(long, conflicts_with_all = ["spec", "explain", "json", "detailed_exitcode"])]
+    schema: bool,
 }
 
 /// Asks the stack's controller; without one, works it out from what the host shows. Executes
@@ -30,24 +45,44 @@ pub struct PlanArgs {
 /// # Errors
 /// When the spec is wrong or the host cannot be observed.
 pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
-    let spec = spec_file::read(&args.spec)?;
+    if args.schema {
+        screen::say(PlanView::SCHEMA)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(name) = &args.explain {
+        return tell(args, name, global);
+    }
+    let Some(path) = &args.spec else {
+        // The arguments demand one.
+        return Err(CommandError::new("there is no spec to plan for"));
+    };
+    let spec = spec_file::read(path)?;
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
     let asked = wiring::block_on(async {
         match stack::client_if_any(&name).await? {
-            Some(client) => Ok(Some(client.plan(&spec).await?)),
+            Some(client) => Ok(Some(client.proposal(&spec).await?)),
             None => Ok(None),
         }
     })?;
-    let view = match asked {
-        Some(view) => view,
+    let Proposal { view, saved } = match asked {
+        Some(proposal) => proposal,
         None => wiring::preview(&spec, &name)?,
     };
+    if let Some(out) = &args.out {
+        plan_file::write(out, &saved)?;
+    }
     if args.json {
         screen::json(&view)?;
     } else {
         screen::say(&text(&view))?;
+        if let Some(out) = &args.out {
+            let out = out.display();
+            screen::line(&format!(
+                "\nKept in `{out}`; `hatchery apply {out}` does just this."
+            ))?;
+        }
         if let Some(lacks) = requirements::note(&desired) {
             screen::say(&lacks)?;
         }
@@ -56,4 +91,57 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
         return Ok(ExitCode::from(CHANGES));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--explain`: what the spec wants of a node, what is there, and what is between them.
+fn tell(args: &PlanArgs, name: &str, global: &Global) -> Result<ExitCode, CommandError> {
+    let (stack, spec) = match &args.spec {
+        Some(path) => {
+            let spec = spec_file::read(path)?;
+            let stack = wiring::compile(&spec)?.stack;
+            stack::same(global.stack.as_deref(), &stack)?;
+            (stack, Some(spec))
+        }
+        None => (stack::choose(global.stack.as_deref())?, None),
+    };
+    let asked = wiring::block_on(async {
+        match stack::client_if_any(&stack).await? {
+            Some(client) => Ok(Some(client.explain(spec.clone(), name).await?)),
+            None => Ok(None),
+        }
+    })?;
+    let mut explanation = match asked {
+        Some(explanation) => explanation,
+        None => alone(spec, &stack, name)?,
+    };
+    for story in explanation
+        .nodes
+        .iter_mut()
+        .filter(|story| is_unwell(story))
+    {
+        story.log = logs::tail(&stack, &story.status.node, LOG_LINES);
+    }
+    if args.json {
+        screen::json(&explanation)?;
+    } else {
+        screen::say(&explain::text(&explanation))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without a controller, and under the spec that was taken last unless one is given.
+fn alone(spec: Option<SpecText>, stack: &str, name: &str) -> Result<Explanation, CommandError> {
+    let spec = spec.or_else(|| wiring::last_spec(stack)).ok_or_else(|| {
+        CommandError::new(format!(
+            "no controller runs for stack `{stack}`, and it left no spec"
+        ))
+        .hint("name one: `hatchery plan SPEC --explain NAME`")
+    })?;
+    wiring::explain(&spec, stack, name)
+}
+
+/// Whether what it wrote last may say why it is as it is.
+fn is_unwell(story: &Story) -> bool {
+    let unwell = [NodeState::Failed, NodeState::Backoff, NodeState::Exited];
+    unwell.contains(&story.status.state) || story.past.last_error.is_some()
 }

@@ -6,13 +6,16 @@ use anstyle::{AnsiColor, Style};
 
 use super::error::CommandError;
 use super::narrator::state_word;
-use super::{Global, screen, stack, wiring};
+use super::{Global, logs, screen, stack, wiring};
 use crate::plan::model::{NodeState, NodeStatus};
 use crate::plan::text::visible;
 use crate::plan::world::{Life, LifeState};
 use crate::plan::{exit_words, words};
 use crate::reconcile::handle::StackStatus;
 use crate::spec::model::Status;
+
+/// Lines that a workload that failed is quoted with.
+const LOG_LINES: usize = 5;
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -45,7 +48,10 @@ pub fn run(args: &PsArgs, global: &Global) -> Result<ExitCode, CommandError> {
     })?;
     match asked {
         Some(status) if args.json => screen::json(&status)?,
-        Some(status) => screen::say(&text(&status))?,
+        Some(status) => {
+            let last_words = |node: &NodeStatus| logs::tail(&name, &node.node, LOG_LINES);
+            screen::say(&format!("{}{}", text(&status), failed(&status, last_words)))?;
+        }
         None => screen::say(&orphans(&name, &wiring::lives(&name)?, |life| {
             words(wiring::age(life))
         }))?,
@@ -114,6 +120,12 @@ fn text(status: &StackStatus) -> String {
     if let Some(registry) = &status.registry {
         out.push_str(&format!("registry http://{}\n", visible(registry)));
     }
+    if let Some(withheld) = status.withheld {
+        out.push_str(&format!(
+            "only the applied plan is carried out, until the next spec is taken; {withheld} \
+             outstanding beside it\n"
+        ));
+    }
     if let Some(error) = &status.spec_error {
         out.push_str(&format!(
             "{WRONG}the spec's last edit is not in force:{WRONG:#}\n"
@@ -128,6 +140,24 @@ fn text(status: &StackStatus) -> String {
     ];
     let rows: Vec<Vec<Cell>> = status.nodes.iter().map(row).collect();
     out.push_str(&columns(&head, &rows));
+    out
+}
+
+/// What each workload that failed wrote last.
+fn failed(status: &StackStatus, last_words: impl Fn(&NodeStatus) -> Vec<String>) -> String {
+    let mut out = String::new();
+    let failed = |node: &&NodeStatus| node.state == NodeState::Failed;
+    for node in status.nodes.iter().filter(failed) {
+        let lines = last_words(node);
+        if lines.is_empty() {
+            continue;
+        }
+        let name = visible(&node.node.to_string());
+        out.push_str(&format!("\n{WRONG}{name}{WRONG:#} wrote last:\n"));
+        for line in lines {
+            out.push_str(&format!("  | {line}\n"));
+        }
+    }
     out
 }
 

@@ -50,7 +50,7 @@ fn help_lists_the_verbs() {
     Commands:
       up        Bring a stack up and keep it so, here or in the background
       plan      Show what would be done, and do nothing
-      apply     Hand a spec to the stack's controller, and wait until it is so
+      apply     Hand a spec or a saved plan to the stack's controller, and wait until it is so
       down      Stop and remove everything but persistent roots, logs and history
       ps        Show how a stack stands
       logs      Print what workloads wrote
@@ -105,15 +105,18 @@ fn help_of_plan() {
     insta::assert_snapshot!(help(Some("plan")), @r"
     Show what would be done, and do nothing
 
-    Usage: hatchery plan [OPTIONS] <SPEC>
+    Usage: hatchery plan [OPTIONS] [SPEC]
 
     Arguments:
-      <SPEC>  The spec, a YAML file
+      [SPEC]  The spec, a YAML file; `--explain` asks about the one in force unless it is given
 
     Options:
           --detailed-exitcode  End with 0 when there is nothing to do, 1 after an error, 2 when there
                                are changes
-          --json               Print the plan as JSON
+          --json               Print the plan, or the stories of `--explain`, as JSON
+          --out <FILE>         Keep the plan in this file, for `apply`
+          --explain <NAME>     Tell the whole story of one node, a group, or an endpoint
+          --schema             Print the JSON Schema of what `--json` prints
       -h, --help               Print help
 
     Options of every command:

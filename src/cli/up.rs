@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::detach::{self, Begin};
 use super::error::CommandError;
 use super::foreground::{self, Foreground};
 use super::narrator::{Manner, Narrator};
-use super::{Global, converge, detach, listening::Listening, requirements, screen, stack};
-use super::{spec_file, wiring};
+use super::{Global, converge, listening::Listening, requirements, screen, stack};
+use super::{plan_file, spec_file, wiring};
 use crate::graph::desired::Desired;
 use crate::plan::world::Life;
 
@@ -35,6 +36,9 @@ pub struct UpArgs {
     /// What `--detach` starts: the same, with its output in a log file
     #[arg(long, hide = true, conflicts_with = "detach")]
     detached: bool,
+    /// What `apply PLAN` starts: only as far as this plan of the spec goes
+    #[arg(long, hide = true, requires = "detached", value_name = "FILE")]
+    saved: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -54,7 +58,12 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if args.detach {
         let follows = !args.no_follow;
         return wiring::block_on(async {
-            let started = detach::start(&spec, &name, follows, args.allow_empty).await?;
+            let begin = Begin {
+                follows,
+                allow_empty: args.allow_empty,
+                saved: None,
+            };
+            let started = detach::start(&spec, &name, begin).await?;
             screen::line(&format!(
                 "stack `{name}` is kept by a controller in the background (pid {})",
                 started.pid
@@ -70,6 +79,10 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
             Ok(ExitCode::SUCCESS)
         });
     }
+    let saved = match &args.saved {
+        Some(path) => Some(plan_file::read(path)?),
+        None => None,
+    };
     let manner = if args.detached {
         Narrator::new(Manner::All)
     } else {
@@ -78,6 +91,7 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     wiring::block_on_threads(foreground::attend(Foreground {
         stack: name,
         spec,
+        saved,
         follows: !args.no_follow,
         narrator: manner,
         log: args.detached,

@@ -17,15 +17,16 @@ use crate::driver::network::HostNetworks;
 use crate::driver::workloads::{self, exec_command};
 use crate::driver::{Clock, Networks, clock::BootClock, inner};
 use crate::graph::desired::{Desired, Dirs};
-use crate::plan::memory::Memory;
-use crate::plan::view::PlanView;
+use crate::plan::explain::{Answers, Explanation};
+use crate::plan::saved::SavedPlan;
 use crate::plan::world::{Life, Observed};
-use crate::reconcile::handle::{Handle, Happening, SpecText};
+use crate::reconcile::handle::{Handle, Happening, Proposal, SpecText};
 use crate::reconcile::load::{Loaded, Surroundings, check, load};
+use crate::reconcile::outlook::{Outlook, World};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::Env;
-use crate::store::{Roots, Store};
+use crate::store::{Roots, SavedSpec, Store, saved_spec};
 
 /// Threads that run tasks; the loop and its servers need no more.
 const WORKERS: usize = 2;
@@ -84,11 +85,25 @@ pub fn diagnose(spec: &SpecText) -> Result<Desired, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// The spec's report, or what cannot be observed.
-pub fn preview(spec: &SpecText, stack: &str) -> Result<PlanView, CommandError> {
+pub fn preview(spec: &SpecText, stack: &str) -> Result<Proposal, CommandError> {
+    let files = HostFiles::new(&dirs(stack));
+    Ok(outlook(spec, stack, &files)?.proposal(&files))
+}
+
+/// The whole story of what `name` stands for, as far as it can be told without a controller.
+///
+/// # Errors
+/// As [`preview`]; and when nothing is called so.
+pub fn explain(spec: &SpecText, stack: &str, name: &str) -> Result<Explanation, CommandError> {
+    let files = HostFiles::new(&dirs(stack));
+    let told = outlook(spec, stack, &files)?.explain(&Answers::new(), name);
+    told.map_err(CommandError::new)
+}
+
+fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, CommandError> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let (events, _unheard) = mpsc::unbounded_channel();
-    let files = HostFiles::new(&dirs(stack));
     let networks =
         HostNetworks::new(stack, runtime.handle().clone(), events).map_err(driver_error)?;
     let mut observed = Observed {
@@ -98,17 +113,25 @@ pub fn preview(spec: &SpecText, stack: &str) -> Result<PlanView, CommandError> {
     };
     let held = reconcile::held(stack, &observed);
     let loaded: Loaded =
-        load(spec, &surroundings(), &held, &files, true).map_err(CommandError::report)?;
+        load(spec, &surroundings(), &held, files, true).map_err(CommandError::report)?;
     let names = reconcile::network_names(&loaded.desired);
     observed.network = networks.observe(&names).map_err(driver_error)?;
-    let plan = reconcile::preview(
-        &loaded,
-        &mut observed,
-        &Memory::default(),
-        &files,
-        BootClock.now(),
-    );
-    Ok(reconcile::view(stack, &plan, &files))
+    observed.inputs.env = surroundings().env;
+    let (memory, rendered) = host::remembered(&dirs(stack));
+    let world = World {
+        observed,
+        memory,
+        rendered,
+        now: BootClock.now(),
+        by_controller: false,
+    };
+    Ok(Outlook::new(spec.clone(), loaded, world, files))
+}
+
+/// The spec that the stack took last.
+pub fn last_spec(stack: &str) -> Option<SpecText> {
+    let SavedSpec { path, text } = saved_spec(&dirs(stack))?;
+    Some(SpecText { path, text })
 }
 
 /// What of the stack runs, from the kernel alone.
@@ -177,12 +200,17 @@ pub struct Running {
     pub ended: JoinHandle<Result<(), String>>,
 }
 
-/// Takes the stack's lock and begins to reconcile; without a spec, only to take it down. Must
-/// be called on a runtime from [`runtime`].
+/// Takes the stack's lock and begins to reconcile; without a spec, only to take it down, and
+/// with a saved plan only as far as that goes. Must be called on a runtime from [`runtime`].
 ///
 /// # Errors
 /// When another controller has the stack, or a driver cannot work here.
-pub fn begin(stack: &str, spec: Option<SpecText>, follows: bool) -> Result<Running, CommandError> {
+pub fn begin(
+    stack: &str,
+    spec: Option<SpecText>,
+    saved: Option<SavedPlan>,
+    follows: bool,
+) -> Result<Running, CommandError> {
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
     let datacenter = datacenter.as_deref().unwrap_or("dc1");
@@ -199,6 +227,7 @@ pub fn begin(stack: &str, spec: Option<SpecText>, follows: bool) -> Result<Runni
         around: surroundings(),
         spec,
         stack: stack.to_owned(),
+        saved,
         follows,
         seed: seed(),
     };

@@ -72,8 +72,9 @@ pub trait Workloads: Send + Sync {
         confirm: Confirm,
         timeout: Duration,
     ) -> Result<()>;
-    /// How many TCP connections to these ports of it are established, as its network
-    /// namespace shows them (sock_diag(7)).
+    /// How many TCP connections to these local ports a client still has, in the network
+    /// namespace of its main process (sock_diag(7)): from the handshake until the other side
+    /// acknowledged our last word. 0 when it is gone.
     fn connections(&self, life: &LifeId, ports: &std::collections::BTreeSet<u16>) -> Result<u32>;
     /// Kills all that is left of it.
     fn kill(&self, life: &LifeId) -> Result<()>;

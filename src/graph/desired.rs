@@ -9,6 +9,8 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::identity::Identity;
+use super::memo::Memo;
 use crate::spec::model::{
     Condition, Confirm, Drain, Firewall, LogLimit, Registry, Requirement, Restart, RootMode,
     Signal, Update, Wait, WhenEmpty,
@@ -125,6 +127,8 @@ pub struct WorkloadNode {
     pub ports: BTreeSet<u16>,
     /// Bound of its log.
     pub log: LogLimit,
+    /// Its identity for what its watched files hold, once somebody asked.
+    pub identity: Memo<BTreeMap<PathBuf, String>, Identity>,
 }
 
 /// How a life is to end, noted on it, so that one whose node left the spec is ended as it

@@ -9,6 +9,7 @@ use super::Compiler;
 use super::at::At;
 use super::desired::{Need, Node};
 use super::instances::{Groups, Instance};
+use super::names;
 use super::workloads::network_id;
 use crate::spec::model::{CheckRef, Condition, Dependency, Ready};
 use crate::spec::node::{Kind, NodeId};
@@ -91,7 +92,7 @@ impl Edges {
 }
 
 /// What every name of the spec stands for: a group for its instances, a service for its
-/// endpoints, all else for itself. Also what could not be compiled is here, so that a reference
+/// endpoints, an instance for its seats, all else for itself. Also what could not be compiled is here, so that a reference
 /// to it is no second error.
 fn families(compiler: &Compiler<'_>, nodes: &IndexMap<NodeId, Node>, groups: &Groups) -> Groups {
     let spec = compiler.spec;
@@ -113,8 +114,15 @@ fn families(compiler: &Compiler<'_>, nodes: &IndexMap<NodeId, Node>, groups: &Gr
         .chain(templates)
         .map(|(kind, name)| NodeId::new(kind, name.as_str()));
     let instances = groups.values().flatten().cloned();
-    for id in named.chain(instances).chain(nodes.keys().cloned()) {
-        families.entry(id.clone()).or_insert_with(|| vec![id]);
+    let all: BTreeSet<NodeId> = named
+        .chain(instances)
+        .chain(nodes.keys().cloned())
+        .collect();
+    for id in &all {
+        families.entry(id.clone()).or_insert_with(|| {
+            let second = Some(names::second_seat(id)).filter(|second| all.contains(second));
+            std::iter::once(id.clone()).chain(second).collect()
+        });
     }
     families
 }

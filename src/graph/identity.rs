@@ -32,9 +32,9 @@ impl Identity {
 /// The identity of `workload`. `watched` holds the content hash of every watched file that can
 /// be read; one that cannot differs from each that can.
 ///
-/// What changes in place is no part of it: the hosts file, the firewall, `restart`,
-/// `stop_signal`, `stop_grace_period`, `ready`, `log`, `pre_start`. Whether it tells its
-/// readiness is one, since a running workload was given the socket or was not.
+/// It holds exactly the fields that [`effects`](super::effects::effects) replaces for. Whether
+/// it tells its readiness is one, since a running workload was given the socket or was not; the
+/// hosts file is none, since it is rewritten in place.
 pub fn identity(
     workload: &WorkloadNode,
     watched: &BTreeMap<PathBuf, String>,

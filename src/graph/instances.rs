@@ -7,7 +7,8 @@ use ipnet::Ipv4Net;
 
 use super::Compiler;
 use super::at::At;
-use crate::spec::model::{Container, Expr, NetworkMode};
+use super::names;
+use crate::spec::model::{Container, Expr, NetworkMode, UpdateOrder};
 use crate::spec::node::{Kind, NodeId};
 use crate::template::expr::Scope;
 
@@ -17,10 +18,13 @@ const MOST_REPLICAS: u32 = 1000;
 /// What is on the host's own network answers here.
 const LOOPBACK: &str = "127.0.0.1";
 
-/// One instance of a container or process.
+/// One instance of a container or process; one of its two seats where it is replaced
+/// start-first.
 pub(super) struct Instance<'a> {
-    /// `containers/prime1`.
+    /// `containers/prime1`, or its second seat `containers/prime1.b`.
     pub(super) id: NodeId,
+    /// `prime1`, for both seats.
+    pub(super) name: String,
     /// The name in the spec.
     pub(super) group: &'a str,
     /// 1 for the first.
@@ -37,7 +41,7 @@ impl Instance<'_> {
     /// What expressions about it see.
     pub(super) fn scope(&self) -> Scope<'_> {
         Scope {
-            name: Some(&self.id.name),
+            name: Some(&self.name),
             replica: Some(self.replica),
             address: self.reached_at.as_deref(),
             port: self.port,
@@ -45,7 +49,7 @@ impl Instance<'_> {
     }
 }
 
-/// The instances of every group: by the group's name as `kind/name`.
+/// The instances of every group, each with its seats: by the group's name as `kind/name`.
 pub(super) type Groups = BTreeMap<NodeId, Vec<NodeId>>;
 
 /// All instances in spec order, containers first, with their addresses.
@@ -57,30 +61,46 @@ pub(super) fn expand<'a>(compiler: &mut Compiler<'a>) -> (Vec<Instance<'a>>, Gro
     let containers = spec
         .containers
         .iter()
-        .map(|(name, container)| (Kind::Containers, name, container.workload.replicas));
+        .map(|(name, container)| (Kind::Containers, name, &container.workload));
     let processes = spec
         .processes
         .iter()
-        .map(|(name, process)| (Kind::Processes, name, process.workload.replicas));
-    for (kind, group, replicas) in containers.chain(processes) {
-        let members = copies(compiler, kind, group, replicas);
+        .map(|(name, process)| (Kind::Processes, name, &process.workload));
+    for (kind, group, workload) in containers.chain(processes) {
+        let members = copies(compiler, kind, group, workload.replicas);
         let ids = groups.entry(NodeId::new(kind, group)).or_default();
         for (replica, name) in members {
-            claim_name(compiler, &mut taken, kind, group, &name);
-            let id = NodeId::new(kind, name);
-            ids.push(id.clone());
-            instances.push(Instance {
-                port: first_port(compiler, kind, group, &id),
-                id,
-                group,
-                replica,
-                address: None,
-                reached_at: Some(LOOPBACK.to_owned()),
-            });
+            let first = NodeId::new(kind, name.as_str());
+            let port = first_port(compiler, kind, group, &first);
+            for id in seats(first, workload.update.order) {
+                claim_name(compiler, &mut taken, kind, group, &id.name);
+                ids.push(id.clone());
+                instances.push(Instance {
+                    port,
+                    id,
+                    name: name.clone(),
+                    group,
+                    replica,
+                    address: None,
+                    reached_at: Some(LOOPBACK.to_owned()),
+                });
+            }
         }
     }
     assign(compiler, &mut instances);
     (instances, groups)
+}
+
+/// Where the lives of an instance have their place: the new one takes the seat that the old one
+/// has not.
+fn seats(first: NodeId, order: UpdateOrder) -> Vec<NodeId> {
+    match order {
+        UpdateOrder::StopFirst => vec![first],
+        UpdateOrder::StartFirst => {
+            let second = names::second_seat(&first);
+            vec![first, second]
+        }
+    }
 }
 
 /// Names and numbers of a group's copies. They are numbered when `replicas` was written, even
@@ -153,8 +173,8 @@ pub(super) fn gateway(subnet: Ipv4Net) -> Option<Ipv4Addr> {
 }
 
 /// Gives every container in a network its address: fixed ones first, then those that
-/// instances hold already, then the first free ones in spec order. A change of one group so
-/// moves no other, as long as it runs.
+/// instances hold already, then the first free ones in spec order, second seats last. A change
+/// of one group so moves no other, as long as it runs.
 fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
     let spec = compiler.spec;
     let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
@@ -189,7 +209,10 @@ fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
         .iter()
         .map(|(name, network)| (name.as_str(), network.subnet.hosts()))
         .collect();
-    for instance in instances.iter_mut() {
+    let (seconds, firsts): (Vec<_>, Vec<_>) = instances
+        .iter_mut()
+        .partition(|instance| names::is_second_seat(&instance.id.name));
+    for instance in firsts.into_iter().chain(seconds) {
         let Some(container) = container_of(compiler, instance) else {
             continue;
         };
@@ -275,6 +298,7 @@ fn full(compiler: &mut Compiler<'_>, instance: &Instance<'_>, network: &str, sub
     let group = section.key(instance.group);
     let (replicas, attached) = (group.key("replicas"), group.key("network"));
     let scaled = compiler.problems.has(&replicas);
+    let order = container_of(compiler, instance).map(|container| container.workload.update.order);
     compiler.problems.advise(
         if scaled { &replicas } else { &attached },
         format!(
@@ -282,6 +306,11 @@ fn full(compiler: &mut Compiler<'_>, instance: &Instance<'_>, network: &str, sub
             instance.id.kind.word(),
             instance.group
         ),
-        "give the network a larger subnet, or the container fewer replicas",
+        if order == Some(UpdateOrder::StartFirst) {
+            "start-first takes two addresses for each instance: give the network a larger \
+             subnet, or write `order: stop-first`"
+        } else {
+            "give the network a larger subnet, or the container fewer replicas"
+        },
     );
 }

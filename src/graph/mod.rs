@@ -4,10 +4,12 @@ mod at;
 mod checks;
 pub mod desired;
 mod edges;
+pub mod effects;
 mod evaluate;
 mod hosts;
 pub mod identity;
 mod instances;
+mod memo;
 mod names;
 mod order;
 mod rendered;
@@ -34,8 +36,9 @@ use desired::{Desired, Dirs, NetworkNode, Node};
 use edges::Edges;
 use instances::{Groups, Instance};
 
-pub use hosts::hosts_text;
-pub use names::{container_of, namespace};
+pub use hosts::Hosts;
+pub use memo::Memo;
+pub use names::{container_of, instance_of, namespace};
 pub use text::{dot, waves_text};
 
 /// What compiling needs beside the spec.
@@ -116,6 +119,7 @@ fn assemble(
     order: order::Order,
 ) -> Desired {
     let needs = edges.into_needs(nodes.keys());
+    let pairs = pairs(&nodes);
     let mut sorted = IndexMap::with_capacity(nodes.len());
     for id in &order.sequence {
         if let Some(node) = nodes.swap_remove(id) {
@@ -131,8 +135,18 @@ fn assemble(
         needs,
         waves: order.waves,
         vars: spec.vars.clone(),
-        pairs: BTreeMap::new(),
+        pairs,
     }
+}
+
+/// From either seat of an instance or endpoint to the other.
+fn pairs(nodes: &IndexMap<NodeId, Node>) -> BTreeMap<NodeId, NodeId> {
+    nodes
+        .keys()
+        .map(|first| (first.clone(), names::second_seat(first)))
+        .filter(|(_, second)| nodes.contains_key(second))
+        .flat_map(|(first, second)| [(first.clone(), second.clone()), (second, first)])
+        .collect()
 }
 
 /// What every step of compiling sees.

@@ -9,6 +9,10 @@ const INTERFACE: usize = 15;
 /// Longest name of a machine, in bytes: the kernel's bound of a hostname.
 const MACHINE: usize = 64;
 
+/// What stands behind an instance's name in that of its second seat. No name of a spec holds a
+/// dot, so that a seat is never taken for an instance of its own.
+const SECOND_SEAT: &str = ".b";
+
 /// Names that mean something else where interfaces are configured.
 const RESERVED: [&str; 3] = ["all", "default", "lo"];
 
@@ -38,6 +42,22 @@ fn fit(name: String, longest: usize) -> String {
         start.push(letter);
     }
     format!("{start}-{digest}")
+}
+
+/// The second seat of an instance that is replaced start-first: `prime1.b` of `prime1`. The
+/// same for its endpoints.
+pub(super) fn second_seat(first: &NodeId) -> NodeId {
+    NodeId::new(first.kind, format!("{}{SECOND_SEAT}", first.name))
+}
+
+/// Whether this is the name of a second seat.
+pub(super) fn is_second_seat(name: &str) -> bool {
+    name.ends_with(SECOND_SEAT)
+}
+
+/// The instance whose seat has this name: `prime1` for `prime1.b` and for `prime1` itself.
+pub fn instance_of(seat: &str) -> &str {
+    seat.strip_suffix(SECOND_SEAT).unwrap_or(seat)
 }
 
 /// The interface name of a network's bridge: its own name where the kernel takes it.

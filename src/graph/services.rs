@@ -49,6 +49,11 @@ pub(super) fn add(
                     "rename one of the services",
                 );
             }
+            if let Some(Node::Workload(workload)) =
+                target.as_ref().and_then(|target| nodes.get_mut(target))
+            {
+                workload.ports.insert(service.port);
+            }
             nodes.insert(id, Node::Endpoint(endpoint));
         }
     }
@@ -67,8 +72,16 @@ fn targets(
     if let Some(members) = groups.get(target) {
         return members.iter().cloned().map(Some).collect();
     }
-    if groups.values().flatten().any(|instance| instance == target) {
-        return vec![Some(target.clone())];
+    let second = names::second_seat(target);
+    let seats: Vec<Option<NodeId>> = groups
+        .values()
+        .flatten()
+        .filter(|seat| *seat == target || **seat == second)
+        .cloned()
+        .map(Some)
+        .collect();
+    if !seats.is_empty() {
+        return seats;
     }
     compiler
         .problems

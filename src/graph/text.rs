@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::desired::{Desired, Need, Node};
+use super::names::is_second_seat;
 use crate::spec::model::Condition;
 use crate::spec::node::NodeId;
 
-/// The start waves, each node with what it needs behind it.
+/// The start waves, each node with what it needs behind it. The two seats of an instance are one
+/// to the reader: of each pair the first is shown.
 pub fn waves_text(desired: &Desired) -> String {
     let width = desired
         .nodes
         .keys()
+        .filter(|id| !is_second_seat(&id.name))
         .map(|id| id.to_string().chars().count())
         .max()
         .unwrap_or(0);
@@ -22,7 +25,7 @@ pub fn waves_text(desired: &Desired) -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "wave {number}");
-        for id in wave {
+        for id in wave.iter().filter(|id| !is_second_seat(&id.name)) {
             let needs = needs_text(desired, &families, id);
             let name = id.to_string();
             if needs.is_empty() {
@@ -40,7 +43,8 @@ type Families = BTreeMap<NodeId, usize>;
 
 fn families(desired: &Desired) -> Families {
     let mut families = Families::new();
-    for id in desired.nodes.keys().filter_map(|id| family(desired, id)) {
+    let firsts = desired.nodes.keys().filter(|id| !is_second_seat(&id.name));
+    for id in firsts.filter_map(|id| family(desired, id)) {
         *families.entry(id).or_default() += 1;
     }
     families
@@ -58,10 +62,11 @@ fn family(desired: &Desired, id: &NodeId) -> Option<NodeId> {
 /// What a node needs, in order. Where it needs all of several members, the family stands for
 /// them.
 fn needs_text(desired: &Desired, families: &Families, id: &NodeId) -> String {
-    let needs = desired.needs.get(id).map_or(&[][..], Vec::as_slice);
+    let needs = desired.needs.get(id).map_or(&[][..], Vec::as_slice).iter();
+    let needs = needs.filter(|need| !is_second_seat(&need.on.name));
     let family_of = |need: &Need| family(desired, &need.on).map(|family| (family, need.condition));
     let mut needed: BTreeMap<(NodeId, Condition), usize> = BTreeMap::new();
-    for key in needs.iter().filter_map(family_of) {
+    for key in needs.clone().filter_map(family_of) {
         *needed.entry(key).or_default() += 1;
     }
     let mut texts: Vec<String> = Vec::new();

@@ -12,6 +12,7 @@ use super::desired::{
 };
 use super::evaluate::Side;
 use super::instances::{Instance, gateway};
+use super::memo::Memo;
 use super::names;
 use crate::spec::model::{Container, Expr, NetworkMode, Ready, Root, Workload};
 use crate::spec::node::{Kind, NodeId};
@@ -109,6 +110,7 @@ fn common(
         drain: workload.drain,
         ports: BTreeSet::new(),
         log: workload.log,
+        identity: Memo::default(),
     })
 }
 
@@ -213,7 +215,7 @@ fn container_run(
     container: &Container,
 ) -> Option<ContainerRun> {
     let scope = instance.scope();
-    let name = &instance.id.name;
+    let seat = &instance.id.name;
     let root = match &container.root {
         Root::Host => Some(RootRun::Host),
         Root::Path { path, mode } => {
@@ -240,17 +242,17 @@ fn container_run(
                 let message = format!("network `{network}` does not exist");
                 compiler.problems.add(&at.key("network"), message);
             }
-            known.then(|| NetworkRun::Namespace(names::namespace(&compiler.spec.name, name)))
+            known.then(|| NetworkRun::Namespace(names::namespace(&compiler.spec.name, seat)))
         }
     };
     Some(ContainerRun {
-        hostname: name.clone(),
-        machine: names::machine(&compiler.spec.name, name),
+        hostname: instance.name.clone(),
+        machine: names::machine(&compiler.spec.name, seat),
         root: root?,
         mounts: mounts?,
         tmpfs: tmpfs?,
         network: network?,
-        hosts: compiler.inputs.dirs.run.join("hosts").join(name),
+        hosts: compiler.inputs.dirs.run.join("hosts").join(seat),
     })
 }
 

@@ -1,17 +1,23 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
+use super::permit;
+use super::render;
+use super::rolling::Roll;
 use super::template::{self, TemplateState};
 use super::world::{Life, LifeState, Observed};
+use crate::graph::Hosts;
 use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
 use crate::spec::model::{Condition, Status};
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
 /// How far a node is, for those that need it.
@@ -30,7 +36,17 @@ impl Level {
         completed: true,
     };
 
-    fn reaches(self, condition: Condition) -> bool {
+    /// The further of two.
+    pub fn or(self, other: Level) -> Level {
+        Level {
+            started: self.started || other.started,
+            healthy: self.healthy || other.healthy,
+            completed: self.completed || other.completed,
+        }
+    }
+
+    /// Whether a need of this condition is met.
+    pub fn reaches(self, condition: Condition) -> bool {
         match condition {
             Condition::Started => self.started,
             Condition::Healthy => self.healthy,
@@ -60,6 +76,9 @@ impl Planned {
     }
 }
 
+/// A group's kind and name.
+type Group<'a> = (Kind, &'a str);
+
 pub(super) struct Context<'a> {
     pub desired: &'a Desired,
     pub observed: &'a Observed,
@@ -68,14 +87,31 @@ pub(super) struct Context<'a> {
     lives: BTreeMap<&'a NodeId, Vec<&'a Life>>,
     statuses: BTreeMap<&'a str, Status>,
     endpoints: BTreeMap<&'a NodeId, Vec<&'a EndpointNode>>,
-    groups: BTreeMap<NodeId, Vec<&'a WorkloadNode>>,
-    dependents: BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>,
+    groups: BTreeMap<Group<'a>, Vec<&'a WorkloadNode>>,
+    /// How groups stand of which somebody was about to leave.
+    rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
+    hosts: OnceCell<Hosts>,
+    dependents: OnceCell<BTreeMap<&'a NodeId, BTreeSet<&'a NodeId>>>,
+    /// The templates whose reload goes to each process or group, by its id.
+    reloads: BTreeMap<&'a NodeId, Vec<&'a TemplateNode>>,
+    /// The ids in the registry of all that the spec registers.
+    service_ids: BTreeSet<&'a str>,
+    /// The first registration of each workload that has one.
+    registered: OnceCell<BTreeMap<&'a NodeId, &'a str>>,
+    /// What something needed in a spec that is gone.
+    once_needed: OnceCell<BTreeSet<&'a NodeId>>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    pub levels: BTreeMap<&'a NodeId, Level>,
+    levels: BTreeMap<&'a NodeId, Level>,
+    /// Upon whose levels it depends whether templates may be written.
+    template_needs: BTreeSet<&'a NodeId>,
+    /// The templates that have something left to write or to tell, as far as the levels say.
+    unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
     pub leaving: BTreeSet<NodeId>,
     /// Workloads of which nothing runs, as it should be.
     pub resting: BTreeSet<NodeId>,
+    /// Seats that are spare.
+    pub spare: BTreeSet<NodeId>,
 }
 
 impl<'a> Context<'a> {
@@ -85,25 +121,27 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
-        for life in &observed.lives {
-            lives.entry(&life.id.node).or_default().push(life);
-        }
-        for of_node in lives.values_mut() {
-            of_node.sort_by_key(|life| life.id.incarnation);
-        }
         let mut endpoints: BTreeMap<&NodeId, Vec<&EndpointNode>> = BTreeMap::new();
-        let mut groups: BTreeMap<NodeId, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut groups: BTreeMap<Group<'_>, Vec<&WorkloadNode>> = BTreeMap::new();
+        let mut reloads: BTreeMap<&NodeId, Vec<&TemplateNode>> = BTreeMap::new();
+        let mut service_ids = BTreeSet::new();
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
+                    service_ids.insert(endpoint.service_id.as_str());
                     if let Some(target) = &endpoint.target {
                         endpoints.entry(target).or_default().push(endpoint);
                     }
                 }
                 Node::Workload(workload) => {
-                    let group = NodeId::new(workload.id.kind, workload.group.clone());
+                    let group = (workload.id.kind, workload.group.as_str());
                     groups.entry(group).or_default().push(workload);
+                }
+                Node::Template(template) => {
+                    let told = template.reload.as_ref();
+                    if let Some(process) = told.and_then(template::reload_process) {
+                        reloads.entry(process).or_default().push(template);
+                    }
                 }
                 _ => {}
             }
@@ -120,15 +158,24 @@ impl<'a> Context<'a> {
             observed,
             memory,
             now,
-            lives,
+            lives: lives(observed),
             statuses,
             endpoints,
             groups,
-            dependents: dependents(desired, memory),
+            rolls: RefCell::default(),
+            hosts: OnceCell::new(),
+            dependents: OnceCell::new(),
+            reloads,
+            service_ids,
+            registered: OnceCell::new(),
+            once_needed: OnceCell::new(),
             templates: BTreeMap::new(),
             levels: BTreeMap::new(),
+            template_needs: template_needs(desired),
+            unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
             resting: BTreeSet::new(),
+            spare: BTreeSet::new(),
         };
         context.templates = template::states(&context);
         context
@@ -167,20 +214,36 @@ impl<'a> Context<'a> {
         self.endpoints.get(node).map_or(&[], Vec::as_slice)
     }
 
-    pub fn group(&self, node: &WorkloadNode) -> &[&'a WorkloadNode] {
+    /// How the group of a workload stands, for the next of it that is to leave.
+    pub fn roll(&self, node: &WorkloadNode) -> Rc<Roll<'a>> {
         let group = NodeId::new(node.id.kind, node.group.clone());
-        self.groups.get(&group).map_or(&[], Vec::as_slice)
+        if let Some(roll) = self.rolls.borrow().get(&group) {
+            return Rc::clone(roll);
+        }
+        let members = self
+            .groups
+            .get(&(group.kind, &group.name))
+            .map_or(&[][..], Vec::as_slice);
+        let roll = Rc::new(Roll::of(self, members));
+        self.rolls.borrow_mut().insert(group, Rc::clone(&roll));
+        roll
     }
 
     /// Every workload of the group of this name.
     pub fn group_named(&self, group: &NodeId) -> Vec<&'a WorkloadNode> {
         self.groups
-            .get(group)
+            .get(&(group.kind, &group.name))
             .cloned()
             .unwrap_or_else(|| match self.desired.nodes.get(group) {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),
             })
+    }
+
+    /// The hosts files, made when the first of them is looked at.
+    pub fn hosts(&self) -> &Hosts {
+        self.hosts
+            .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
     }
 
     /// How a registered endpoint stands.
@@ -199,15 +262,41 @@ impl<'a> Context<'a> {
             .max()
     }
 
+    /// How far a node is, as far as this was planned already.
+    pub fn level(&self, node: &NodeId) -> Level {
+        self.levels.get(node).copied().unwrap_or_default()
+    }
+
+    /// Notes how far a node is, for those that come after it.
+    pub fn set_level(&mut self, node: &'a NodeId, level: Level) {
+        self.levels.insert(node, level);
+        if self.template_needs.contains(node) {
+            self.unsettled.take();
+        }
+    }
+
+    /// The templates that have something left to write or to tell.
+    pub fn unsettled(&self) -> Rc<Vec<&'a str>> {
+        if let Some(known) = &*self.unsettled.borrow() {
+            return Rc::clone(known);
+        }
+        let found = Rc::new(template::unsettled(self));
+        self.unsettled.replace(Some(Rc::clone(&found)));
+        found
+    }
+
     /// What a node still needs before it may start, in words.
     pub fn lacking(&self, node: &NodeId) -> Vec<String> {
+        self.lacking_but(node, |_| false)
+    }
+
+    /// The same, without the needs that are `left_out`.
+    pub fn lacking_but(&self, node: &NodeId, left_out: fn(&Need) -> bool) -> Vec<String> {
         let needs: &[Need] = self.desired.needs.get(node).map_or(&[], Vec::as_slice);
         needs
             .iter()
-            .filter(|need| {
-                let level = self.levels.get(&need.on).copied().unwrap_or_default();
-                !level.reaches(need.condition)
-            })
+            .filter(|need| !left_out(need))
+            .filter(|need| !self.level_for(node, &need.on).reaches(need.condition))
             .map(|need| match need.condition {
                 Condition::Started => need.on.to_string(),
                 Condition::Healthy => format!("{} to be healthy", need.on),
@@ -220,8 +309,10 @@ impl<'a> Context<'a> {
     pub fn dependents_left(&self, node: &NodeId) -> Vec<String> {
         let mut reached: BTreeSet<&NodeId> = BTreeSet::new();
         let mut next = vec![node];
+        let dependents = || dependents(self.desired, self.memory);
+        let dependents = self.dependents.get_or_init(dependents);
         while let Some(node) = next.pop() {
-            for dependent in self.dependents.get(node).into_iter().flatten() {
+            for dependent in dependents.get(node).into_iter().flatten() {
                 if reached.insert(dependent) {
                     next.push(dependent);
                 }
@@ -261,25 +352,67 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The templates whose reload goes to this process.
+    /// The templates whose reload goes to this process, to itself or to all of its group.
     pub fn reloads_of(&self, process: &WorkloadNode) -> Vec<&'a TemplateNode> {
+        if self.reloads.is_empty() || process.id.kind != Kind::Processes {
+            return Vec::new();
+        }
         let group = NodeId::new(process.id.kind, process.group.clone());
-        self.desired
-            .nodes
-            .values()
-            .filter_map(|node| match node {
-                Node::Template(template) => Some(template.as_ref()),
-                _ => None,
-            })
-            .filter(|template| {
-                template
-                    .reload
-                    .as_ref()
-                    .and_then(super::template::reload_process)
-                    .is_some_and(|told| *told == group || *told == process.id)
-            })
-            .collect()
+        let own = Some(&process.id).filter(|id| **id != group);
+        let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
+        let own = own.into_iter().flat_map(to);
+        to(&group).chain(own).collect()
     }
+
+    /// The id in the registry under which a workload is found.
+    pub fn registered_for(&self, node: &NodeId) -> Option<&'a str> {
+        let registered = self.registered.get_or_init(|| registered(self.observed));
+        registered.get(node).copied()
+    }
+
+    /// Whether something needed this node in a spec that is gone.
+    pub fn was_needed(&self, node: &NodeId) -> bool {
+        let past = &self.memory.past_needs;
+        let needed = self
+            .once_needed
+            .get_or_init(|| past.values().flatten().collect());
+        needed.contains(node)
+    }
+
+    /// Whether the spec registers this id.
+    pub fn registers(&self, service_id: &str) -> bool {
+        self.service_ids.contains(service_id)
+    }
+}
+
+/// What templates wait for before they are written.
+fn template_needs(desired: &Desired) -> BTreeSet<&NodeId> {
+    let templates = desired.needs.iter();
+    templates
+        .filter(|(node, _)| node.kind == Kind::Templates)
+        .flat_map(|(_, needs)| needs)
+        .filter(|need| !render::is_listing(need))
+        .map(|need| &need.on)
+        .collect()
+}
+
+/// Of what is registered, the first id of each workload.
+fn registered(observed: &Observed) -> BTreeMap<&NodeId, &str> {
+    let ids = observed.registered.iter().rev();
+    ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
+        .collect()
+}
+
+/// Lives by their nodes, the oldest first.
+fn lives(observed: &Observed) -> BTreeMap<&NodeId, Vec<&Life>> {
+    let mut lives: BTreeMap<&NodeId, Vec<&Life>> = BTreeMap::new();
+    for life in &observed.lives {
+        lives.entry(&life.id.node).or_default().push(life);
+    }
+    for of_node in lives.values_mut() {
+        of_node.sort_by_key(|life| life.id.incarnation);
+    }
+    lives
 }
 
 /// Who needs whom, in this spec and in those before it.
@@ -329,8 +462,12 @@ pub(super) fn detail(name: &str, new: impl ToString) -> Detail {
     }
 }
 
-/// Lets what is under way go on, and what failed wait for its next try.
+/// Lets what is under way go on, what an applied plan does not have wait, and what failed wait
+/// for its next try.
 pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
+    if permit::withhold(context, planned) {
+        return;
+    }
     let Some(item) = &mut planned.item else {
         return;
     };

@@ -1,18 +1,22 @@
 //! How a life ends: it leaves the registry and the proxy, is asked, and is killed when its
 //! grace is over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::context::{Context, Level, Planned, status, words};
-use super::model::{Change, Gate, Item, NodeState, Step};
+use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::template;
 use super::world::{Life, LifeState};
-use crate::spec::model::Signal;
+use crate::spec::model::{Drain, Signal};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
 /// How long the proxies get to forget an instance before it ends all the same.
 const LEAVE_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How often the connections of a life that drains are counted: nothing tells of their end.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// How long the rest of a life may outlive its main process.
 const LEFTOVERS: Duration = Duration::from_millis(500);
@@ -25,6 +29,8 @@ pub(super) struct Ending<'a> {
     pub life: &'a Life,
     pub signal: Signal,
     pub grace: Duration,
+    pub drain: Drain,
+    pub ports: &'a BTreeSet<u16>,
 }
 
 fn planned(life: &Life, item: Item, words: String, wake: Option<Time>) -> Planned {
@@ -162,16 +168,48 @@ pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) ->
     if context.now.since(since) >= LEAVE_AT_MOST {
         return None;
     }
-    let registered = context
-        .observed
-        .registered
-        .iter()
-        .find(|(_, registered)| registered.target.as_ref() == Some(node));
-    match registered {
-        Some((id, _)) => Some(format!("`{id}` to leave the registry")),
+    match context.registered_for(node) {
+        Some(id) => Some(format!("`{id}` to leave the registry")),
         None if template::settled(context, None) => None,
         None => Some("the files that list it".to_owned()),
     }
+}
+
+/// What of a life's connections is still waited for, and until when at most; `None` when it is
+/// quiet, had its time, or has no port to which anything leads. It is asked about only once
+/// nothing new is led to it.
+pub(super) fn still_connected(
+    context: &Context<'_>,
+    ending: &Ending<'_>,
+    notes: &mut Notes,
+) -> Option<(String, Time)> {
+    let Drain { quiet, timeout } = ending.drain;
+    if ending.ports.is_empty() || timeout.is_zero() || ending.life.main_pid <= 0 {
+        return None;
+    }
+    let id = &ending.life.id;
+    let known = context.memory.draining.get(id);
+    let since = known.map_or(context.now, |draining| draining.since);
+    let end = since + timeout;
+    if context.now >= end {
+        return None;
+    }
+    let quiet_since = known.and_then(|draining| draining.quiet);
+    if quiet_since.is_some_and(|since| context.now >= since + quiet) {
+        return None;
+    }
+    notes.draining.insert(id.clone(), ending.ports.clone());
+    let words = match context.observed.connections.get(id) {
+        Some(0) => format!("no connection for {}", words(quiet)),
+        Some(1) => "its last connection".to_owned(),
+        Some(count) => format!("its {count} connections"),
+        None => "its connections".to_owned(),
+    };
+    let words = format!(
+        "{words}, at most {}",
+        super::context::words(end.since(context.now))
+    );
+    Some((words, end.min(context.now + DRAIN_LOOK)))
 }
 
 /// A life whose start is under way has no main process to be asked yet; one that never gets any

@@ -2,54 +2,70 @@
 
 use super::context::{Context, Level, Planned, detail, status};
 use super::model::{Change, Detail, Gate, Item, NodeState, Step};
-use crate::graph::desired::EndpointNode;
+use super::world::LifeState;
+use crate::graph::desired::{EndpointNode, ProbeNode};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 
+/// Hex digits of a registration's hash.
+const HASH: usize = 16;
+
 /// What is compared to know whether a registration is current.
 pub fn registration_hash(endpoint: &EndpointNode) -> String {
-    let checks: Vec<_> = endpoint
-        .checks
-        .iter()
-        .map(|check| (&check.id, &check.name))
-        .collect();
-    let ttls: Vec<_> = endpoint
-        .checks
-        .iter()
-        .filter_map(|check| match check.probe {
-            crate::graph::desired::ProbeNode::Ttl(ttl) => Some((&check.id, ttl.as_millis())),
-            _ => None,
-        })
-        .collect();
-    let parts = format!(
-        "{:?}{:?}{:?}{:?}{:?}{:?}{checks:?}{ttls:?}",
-        endpoint.service,
-        endpoint.service_id,
-        endpoint.address,
-        endpoint.port,
-        endpoint.tags,
-        endpoint.meta
+    let mut parts = Parts(Vec::with_capacity(256));
+    parts.words([&endpoint.service, &endpoint.service_id, &endpoint.address]);
+    parts.number(u64::from(endpoint.port));
+    parts.words(&endpoint.tags);
+    parts.words(endpoint.meta.iter().flat_map(|(key, value)| [key, value]));
+    parts.words(
+        endpoint
+            .checks
+            .iter()
+            .flat_map(|check| [&check.id, &check.name]),
     );
-    blake3::hash(parts.as_bytes())
-        .to_hex()
-        .chars()
-        .take(16)
-        .collect()
+    for check in &endpoint.checks {
+        if let ProbeNode::Ttl(ttl) = check.probe {
+            parts.words([&check.id]);
+            parts.number(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+    let hex = blake3::hash(&parts.0).to_hex();
+    hex.as_str().get(..HASH).unwrap_or_default().to_owned()
 }
 
-/// Plans one endpoint.
-pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Planned {
+/// Bytes in which no two different sequences of words and numbers look alike.
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn words<'a>(&mut self, words: impl IntoIterator<Item = &'a String>) {
+        let place = self.0.len();
+        self.number(0);
+        let mut count = 0_u64;
+        for word in words {
+            count += 1;
+            self.number(word.len() as u64);
+            self.0.extend_from_slice(word.as_bytes());
+        }
+        for (byte, of_count) in self.0.iter_mut().skip(place).zip(count.to_le_bytes()) {
+            *byte = of_count;
+        }
+    }
+}
+
+/// Plans one endpoint; `None` for that of a spare seat.
+pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Option<Planned> {
+    let target = endpoint.target.as_ref();
+    let spare = target.is_some_and(|target| context.spare.contains(target));
     let registered = context.observed.registered.get(&endpoint.service_id);
     let health = context.endpoint_status(&endpoint.service_id);
-    let stopped = endpoint
-        .target
-        .as_ref()
-        .is_some_and(|target| context.resting.contains(target));
-    let leaving = endpoint
-        .target
-        .as_ref()
-        .is_some_and(|target| context.leaving.contains(target));
+    let stopped = spare || target.is_some_and(|target| context.resting.contains(target));
+    let leaving = target.is_some_and(|target| context.leaving.contains(target));
     let mut planned = match registered {
+        None if spare => return None,
         Some(_) if leaving || stopped => leave(id, endpoint),
         Some(there) if there.hash == registration_hash(endpoint) => {
             let level = Level {
@@ -70,6 +86,10 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
             let words = "its target leaves";
             Planned::idle(status(id, NodeState::Stopping, words), Level::default())
         }
+        None if target.is_some_and(|target| is_ending(context, target)) => {
+            let words = "its target ends";
+            Planned::idle(status(id, NodeState::Stopping, words), Level::default())
+        }
         None if stopped => {
             let words = "its target rests";
             Planned::idle(status(id, NodeState::Stopped, words), Level::default())
@@ -78,7 +98,14 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) 
     };
     planned.status.health = health;
     planned.status.address = Some(format!("{}:{}", endpoint.address, endpoint.port));
-    planned
+    Some(planned)
+}
+
+/// Whether what still runs of a target is on its way out: it is not announced again.
+fn is_ending(context: &Context<'_>, target: &NodeId) -> bool {
+    context
+        .current(target)
+        .is_some_and(|life| life.state == LifeState::Ending)
 }
 
 fn leave(id: &NodeId, endpoint: &EndpointNode) -> Planned {

@@ -3,13 +3,16 @@
 //! Losing all of it costs a probe and a restart delay, never a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{ErrorKind, Notes};
+use super::permit::Permit;
 use super::world::{Exit, LifeId};
-use crate::spec::model::Signal;
+use crate::graph::desired::Farewell;
+use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -36,6 +39,15 @@ pub struct Memory {
     pub ending: BTreeMap<LifeId, Time>,
     /// Since when a life is to leave, so that waiting for the proxy has an end.
     pub leaving: BTreeMap<LifeId, Time>,
+    /// Lives whose connections are waited for, and since when.
+    pub draining: BTreeMap<LifeId, Draining>,
+    /// Since when a life is well without a break.
+    pub well: BTreeMap<LifeId, Time>,
+    /// Workloads that the spec in force brought or changed, until it converged: what they do
+    /// judges it.
+    pub changed: BTreeSet<NodeId>,
+    /// Of these, since when each is tried without being well.
+    pub trying: BTreeMap<NodeId, Time>,
     /// Lives that an operator wants to end and to be followed by another.
     pub restart: BTreeSet<LifeId>,
     /// Workloads that an operator stopped.
@@ -52,6 +64,21 @@ pub struct Memory {
     pub past_needs: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Files that earlier specs of this stack rendered, by path: the template's name.
     pub rendered: BTreeMap<std::path::PathBuf, String>,
+    /// A plan file was applied: what it lets happen. `None` lets everything happen.
+    pub permitted: Option<Permit>,
+    /// Since when each node's action waits for something.
+    pub waiting: BTreeMap<NodeId, Time>,
+}
+
+/// A life whose connections are waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// Since when.
+    pub since: Time,
+    /// To which of its ports.
+    pub ports: BTreeSet<u16>,
+    /// Since when there is none, without a break.
+    pub quiet: Option<Time>,
 }
 
 /// How a stack is taken down.
@@ -66,14 +93,17 @@ pub struct Down {
 pub struct WorkloadMemory {
     /// Failures in a row.
     pub failures: u32,
+    /// When it failed, in a row or not, the newest last; kept only where `restart.window`
+    /// counts them, and no more than it counts.
+    pub failed_at: Vec<Time>,
     /// Restarts since the controller knows it.
     pub restarts: u32,
     /// Its newest end.
     pub last_exit: Option<LastExit>,
     /// The highest incarnation that it had.
     pub incarnation: u64,
-    /// How it is asked to end, kept for when it leaves the spec: signal and grace.
-    pub stop: Option<(Signal, Duration)>,
+    /// How it is to end, kept for when it leaves the spec.
+    pub farewell: Option<Farewell>,
 }
 
 /// How a life ended.
@@ -138,7 +168,58 @@ pub struct Verdict {
     pub times: u32,
 }
 
+impl WorkloadMemory {
+    /// Remembers an end once. `lasted` is how long that life ran, `restart` what the spec says
+    /// of its node, if it still says something.
+    pub fn note_exit(&mut self, last: LastExit, lasted: Duration, restart: Option<&Restart>) {
+        self.incarnation = self.incarnation.max(last.incarnation);
+        if self
+            .last_exit
+            .is_some_and(|known| known.incarnation >= last.incarnation)
+        {
+            return;
+        }
+        self.last_exit = Some(last);
+        if last.asked {
+            self.forget_failures();
+            return;
+        }
+        self.failures = if restart.is_some_and(|restart| lasted >= restart.reset_after) {
+            1
+        } else {
+            self.failures.saturating_add(1)
+        };
+        let Some((window, most)) = restart.and_then(|r| Some((r.window?, r.max_attempts?))) else {
+            self.failed_at.clear();
+            return;
+        };
+        self.failed_at.push(last.at);
+        self.failed_at.retain(|at| last.at.since(*at) <= window);
+        // One more than the limit already says that it was passed.
+        let kept = usize::try_from(most).map_or(usize::MAX, |most| most.saturating_add(1));
+        let spare = self.failed_at.len().saturating_sub(kept);
+        self.failed_at.drain(..spare);
+    }
+
+    /// An end that was asked for, or an operator's word, begins anew.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.failed_at.clear();
+    }
+}
+
 impl Memory {
+    /// What failed under the old spec deserves a try under the new one.
+    pub fn begin_generation(&mut self) {
+        self.attempts.retain(|_, attempt| attempt.running);
+        self.verdicts.retain(|_, verdict| verdict.accepted);
+        for workload in self.workloads.values_mut() {
+            workload.failures = workload.failures.min(1);
+            workload.failed_at.clear();
+        }
+        self.permitted = None;
+    }
+
     /// Takes over what a plan noted at `now`.
     pub fn absorb(&mut self, notes: &Notes, now: Time) {
         for (template, hash) in &notes.pending {
@@ -171,6 +252,33 @@ impl Memory {
         }
         self.leaving.retain(|life, _| notes.leaving.contains(life));
         self.late.extend(notes.late.iter().cloned());
+        for (life, ports) in &notes.draining {
+            let draining = self.draining.entry(life.clone()).or_insert(Draining {
+                since: now,
+                ports: BTreeSet::new(),
+                quiet: None,
+            });
+            draining.ports.clone_from(ports);
+        }
+        self.draining
+            .retain(|life, _| notes.draining.contains_key(life));
+        for node in &notes.waiting {
+            self.waiting.entry(node.clone()).or_insert(now);
+        }
+        self.waiting.retain(|node, _| notes.waiting.contains(node));
+        since(&mut self.well, &notes.well, now);
+        since(&mut self.trying, &notes.trying, now);
+    }
+
+    /// Takes over how many connections each draining life has.
+    pub fn count_connections(&mut self, connections: &BTreeMap<LifeId, u32>, now: Time) {
+        for (life, draining) in &mut self.draining {
+            match connections.get(life) {
+                Some(0) => draining.quiet = draining.quiet.or(Some(now)),
+                // What could not be counted is no quiet.
+                _ => draining.quiet = None,
+            }
+        }
     }
 
     /// The verdicts that are kept at most.
@@ -200,6 +308,16 @@ impl Memory {
             if let Some(oldest) = oldest {
                 self.verdicts.remove(&oldest);
             }
+        }
+    }
+}
+
+/// Keeps since when each of `still` holds, and forgets the others.
+fn since<T: Ord + Clone>(known: &mut BTreeMap<T, Time>, still: &BTreeSet<T>, now: Time) {
+    known.retain(|one, _| still.contains(one));
+    for one in still {
+        if !known.contains_key(one) {
+            known.insert(one.clone(), now);
         }
     }
 }

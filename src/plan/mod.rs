@@ -7,13 +7,18 @@ pub mod backoff;
 mod context;
 mod ending;
 pub mod endpoint;
+pub mod explain;
 pub mod firewall;
 pub mod memory;
 pub mod model;
 mod network;
+mod pair;
+pub mod permit;
 mod place;
 mod prune;
 mod render;
+mod rolling;
+pub mod saved;
 mod start;
 mod template;
 pub mod text;
@@ -29,35 +34,49 @@ use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use context::{Context, Level, Planned, earliest, hold_back, status};
 use memory::Memory;
-use model::{NodeState, Plan};
+use model::{Gate, NodeState, Plan};
 use world::Observed;
 
 /// Works out every outstanding action.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) -> Plan {
-    let mut context = Context::new(desired, observed, memory, now);
+    survey(&mut Context::new(desired, observed, memory, now))
+}
+
+/// The same; how far each node is stays in the context.
+fn survey(context: &mut Context<'_>) -> Plan {
+    let desired = context.desired;
     let mut plan = Plan {
         waves: desired.waves.clone(),
         ..Plan::default()
     };
-    for mut planned in prune::plan(&context, &mut plan.notes) {
-        hold_back(&context, &mut planned);
+    for mut planned in prune::plan(context, &mut plan.notes) {
+        hold_back(context, &mut planned);
         take(&mut plan, planned);
     }
-    if memory.down.is_none() {
+    if context.memory.down.is_none() {
         for (id, node) in &desired.nodes {
-            let Some(mut planned) = plan_node(&mut context, id, node, &mut plan) else {
+            let Some(mut planned) = plan_node(context, id, node, &mut plan) else {
                 continue;
             };
-            hold_back(&context, &mut planned);
-            context.levels.insert(id, planned.level);
+            hold_back(context, &mut planned);
+            context.set_level(id, planned.level);
             take(&mut plan, planned);
         }
     }
+    let may_touch = |life: &world::LifeId| permit::may_touch(context, &life.node);
+    plan.notes.leaving.retain(&may_touch);
+    plan.notes.draining.retain(|life, _| may_touch(life));
+    rolling::judge(context, &mut plan);
     plan
 }
 
 fn take(plan: &mut Plan, planned: Planned) {
     plan.wake = earliest(plan.wake, planned.wake);
+    if let Some(item) = &planned.item
+        && matches!(item.gate, Gate::Waiting(_))
+    {
+        plan.notes.waiting.insert(item.node.clone());
+    }
     plan.items.extend(planned.item);
     plan.nodes.push(planned.status);
 }
@@ -71,8 +90,8 @@ fn plan_node(
     Some(match node {
         Node::Registry(registry) => network::plan_registry(context, id, registry),
         Node::Network(bridge) => network::plan_network(context, id, bridge),
-        Node::Workload(workload) => workload::plan(context, workload, &mut plan.notes),
-        Node::Endpoint(endpoint) => endpoint::plan(context, id, endpoint),
+        Node::Workload(workload) => return workload::plan(context, workload, &mut plan.notes),
+        Node::Endpoint(endpoint) => return endpoint::plan(context, id, endpoint),
         Node::Template(_) => return render::plan(context, id, &mut plan.notes),
         Node::Check => {
             // A definition does nothing by itself: how far it is concerns those that need it.
@@ -85,7 +104,7 @@ fn plan_node(
 fn check_level(context: &Context<'_>, id: &NodeId) -> Level {
     let needs = context.desired.needs.get(id).map_or(&[][..], Vec::as_slice);
     needs.iter().fold(Level::FULL, |level, need| {
-        let other = context.levels.get(&need.on).copied().unwrap_or_default();
+        let other = context.level_for(id, &need.on);
         Level {
             started: level.started && other.started,
             healthy: level.healthy && other.healthy,

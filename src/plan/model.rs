@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,17 @@ pub struct Notes {
     pub leaving: BTreeSet<LifeId>,
     /// Lives that end because they did not become ready in time.
     pub late: BTreeSet<LifeId>,
+    /// Nodes whose action waits for something.
+    pub waiting: BTreeSet<NodeId>,
+    /// Lives whose connections are waited for: to these ports.
+    pub draining: BTreeMap<LifeId, BTreeSet<u16>>,
+    /// Lives that are ready and pass.
+    pub well: BTreeSet<LifeId>,
+    /// Workloads that the spec in force brought or changed, and that are not well though
+    /// nothing else is waited for.
+    pub trying: BTreeSet<NodeId>,
+    /// Why the spec in force is to give way to the one that converged last.
+    pub rollback: Option<String>,
 }
 
 /// One node's outstanding action.
@@ -155,7 +167,7 @@ pub enum Step {
         /// Which.
         path: PathBuf,
         /// Its text.
-        content: String,
+        content: Arc<str>,
     },
     /// Makes sure that nobody holds a TCP address.
     PortFree(SocketAddr),

@@ -6,7 +6,6 @@ use super::model::{Change, Detail, Gate, Item, Step};
 use super::world::{FileView, Life};
 use super::{firewall, network, template, workload};
 use crate::graph::desired::{ReloadNode, WorkloadNode};
-use crate::graph::hosts_text;
 use crate::spec::model::Firewall;
 
 /// What differs and can change while it runs: link, firewall, hosts file.
@@ -53,16 +52,15 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
         }
     }
     if let Some(container) = &node.run.container {
-        let content = hosts_text(context.desired, node);
-        let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
+        let hosts = context.hosts();
         let right = matches!(
             context.observed.files.get(&container.hosts),
-            Some(FileView::File { hash: there, .. }) if *there == hash
+            Some(FileView::File { hash, .. }) if hosts.is_hash(node, hash)
         );
         if !right {
             steps.push(Step::Rewrite {
                 path: container.hosts.clone(),
-                content,
+                content: hosts.text(node),
             });
             details.push(detail("hosts", "names of this stack"));
         }

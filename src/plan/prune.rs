@@ -1,18 +1,27 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::context::{Context, Level, Planned, status};
+use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::id_of_bridge;
 use super::world::{FileView, Life, LifeState};
-use crate::graph::desired::Node;
-use crate::spec::model::Signal;
+use crate::graph::desired::{Farewell, Node};
+use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
 
-/// The signal and the grace of a workload of which nothing is remembered.
-const STOP: (Signal, std::time::Duration) = (Signal(15), std::time::Duration::from_secs(10));
+/// How a workload ends of which nothing is remembered or noted.
+static FAREWELL: Farewell = Farewell {
+    signal: Signal(15),
+    grace: Duration::from_secs(10),
+    drain: Drain {
+        quiet: Duration::ZERO,
+        timeout: Duration::ZERO,
+    },
+    ports: BTreeSet::new(),
+};
 
 /// Whether a node is wanted at all.
 pub(super) fn wanted(context: &Context<'_>, id: &NodeId) -> bool {
@@ -112,44 +121,38 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
         return ending::waiting(context, life, Change::Remove, reason, waits);
     }
-    let (signal, grace) = context
-        .memory
-        .workloads
-        .get(node)
-        .and_then(|memory| memory.stop)
-        .unwrap_or(STOP);
+    let remembered = context.memory.workloads.get(node);
+    let farewell = remembered
+        .and_then(|memory| memory.farewell.as_ref())
+        .or(life.farewell.as_ref())
+        .unwrap_or(&FAREWELL);
+    let ending = Ending {
+        life,
+        signal: farewell.signal,
+        grace: farewell.grace,
+        drain: farewell.drain,
+        ports: &farewell.ports,
+    };
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
         notes.leaving.insert(life.id.clone());
         if let Some(still) = ending::still_listed(context, node, life) {
             return ending::waiting(context, life, Change::Remove, reason, vec![still]);
         }
+        if let Some((still, wake)) = ending::still_connected(context, &ending, notes) {
+            let mut planned = ending::waiting(context, life, Change::Remove, reason, vec![still]);
+            planned.wake = earliest(planned.wake, Some(wake));
+            return planned;
+        }
     }
-    ending::end(
-        context,
-        &Ending {
-            life,
-            signal,
-            grace,
-        },
-        Change::Remove,
-        reason,
-    )
+    ending::end(context, &ending, Change::Remove, reason)
 }
 
 fn order_unknown(context: &Context<'_>, node: &NodeId) -> bool {
-    !context
-        .memory
-        .past_needs
-        .values()
-        .any(|needs| needs.contains(node))
-        && !context.desired.nodes.contains_key(node)
+    !context.was_needed(node) && !context.desired.nodes.contains_key(node)
 }
 
 fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
-    context.memory.down.is_none()
-        && context.desired.nodes.values().any(
-            |node| matches!(node, Node::Endpoint(endpoint) if endpoint.service_id == service_id),
-        )
+    context.memory.down.is_none() && context.registers(service_id)
 }
 
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
@@ -181,6 +184,11 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
         })
         .collect();
     let down = context.memory.down.is_some();
+    let processes = if down {
+        processes_left(context)
+    } else {
+        Vec::new()
+    };
     context
         .observed
         .files
@@ -208,9 +216,7 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
                     vec![remove(context, path)],
                 );
             }
-            if down {
-                waits.extend(processes_left(context));
-            }
+            waits.extend(processes.iter().cloned());
             waits.sort();
             waits.dedup();
             removal(node, reason(context), waits, vec![remove(context, path)])
@@ -284,6 +290,10 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
             _ => None,
         })
         .collect();
+    let attachments = context.observed.network.attachments.values();
+    let in_use: BTreeSet<&str> = attachments
+        .filter_map(|attachment| attachment.link.as_ref()?.1.as_deref())
+        .collect();
     context
         .observed
         .network
@@ -291,18 +301,7 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
         .map(|(bridge, _)| {
-            let in_use = context
-                .observed
-                .network
-                .attachments
-                .values()
-                .any(|attachment| {
-                    attachment
-                        .link
-                        .as_ref()
-                        .is_some_and(|(_, to)| to.as_ref() == Some(bridge))
-                });
-            let waits = if in_use {
+            let waits = if in_use.contains(bridge.as_str()) {
                 vec![format!("the links of `{bridge}`")]
             } else {
                 Vec::new()

@@ -2,11 +2,11 @@
 
 use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
-use super::model::{Change, FileDiff, Gate, Item, NewFile, NodeState, Notes, Step};
+use super::model::{Change, FileDiff, Gate, Item, NodeState, Notes, Step};
 use super::template::{
     TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
 };
-use crate::graph::desired::ReloadNode;
+use crate::graph::desired::{Need, ReloadNode};
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -158,9 +158,8 @@ fn write(
             wake: None,
         };
     }
-    let file = candidate(context, state.node, text, hash);
     let Some(command) = &state.node.validate else {
-        item.steps = vec![Step::Write(Box::new(file))];
+        item.steps = write_step(context, state);
         return Planned {
             status: running,
             item: Some(item),
@@ -168,7 +167,7 @@ fn write(
             wake: None,
         };
     };
-    judge(context, state, command, file, item, level)
+    judge(context, state, command, item, level)
 }
 
 /// When the text has been the same for long enough, or changing for too long.
@@ -188,19 +187,18 @@ pub(super) fn quiet_at(context: &Context<'_>, state: &TemplateState<'_>, hash: &
 /// What must be there before the file is written. That an instance is listed at all is no part
 /// of it: the others serve meanwhile.
 pub(super) fn lacking(context: &Context<'_>, id: &NodeId) -> Vec<String> {
-    let listed: Vec<String> = context
-        .desired
-        .needs
-        .get(id)
+    context.lacking_but(id, is_listing)
+}
+
+/// Whether a template needs something only because it lists it.
+pub(super) fn is_listing(need: &Need) -> bool {
+    need.on.kind == Kind::Services && need.condition == Condition::Started
+}
+
+fn write_step(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<Step> {
+    let file = candidate(context, state);
+    file.map(|file| Step::Write(Box::new(file)))
         .into_iter()
-        .flatten()
-        .filter(|need| need.on.kind == Kind::Services && need.condition == Condition::Started)
-        .map(|need| need.on.to_string())
-        .collect();
-    context
-        .lacking(id)
-        .into_iter()
-        .filter(|lack| !listed.contains(lack))
         .collect()
 }
 
@@ -209,7 +207,6 @@ fn judge(
     context: &Context<'_>,
     state: &TemplateState<'_>,
     command: &[String],
-    file: NewFile,
     mut item: Item,
     level: Level,
 ) -> Planned {
@@ -219,7 +216,7 @@ fn judge(
     let mut running = status(&id, NodeState::Starting, "has a new text");
     let mut wake = None;
     match context.memory.verdicts.get(&key) {
-        Some(verdict) if verdict.accepted => item.steps = vec![Step::Write(Box::new(file))],
+        Some(verdict) if verdict.accepted => item.steps = write_step(context, state),
         verdict => {
             let again = verdict.map(|v| (v.at + verdict_delay(v.times), &v.output));
             if let Some((at, output)) = again {
@@ -241,12 +238,15 @@ fn judge(
                 }
             }
             // One template asks for all that share the validator; the others wait for it.
-            let first = candidates.first().map(|first| &first.path);
-            if first == Some(&state.node.destination) {
+            let first = candidates.first().map(|first| &first.node.name);
+            if first == Some(&state.node.name) {
                 item.steps = vec![Step::Validate {
                     key,
                     command: command.to_vec(),
-                    candidates,
+                    candidates: candidates
+                        .iter()
+                        .filter_map(|state| candidate(context, state))
+                        .collect(),
                 }];
             } else {
                 item.gate = Gate::Waiting(vec!["the validation of all that share it".to_owned()]);

@@ -1,6 +1,7 @@
 //! A workload of which nothing runs: whether it starts, when, and how.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::backoff::restart_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
@@ -11,7 +12,7 @@ use super::workload::{difference, exit_words, wanted};
 use super::world::{Exit, Identity, LifeId};
 use super::{network, template};
 use crate::graph::desired::{ProbeNode, ReadyNode, RootRun, WorkloadNode};
-use crate::spec::model::{RestartPolicy, RootMode};
+use crate::spec::model::{Restart, RestartPolicy, RootMode};
 
 /// Nothing of it runs.
 pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
@@ -37,7 +38,8 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
             reason: changed,
             at: None,
         };
-    } else if let Some(last) = memory.and_then(|memory| memory.last_exit)
+    } else if let Some(memory) = memory
+        && let Some(last) = memory.last_exit
         && ended.is_some_and(|life| life.id.incarnation == last.incarnation)
     {
         match after_exit(context, node, memory, last) {
@@ -58,7 +60,7 @@ struct Due {
 fn after_exit(
     context: &Context<'_>,
     node: &WorkloadNode,
-    memory: Option<&WorkloadMemory>,
+    memory: &WorkloadMemory,
     last: LastExit,
 ) -> Result<Due, Box<Planned>> {
     let ago = words(context.now.since(last.at));
@@ -92,21 +94,35 @@ fn after_exit(
             level,
         )));
     }
-    let failures = memory.map_or(1, |memory| memory.failures).max(1);
-    if node
-        .restart
-        .max_attempts
-        .is_some_and(|most| failures > most)
-    {
-        let error = format!("{reason}; gave up after {failures} failures in a row");
+    if let Some(gave_up) = gave_up(&node.restart, memory, last) {
+        let error = format!("{reason}; {gave_up}");
         return Err(Box::new(cannot_start(node, error)));
     }
+    let failures = memory.failures.max(1);
     let at = last.at + restart_delay(&node.restart, &node.id, failures);
     Ok(Due {
         change: Change::Add,
         reason,
         at: Some(at),
     })
+}
+
+/// Whether it failed more often than its limit allows, in words.
+fn gave_up(restart: &Restart, memory: &WorkloadMemory, last: LastExit) -> Option<String> {
+    let most = restart.max_attempts?;
+    let Some(window) = restart.window else {
+        let failures = memory.failures.max(1);
+        return (failures > most).then(|| format!("gave up after {failures} failures in a row"));
+    };
+    // Counted back from the last end, so that waiting alone does not begin it anew.
+    let within = memory
+        .failed_at
+        .iter()
+        .filter(|at| last.at.since(**at) <= window)
+        .count();
+    u32::try_from(within)
+        .is_ok_and(|within| within > most)
+        .then(|| format!("gave up after {within} failures within {}", words(window)))
 }
 
 fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
@@ -127,7 +143,7 @@ fn cannot_start(node: &WorkloadNode, error: String) -> Planned {
     }
 }
 
-fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Due) -> Planned {
+fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, due: Due) -> Planned {
     let mut item = Item {
         node: node.id.clone(),
         change: due.change,
@@ -179,7 +195,7 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Identity, due: Du
     }
 }
 
-fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -> Vec<Step> {
+fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>) -> Vec<Step> {
     let lives = context.lives(&node.id);
     let mut steps: Vec<Step> = lives
         .iter()
@@ -215,7 +231,7 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
             node: node.id.clone(),
             incarnation,
         },
-        identity,
+        identity: Arc::unwrap_or_clone(identity),
         applied: template::files_of(context, node),
         run: node.run.clone(),
         log: node.log,
@@ -225,7 +241,7 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Identity) -
 }
 
 /// What a reader wants to know of a new workload. Values of the environment are not shown.
-fn attributes(node: &WorkloadNode) -> Vec<Detail> {
+pub(super) fn attributes(node: &WorkloadNode) -> Vec<Detail> {
     let mut details = vec![detail("command", node.run.command.join(" "))];
     if let Some(container) = &node.run.container {
         details.push(detail("root", root_words(&container.root)));

@@ -175,23 +175,34 @@ fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
 }
 
 /// Whether telling about a departure is over: no template that reads `service` (any, for
-/// `None`) has anything left to write or to tell. One that cannot render or was refused has
-/// nothing to tell either; one that is not yet asked for has.
+/// `None`) has anything left to write or to tell.
 pub(super) fn settled(context: &Context<'_>, service: Option<&str>) -> bool {
-    context.templates.values().all(|state| {
-        let (reads, hash) = match &state.text {
-            Text::Ready { reads, hash, .. } => (reads, hash),
-            Text::Unknown(_) | Text::Failed(_) => return true,
-            Text::Unasked(_) | Text::Lacks(_) => return false,
-        };
-        if service.is_some_and(|service| !reads.catalog && !reads.services.contains_key(service)) {
-            return true;
+    let unsettled = context.unsettled();
+    let mut states = unsettled
+        .iter()
+        .filter_map(|name| context.templates.get(name));
+    states.all(|state| match (&state.text, service) {
+        (Text::Ready { reads, .. }, Some(service)) => {
+            !reads.catalog && !reads.services.contains_key(service)
         }
-        if state.foreign.is_some() || refused(context, state).is_some() {
-            return true;
-        }
-        state.written() && told(context, state.node, hash)
+        _ => false,
     })
+}
+
+/// The templates that have something left to write or to tell. One that cannot render or was
+/// refused has nothing; one that is not yet asked for has.
+pub(super) fn unsettled<'a>(context: &Context<'a>) -> Vec<&'a str> {
+    let states = context.templates.iter();
+    let unsettled = states.filter(|(_, state)| match &state.text {
+        Text::Unknown(_) | Text::Failed(_) => false,
+        Text::Unasked(_) | Text::Lacks(_) => true,
+        Text::Ready { hash, .. } => {
+            state.foreign.is_none()
+                && refused(context, state).is_none()
+                && !(state.written() && told(context, state.node, hash))
+        }
+    });
+    unsettled.map(|(name, _)| *name).collect()
 }
 
 /// Whether everybody that reads the file has read this content.
@@ -216,31 +227,32 @@ pub(super) fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bo
     }
 }
 
-pub(super) fn candidate(
-    context: &Context<'_>,
-    node: &TemplateNode,
-    text: &str,
-    hash: &str,
-) -> NewFile {
-    NewFile {
+/// The file that a template would become; `None` while it has no text.
+pub(super) fn candidate(context: &Context<'_>, state: &TemplateState<'_>) -> Option<NewFile> {
+    let Text::Ready { text, hash, .. } = &state.text else {
+        return None;
+    };
+    let node = state.node;
+    Some(NewFile {
         path: node.destination.clone(),
         content: text.to_owned(),
         mode: node.mode,
         owner: node.owner.clone(),
         mark: Some(mark(&context.desired.stack, &node.name, hash)),
-    }
+    })
 }
 
-pub(super) fn verdict_key(command: &[String], candidates: &[NewFile]) -> String {
+/// What a verdict is remembered by: the command, and every candidate's place and text.
+pub(super) fn verdict_key(command: &[String], candidates: &[&TemplateState<'_>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for word in command {
         hasher.update(word.as_bytes()).update(&[0]);
     }
-    for file in candidates {
-        hasher
-            .update(&[1])
-            .update(file.path.as_os_str().as_encoded_bytes());
-        hasher.update(&[0]).update(file.content.as_bytes());
+    for state in candidates {
+        let path = state.node.destination.as_os_str().as_encoded_bytes();
+        let hash = state.hash().unwrap_or_default();
+        hasher.update(&[1]).update(path);
+        hasher.update(&[0]).update(hash.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
@@ -253,20 +265,17 @@ pub(super) fn adoptable(state: &TemplateState<'_>) -> bool {
 /// The candidates that one validator is to see together: every template that shares it and is
 /// about to change. When the whole set was refused, each is shown alone, beside the others'
 /// files.
-pub(super) fn candidates<'a>(
-    context: &'a Context<'_>,
-    state: &'a TemplateState<'_>,
-) -> Vec<NewFile> {
-    let all: Vec<NewFile> = context
+pub(super) fn candidates<'a, 'd>(
+    context: &'a Context<'d>,
+    state: &TemplateState<'_>,
+) -> Vec<&'a TemplateState<'d>> {
+    let all: Vec<&TemplateState<'_>> = context
         .templates
         .values()
         .filter(|other| other.node.validate == state.node.validate)
         .filter(|other| (other.foreign.is_none() || adoptable(other)) && !other.written())
         .filter(|other| other.node.name == state.node.name || due(context, other))
-        .filter_map(|other| match &other.text {
-            Text::Ready { text, hash, .. } => Some(candidate(context, other.node, text, hash)),
-            _ => None,
-        })
+        .filter(|other| matches!(other.text, Text::Ready { .. }))
         .collect();
     let set_refused = state.node.validate.as_ref().is_some_and(|command| {
         let verdict = context.memory.verdicts.get(&verdict_key(command, &all));
@@ -275,7 +284,7 @@ pub(super) fn candidates<'a>(
     if set_refused && all.len() > 1 {
         return all
             .into_iter()
-            .filter(|file| file.path == state.node.destination)
+            .filter(|other| other.node.name == state.node.name)
             .collect();
     }
     all

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Change, Detail, FileDiff, Gate, Plan};
+use super::model::{Change, Detail, FileDiff, Gate, Item, Plan};
 use crate::spec::node::NodeId;
 
 /// A plan as readers get it: no steps, no contents but the diffs.
@@ -41,7 +41,24 @@ pub struct ItemView {
     pub diff: Option<FileDiff>,
 }
 
+impl ItemView {
+    /// What a reader sees of `item`.
+    pub fn new(item: &Item) -> Self {
+        ItemView {
+            node: item.node.clone(),
+            change: item.change,
+            reason: item.reason.clone(),
+            gate: item.gate.clone(),
+            details: item.details.clone(),
+            diff: item.diff.clone(),
+        }
+    }
+}
+
 impl PlanView {
+    /// The JSON Schema of this form, as text.
+    pub const SCHEMA: &str = include_str!("schema.json");
+
     /// What a reader sees of `plan`.
     pub fn new(stack: &str, plan: &Plan) -> Self {
         let (add, change, destroy) = plan.counts();
@@ -49,18 +66,7 @@ impl PlanView {
             format_version: 1,
             stack: stack.to_owned(),
             waves: plan.waves.clone(),
-            items: plan
-                .items
-                .iter()
-                .map(|item| ItemView {
-                    node: item.node.clone(),
-                    change: item.change,
-                    reason: item.reason.clone(),
-                    gate: item.gate.clone(),
-                    details: item.details.clone(),
-                    diff: item.diff.clone(),
-                })
-                .collect(),
+            items: plan.items.iter().map(ItemView::new).collect(),
             add,
             change,
             destroy,

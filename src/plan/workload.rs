@@ -1,30 +1,36 @@
 //! Containers and processes: which life each should have, and the way there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::context::{Context, Level, Planned, status, words};
+use super::context::{Context, Level, Planned, earliest, status, words};
 use super::ending::{self, Ending};
 use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
-use super::{place, start};
+use super::{pair, permit, place, rolling, start};
 use crate::graph::desired::{ReadyNode, WorkloadNode};
-use crate::graph::identity;
+use crate::graph::{identity, instance_of};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 
 /// Plans one workload.
-pub(super) fn plan(context: &mut Context<'_>, node: &WorkloadNode, notes: &mut Notes) -> Planned {
+pub(super) fn plan(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    notes: &mut Notes,
+) -> Option<Planned> {
     let current = context.current(&node.id);
-    let mut planned = match current {
-        Some(life) => alive(context, node, life, notes),
-        None => start::absent(context, node),
+    let mut planned = match (context.partner(&node.id), current) {
+        (Some(partner), _) => pair::plan(context, node, partner, notes)?,
+        (None, Some(life)) => alive(context, node, life, notes),
+        (None, None) => start::absent(context, node),
     };
     describe(context, node, current, &mut planned.status);
     let rests = [NodeState::Stopped, NodeState::Exited, NodeState::Completed];
     if rests.contains(&planned.status.state) {
         context.resting.insert(node.id.clone());
     }
-    planned
+    Some(planned)
 }
 
 /// What of it is there to see.
@@ -61,12 +67,28 @@ pub fn exit_words(exit: Exit) -> String {
 }
 
 /// What it would be started as. A watched file that cannot be read now is believed to be
-/// what the running life had, so that a half-done save rolls nothing.
+/// what the running life had, so that a half-done save rolls nothing; so is a change that
+/// the applied plan does not have.
 pub(super) fn wanted(
     context: &Context<'_>,
     node: &WorkloadNode,
     life: Option<&Life>,
-) -> Result<Identity, String> {
+) -> Result<Arc<Identity>, String> {
+    let identity = specified(context, node, life)?;
+    Ok(match life {
+        Some(life) if !permit::may_become(context, &node.id, &identity) => {
+            Arc::new(life.identity.clone())
+        }
+        _ => identity,
+    })
+}
+
+/// The same, whatever an applied plan lets happen.
+pub(super) fn specified(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: Option<&Life>,
+) -> Result<Arc<Identity>, String> {
     let mut watched = BTreeMap::new();
     let mut missing = Vec::new();
     for path in &node.watch {
@@ -78,7 +100,9 @@ pub(super) fn wanted(
             Some(FileView::Missing) | None => missing.push((path, "it is not there")),
         }
     }
-    let mut identity = identity::identity(node, &watched, &context.desired.spec_dir);
+    let spec_dir = &context.desired.spec_dir;
+    let work_out = |watched: &_| identity::identity(node, watched, spec_dir);
+    let mut identity = node.identity.answer(watched, work_out);
     if let Some((path, why)) = missing.first() {
         let Some(life) = life else {
             return Err(format!(
@@ -87,9 +111,9 @@ pub(super) fn wanted(
             ));
         };
         for (path, _) in &missing {
-            let field = identity::watch_field(path, &context.desired.spec_dir);
+            let field = identity::watch_field(path, spec_dir);
             if let Some(value) = life.identity.0.get(&field) {
-                identity.0.insert(field, value.clone());
+                Arc::make_mut(&mut identity).0.insert(field, value.clone());
             }
         }
     }
@@ -98,15 +122,31 @@ pub(super) fn wanted(
 
 /// The names of the fields that differ, as a reason.
 pub(super) fn difference(old: &Identity, new: &Identity) -> Option<String> {
+    if old == new {
+        return None;
+    }
     let names: Vec<&str> = old
         .differences(new)
         .into_iter()
         .map(|name| name.strip_prefix("watch:").unwrap_or(name))
         .collect();
-    (!names.is_empty()).then(|| format!("{} changed", names.join(", ")))
+    Some(format!("{} changed", names.join(", ")))
 }
 
-fn alive(
+/// Why a life is to be replaced, if it is: somebody asked, what it runs changed, or it lost
+/// its namespace.
+pub(super) fn outdated(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<String> {
+    if context.memory.restart.contains(&life.id) {
+        return Some("restart was asked for".to_owned());
+    }
+    wanted(context, node, Some(life))
+        .ok()
+        .and_then(|wanted| difference(&life.identity, &wanted))
+        .or_else(|| lost_network(context, node))
+}
+
+/// Something of it runs.
+pub(super) fn alive(
     context: &mut Context<'_>,
     node: &WorkloadNode,
     life: &Life,
@@ -119,49 +159,37 @@ fn alive(
     {
         return ending::kill(context, older, Change::Remove, "a second life of it runs");
     }
-    let ending = Ending {
-        life,
-        signal: node.stop_signal,
-        grace: node.stop_grace_period,
-    };
     if life.state == LifeState::Ending {
-        return ending::leftovers(context, &ending);
+        return ending::leftovers(context, &ending_of(node, life));
+    }
+    if !permit::may_touch(context, &node.id) {
+        return keep(context, node, life);
     }
     if context.memory.stopped.contains(&node.id) {
-        return end(
-            context,
-            node,
-            &ending,
-            Change::Remove,
-            "stopped by an operator",
-            notes,
-        );
+        let why = (Change::Remove, "stopped by an operator");
+        return end(context, node, life, why, notes);
     }
-    if context.memory.restart.contains(&life.id) {
-        return replace(context, node, &ending, "restart was asked for", notes);
+    if let Some(reason) = outdated(context, node, life) {
+        return replace(context, node, life, &reason, notes);
     }
-    let reason = match wanted(context, node, Some(life)) {
-        Ok(wanted) => difference(&life.identity, &wanted),
-        Err(_) => None,
-    }
-    .or_else(|| lost_network(context, node));
-    if let Some(reason) = reason {
-        return replace(context, node, &ending, &reason, notes);
-    }
+    keeps(context, node, life, notes)
+}
+
+/// It is the one that the spec wants; it stays, unless it is on its way out already.
+pub(super) fn keeps(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    life: &Life,
+    notes: &mut Notes,
+) -> Planned {
     if context.memory.asked.contains_key(&life.id) {
         // What was asked for is no longer wanted, but the signal cannot be taken back.
-        return end(
-            context,
-            node,
-            &ending,
-            Change::Replace,
-            "it was asked to end",
-            notes,
-        );
+        let why = (Change::Replace, "it was asked to end");
+        return end(context, node, life, why, notes);
     }
     if let Some(late) = too_late(context, node, life) {
         notes.late.insert(life.id.clone());
-        return end(context, node, &ending, Change::Replace, &late, notes);
+        return end(context, node, life, (Change::Replace, &late), notes);
     }
     keep(context, node, life)
 }
@@ -208,85 +236,75 @@ pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) 
     }
 }
 
-/// Whether it serves as well as it can: ready, and all that it serves passes.
-fn is_healthy(context: &Context<'_>, node: &WorkloadNode) -> bool {
-    let Some(life) = context.current(&node.id) else {
-        return false;
-    };
-    is_ready(context, node, life)
-        && context
-            .health(&node.id)
-            .is_none_or(|health| health != Status::Critical)
-}
-
-/// One of a group leaves at a time, and only while all others are well; one that is not well
-/// itself costs nothing.
+/// Leaves when the rest of its group allows it; one that does not serve costs nothing.
 fn replace(
     context: &mut Context<'_>,
     node: &WorkloadNode,
-    ending: &Ending<'_>,
+    life: &Life,
     reason: &str,
     notes: &mut Notes,
 ) -> Planned {
-    let under_way = context.memory.asked.contains_key(&ending.life.id)
-        || context.memory.leaving.contains_key(&ending.life.id);
-    if !under_way && is_healthy(context, node) {
-        let others: Vec<String> = context
-            .group(node)
-            .iter()
-            .filter(|other| other.id != node.id)
-            .filter(|other| !context.memory.stopped.contains(&other.id))
-            .filter(|other| !is_healthy(context, other) || leaves_first(context, other, node))
-            .map(|other| format!("{} to be well", other.id))
-            .collect();
+    let under_way = context.memory.asked.contains_key(&life.id)
+        || context.memory.leaving.contains_key(&life.id);
+    if !under_way && rolling::serves(context, node) {
+        let others = rolling::before(context, node);
         if !others.is_empty() {
-            let mut planned =
-                ending::waiting(context, ending.life, Change::Replace, reason, others);
-            planned.level = level(context, node, ending.life);
+            let mut planned = ending::waiting(context, life, Change::Replace, reason, others);
+            planned.level = level(context, node, life);
             planned.status.state = NodeState::Running;
             return planned;
         }
     }
-    end(context, node, ending, Change::Replace, reason, notes)
+    leave(context, node, life, reason, notes)
 }
 
-/// Whether `other` is the one of the group that leaves before `node`: it is leaving already,
-/// or stands before it and is due as well.
-fn leaves_first(context: &Context<'_>, other: &WorkloadNode, node: &WorkloadNode) -> bool {
-    let Some(life) = context.current(&other.id) else {
-        return false;
-    };
-    if context.memory.leaving.contains_key(&life.id) || context.memory.asked.contains_key(&life.id)
-    {
-        return true;
-    }
-    let due = context.memory.restart.contains(&life.id)
-        || wanted(context, other, Some(life))
-            .is_ok_and(|wanted| difference(&life.identity, &wanted).is_some());
-    due && other.replica < node.replica
-}
-
-/// Leaves the registry and the proxy first, then ends.
-fn end(
+/// Leaves to be replaced.
+pub(super) fn leave(
     context: &mut Context<'_>,
     node: &WorkloadNode,
-    ending: &Ending<'_>,
-    change: Change,
+    life: &Life,
     reason: &str,
     notes: &mut Notes,
 ) -> Planned {
-    context.leaving.insert(node.id.clone());
-    if ending::must_leave(context, &node.id, ending.life) {
-        notes.leaving.insert(ending.life.id.clone());
-        let still = ending::still_announced(context, &node.id, ending.life);
-        if let Some(still) = still {
-            return ending::waiting(context, ending.life, change, reason, vec![still]);
-        }
-    }
-    ending::end(context, ending, change, reason)
+    end(context, node, life, (Change::Replace, reason), notes)
 }
 
-fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {
+/// Leaves the registry, the proxies and its connections first, then ends.
+fn end(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    life: &Life,
+    (change, reason): (Change, &str),
+    notes: &mut Notes,
+) -> Planned {
+    let ending = ending_of(node, life);
+    context.leaving.insert(node.id.clone());
+    if ending::must_leave(context, &node.id, life) {
+        notes.leaving.insert(life.id.clone());
+        if let Some(still) = ending::still_announced(context, &node.id, life) {
+            return ending::waiting(context, life, change, reason, vec![still]);
+        }
+        if let Some((still, wake)) = ending::still_connected(context, &ending, notes) {
+            let mut planned = ending::waiting(context, life, change, reason, vec![still]);
+            planned.wake = earliest(planned.wake, Some(wake));
+            return planned;
+        }
+    }
+    ending::end(context, &ending, change, reason)
+}
+
+/// How a life of this node ends.
+pub(super) fn ending_of<'a>(node: &'a WorkloadNode, life: &'a Life) -> Ending<'a> {
+    Ending {
+        life,
+        signal: node.stop_signal,
+        grace: node.stop_grace_period,
+        drain: node.drain,
+        ports: &node.ports,
+    }
+}
+
+pub(super) fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {
     let started = is_ready(context, node, life);
     let healthy = started
         && context
@@ -328,11 +346,33 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
     planned
 }
 
-/// What a node has to do with an id: its own, or its group's.
+/// Whether a name means this node: its own, its instance's or its group's, bare or with the kind.
 pub fn names(node: &WorkloadNode, name: &str) -> bool {
     let id = &node.id;
-    id.name == name
-        || node.group == name
-        || id.to_string() == name
-        || NodeId::new(id.kind, node.group.clone()).to_string() == name
+    [id.name.as_str(), instance_of(&id.name), &node.group]
+        .into_iter()
+        .any(|own| own == name || NodeId::new(id.kind, own).to_string() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::container;
+    use crate::spec::node::Kind;
+
+    #[test]
+    fn a_seat_goes_by_its_own_name_and_by_its_instances() {
+        let first = container(1, "python3");
+        let mut second = first.clone();
+        second.id = NodeId::new(Kind::Containers, "prime1.b");
+        for name in ["prime1", "prime", "containers/prime1", "containers/prime"] {
+            assert!(names(&first, name) && names(&second, name), "{name}");
+        }
+        for name in ["prime1.b", "containers/prime1.b"] {
+            assert!(!names(&first, name) && names(&second, name), "{name}");
+        }
+        for name in ["prime2", "processes/prime1", "b", ".b", ""] {
+            assert!(!names(&first, name) && !names(&second, name), "{name}");
+        }
+    }
 }

@@ -10,7 +10,8 @@ use super::engine::Beginning;
 use super::handle::{Happening, SpecText};
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
-use super::observe::unchecked;
+use super::observe::{network_names, unchecked};
+use super::outlook::{Outlook, World};
 use super::schedule::Wanted;
 use crate::graph::desired::Desired;
 use crate::plan::memory::{Down, Memory};
@@ -26,6 +27,7 @@ pub(super) fn begin(
         around,
         spec,
         stack,
+        saved,
         follows,
         seed: _,
     } = beginning;
@@ -37,6 +39,12 @@ pub(super) fn begin(
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
     let memory = remembered(&host, empty);
+    let outlook = || -> Result<Outlook, String> {
+        let world = look(&host, &around, &loaded, &memory)?;
+        let (spec, loaded) = (spec.clone(), loaded.clone());
+        Ok(Outlook::new(spec, loaded, world, host.files.as_ref()))
+    };
+    let permit = saved.map(|saved| outlook()?.permit(&saved)).transpose()?;
     let mut controller = Controller {
         desired: nothing(&loaded.desired.stack, &around),
         watched: Wanted::new(),
@@ -47,6 +55,8 @@ pub(super) fn begin(
         spec: spec.clone(),
         generation: 0,
         spec_error: None,
+        proven: None,
+        failed: None,
         follows,
         observed,
         memory,
@@ -65,7 +75,10 @@ pub(super) fn begin(
         following: std::collections::BTreeSet::new(),
     };
     controller.adopt_spec(spec, loaded);
+    controller.memory.permitted = permit;
     controller.memory.past_needs.clear();
+    // Nothing is known to have been better.
+    controller.memory.changed.clear();
     remember_stops(&mut controller.memory, &controller.desired);
     controller.observe();
     if controller.dirty.lives || controller.dirty.network {
@@ -74,6 +87,30 @@ pub(super) fn begin(
     }
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
+}
+
+/// The world before this controller does anything in it.
+fn look(
+    host: &Host,
+    around: &Surroundings,
+    loaded: &Loaded,
+    memory: &Memory,
+) -> Result<World, String> {
+    let mut observed = Observed {
+        lives: host.workloads.observe().map_err(|error| error.message)?,
+        ..Observed::default()
+    };
+    let names = network_names(&loaded.desired);
+    let network = host.networks.observe(&names);
+    observed.network = network.map_err(|error| error.message)?;
+    observed.inputs.env = around.env.clone();
+    Ok(World {
+        observed,
+        memory: memory.clone(),
+        rendered: host.keep.rendered(),
+        now: host.clock.now(),
+        by_controller: false,
+    })
 }
 
 /// What an earlier controller kept. Without a spec there is nothing to do but to take the

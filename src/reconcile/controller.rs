@@ -63,6 +63,13 @@ impl Dirty {
     }
 }
 
+/// A spec under which everything was well.
+#[derive(Debug, Clone)]
+pub(super) struct Proven {
+    pub generation: u64,
+    pub spec: SpecText,
+}
+
 /// A `down` under way.
 pub(super) struct Leaving {
     pub purge: bool,
@@ -84,6 +91,10 @@ pub(super) struct Controller {
     pub desired: Desired,
     pub generation: u64,
     pub spec_error: Option<String>,
+    /// The spec that converged last.
+    pub proven: Option<Proven>,
+    /// A spec that failed and was taken back: the same text is not taken again by itself.
+    pub failed: Option<SpecText>,
     pub follows: bool,
     pub observed: Observed,
     pub memory: Memory,
@@ -151,14 +162,19 @@ impl Controller {
     /// Takes a new desired world.
     pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded) {
         remember_needs(&mut self.memory, &self.desired);
+        // What an earlier spec that did not converge changed is on trial still.
+        let changed = changed(&self.desired, &loaded.desired);
+        self.memory.changed.extend(changed);
         let new = new_checks(&self.desired, &loaded.desired, &self.observed);
         self.memory.unchecked.extend(new);
         self.desired = loaded.desired;
         self.spec = spec;
         self.spec_error = None;
+        self.failed = None;
         self.generation += 1;
         remember_stops(&mut self.memory, &self.desired);
         self.memory.seen.clear();
+        self.memory.trying.clear();
         let desired = &self.desired;
         self.memory
             .stopped
@@ -177,12 +193,7 @@ impl Controller {
         self.observed.inputs.vars = self.desired.vars.clone();
         self.observed.inputs.spec_dir = self.desired.spec_dir.clone();
         self.observed.inputs.files = loaded.sources;
-        // What failed under the old spec deserves a try under the new one.
-        self.memory.attempts.retain(|_, attempt| attempt.running);
-        self.memory.verdicts.retain(|_, verdict| verdict.accepted);
-        for workload in self.memory.workloads.values_mut() {
-            workload.failures = workload.failures.min(1);
-        }
+        self.memory.begin_generation();
         self.dirty = Dirty::ALL;
         if self.memory.down.is_none()
             && let Err(error) = self.host.keep.spec(&self.spec)
@@ -337,6 +348,25 @@ pub(super) fn step_hash(steps: &[Step]) -> u64 {
     hasher.finish()
 }
 
+/// Workloads that are new, or that are not what they were in what they run, when they are
+/// ready or what they serve.
+fn changed(old: &Desired, new: &Desired) -> BTreeSet<NodeId> {
+    let mut changed = BTreeSet::new();
+    for (id, node) in &new.nodes {
+        if old.nodes.get(id) == Some(node) {
+            continue;
+        }
+        match node {
+            Node::Workload(_) => {
+                changed.insert(id.clone());
+            }
+            Node::Endpoint(endpoint) => changed.extend(endpoint.target.clone()),
+            _ => {}
+        }
+    }
+    changed
+}
+
 /// Checks that are new for endpoints that serve already: one that was not asked yet must not
 /// take its endpoint away.
 fn new_checks(old: &Desired, new: &Desired, observed: &Observed) -> BTreeSet<String> {
@@ -376,7 +406,7 @@ pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
                 .workloads
                 .entry(workload.id.clone())
                 .or_default()
-                .stop = Some((workload.stop_signal, workload.stop_grace_period));
+                .farewell = Some(workload.farewell());
         }
     }
 }

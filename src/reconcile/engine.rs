@@ -17,6 +17,7 @@ use super::schedule::{Verdict, Wanted};
 use crate::driver::Event;
 use crate::plan::model::Plan;
 use crate::plan::plan;
+use crate::plan::saved::SavedPlan;
 use crate::reconcile::handle::SpecText;
 use crate::spec::time::Time;
 
@@ -36,6 +37,9 @@ pub struct Beginning {
     pub spec: Option<SpecText>,
     /// The stack's name when there is no spec.
     pub stack: String,
+    /// Only as far as this plan of the spec goes, if the world is still the one that it was
+    /// made on.
+    pub saved: Option<SavedPlan>,
     /// Whether edits of the spec's file are followed.
     pub follows: bool,
     /// For jitter.
@@ -139,6 +143,11 @@ impl Engine {
         let controller = &mut self.controller;
         let now = controller.host.clock.now();
         controller.memory.absorb(&plan.notes, now);
+        if let Some(why) = plan.notes.rollback.take() {
+            controller.roll_back(&why);
+            plan = self.make_plan();
+        }
+        let controller = &mut self.controller;
         controller.plan = plan;
         if controller.dirty != Dirty::default() {
             // What could not be observed is tried again soon.

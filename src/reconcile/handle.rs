@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
+use crate::plan::saved::SavedPlan;
 pub use crate::plan::view::{ItemView, PlanView};
 use crate::spec::node::NodeId;
 
@@ -25,13 +27,25 @@ pub enum Request {
     /// How it stands.
     Status(oneshot::Sender<StackStatus>),
     /// What would be done for this spec; nothing is.
-    Plan(SpecText, oneshot::Sender<Result<PlanView, String>>),
+    Plan(SpecText, oneshot::Sender<Result<Proposal, String>>),
+    /// The whole story of what a name stands for.
+    Explain {
+        /// Under this spec; under the one in force if `None`.
+        spec: Option<SpecText>,
+        /// A node, a group, or an endpoint's id.
+        name: String,
+        /// The story, or why there is none.
+        answer: oneshot::Sender<Result<Explanation, String>>,
+    },
     /// From now on this spec.
     Apply {
         /// The spec.
         spec: SpecText,
         /// It may remove everything.
         allow_empty: bool,
+        /// Only as far as this plan of it goes, if the world is still the one that it was made
+        /// on.
+        saved: Option<Box<SavedPlan>>,
         /// The generation that it became, or why it did not.
         answer: oneshot::Sender<Result<u64, String>>,
     },
@@ -55,6 +69,15 @@ pub enum Request {
     },
     /// End the controller; workloads live on.
     Leave(oneshot::Sender<()>),
+}
+
+/// A plan, as readers get it and as it is kept in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// For readers.
+    pub view: PlanView,
+    /// For `apply`.
+    pub saved: SavedPlan,
 }
 
 /// What an operator does to a workload.
@@ -92,6 +115,10 @@ pub struct StackStatus {
     pub nodes: Vec<NodeStatus>,
     /// What is outstanding, as one line each.
     pub outstanding: Vec<String>,
+    /// A plan file was applied, and nothing else is done before the next generation: how many
+    /// of what is outstanding is not in it.
+    #[serde(default)]
+    pub withheld: Option<usize>,
 }
 
 /// One line of the story, for the terminal and the event stream.
@@ -154,8 +181,18 @@ impl Handle {
     }
 
     /// What would be done for `spec`.
-    pub async fn plan(&self, spec: SpecText) -> Result<Result<PlanView, String>, Ended> {
+    pub async fn plan(&self, spec: SpecText) -> Result<Result<Proposal, String>, Ended> {
         self.ask(|answer| Request::Plan(spec, answer)).await
+    }
+
+    /// The whole story of what `name` stands for.
+    pub async fn explain(
+        &self,
+        spec: Option<SpecText>,
+        name: String,
+    ) -> Result<Result<Explanation, String>, Ended> {
+        self.ask(|answer| Request::Explain { spec, name, answer })
+            .await
     }
 
     /// Hands over a spec; answers its generation once it is taken, not once it converged.
@@ -163,10 +200,12 @@ impl Handle {
         &self,
         spec: SpecText,
         allow_empty: bool,
+        saved: Option<Box<SavedPlan>>,
     ) -> Result<Result<u64, String>, Ended> {
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,
+            saved,
             answer,
         })
         .await

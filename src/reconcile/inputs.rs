@@ -55,6 +55,9 @@ impl Controller {
                 }
             }
         }
+        if controller.failed.as_ref() == Some(&spec) {
+            return;
+        }
         let held = controller.held();
         let loaded = load(
             &spec,
@@ -72,7 +75,7 @@ impl Controller {
                 if let Some(held) = controller.removes_all(&loaded) {
                     controller.refuse_spec(held);
                 } else if loaded.desired != controller.desired
-                    || loaded.sources != controller.observed.inputs.files
+                    || controller.sources_differ(&loaded)
                     || spec != controller.spec
                 {
                     controller.adopt_spec(spec, loaded);
@@ -84,6 +87,14 @@ impl Controller {
             }
             Err(report) => controller.refuse_spec(report),
         }
+    }
+
+    /// Whether a template's source is another. Files that templates read are no part of the
+    /// spec.
+    fn sources_differ(&self, loaded: &super::load::Loaded) -> bool {
+        let known = &self.observed.inputs.files;
+        let mut sources = loaded.sources.iter();
+        sources.any(|(path, text)| known.get(path) != Some(text))
     }
 
     pub(super) fn on_done(&mut self, done: Done) {
@@ -212,14 +223,18 @@ impl Controller {
                 let _ = answer.send(controller.stack_status());
             }
             Request::Plan(spec, answer) => {
-                let _ = answer.send(controller.plan_for(&spec));
+                let _ = answer.send(controller.plan_for(spec));
+            }
+            Request::Explain { spec, name, answer } => {
+                let _ = answer.send(controller.explain_for(spec, &name));
             }
             Request::Apply {
                 spec,
                 allow_empty,
+                saved,
                 answer,
             } => {
-                let _ = answer.send(controller.apply(spec, allow_empty));
+                let _ = answer.send(controller.apply(spec, allow_empty, saved.as_deref()));
             }
             Request::Down {
                 purge,

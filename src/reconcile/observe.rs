@@ -39,7 +39,31 @@ impl Controller {
             self.observe_files();
         }
         self.settle_lives();
+        self.count_connections();
         self.observe_catalog();
+    }
+
+    /// Counts the connections of what drains: nothing tells of them.
+    fn count_connections(&mut self) {
+        let draining: Vec<_> = self
+            .memory
+            .draining
+            .iter()
+            .map(|(life, draining)| (life.clone(), draining.ports.clone()))
+            .collect();
+        let mut connections = BTreeMap::new();
+        for (life, ports) in draining {
+            match self.host.workloads.connections(&life, &ports) {
+                Ok(count) => {
+                    connections.insert(life, count);
+                }
+                // Not counted is not quiet; the wait has an end of its own.
+                Err(error) => tracing::debug!("{}", error.message),
+            }
+        }
+        let now = self.host.clock.now();
+        self.memory.count_connections(&connections, now);
+        self.observed.connections = connections;
     }
 
     fn unseen(&mut self, error: &DriverError, mark: impl FnOnce(&mut super::controller::Dirty)) {
@@ -146,6 +170,7 @@ impl Controller {
         memory.seen.retain(|life, _| there.contains(life));
         memory.late.retain(|life| there.contains(life));
         memory.killed.retain(|life, _| there.contains(life));
+        memory.draining.retain(|life, _| there.contains(life));
     }
 
     /// Whether this node's newest life is up and ready.
@@ -336,29 +361,12 @@ fn note_exit(
     life: &Life,
     last: LastExit,
 ) {
-    let workload = memory.workloads.entry(life.id.node.clone()).or_default();
-    workload.incarnation = workload.incarnation.max(life.id.incarnation);
-    if workload
-        .last_exit
-        .is_some_and(|known| known.incarnation >= last.incarnation)
-    {
-        return;
-    }
-    workload.last_exit = Some(last);
-    if last.asked {
-        workload.failures = 0;
-        return;
-    }
-    let reset_after = match desired.nodes.get(&life.id.node) {
-        Some(Node::Workload(node)) => Some(node.restart.reset_after),
+    let restart = match desired.nodes.get(&life.id.node) {
+        Some(Node::Workload(node)) => Some(&node.restart),
         _ => None,
     };
-    let lasted = last.at.since(life.started);
-    workload.failures = if reset_after.is_some_and(|reset| lasted >= reset) {
-        1
-    } else {
-        workload.failures.saturating_add(1)
-    };
+    let workload = memory.workloads.entry(life.id.node.clone()).or_default();
+    workload.note_exit(last, last.at.since(life.started), restart);
 }
 
 /// Checks of everything that serves already when a controller begins: nothing is rendered

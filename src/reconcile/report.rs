@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::controller::Controller;
+use super::controller::{Controller, Proven};
 use super::handle::{Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
+use crate::plan::permit::WITHHELD;
 use crate::plan::words;
 use crate::spec::model::Status;
 use crate::spec::node::Kind;
@@ -41,6 +42,12 @@ impl Controller {
             let took = words(self.host.clock.now().since(self.busy_since));
             let text = format!("converged in {took}: {} nodes", self.plan.nodes.len());
             self.tell(None, Level::Notice, text);
+            self.memory.changed.clear();
+            self.memory.trying.clear();
+            self.proven = Some(Proven {
+                generation: self.generation,
+                spec: self.spec.clone(),
+            });
         } else if !converged && self.converged {
             self.busy_since = self.host.clock.now();
         }
@@ -141,12 +148,11 @@ impl Controller {
             registry: self.observed.registry.http.map(|http| http.to_string()),
             nodes,
             outstanding: self.plan.items.iter().map(one_line).collect(),
+            withheld: self.memory.permitted.as_ref().map(|_| {
+                let withheld = |status: &&NodeStatus| status.detail == WITHHELD;
+                self.plan.nodes.iter().filter(withheld).count()
+            }),
         }
-    }
-
-    /// What a reader sees of a plan; rendered files with what they hold now.
-    pub(super) fn view(&self, stack: &str, plan: &crate::plan::model::Plan) -> PlanView {
-        view(stack, plan, self.host.files.as_ref())
     }
 }
 

@@ -4,14 +4,14 @@ use tokio::sync::oneshot;
 
 use super::controller::{Controller, Leaving};
 use super::execute::Finished;
-use super::handle::{Level, PlanView, SpecText, Verb};
+use super::handle::{Level, SpecText, Verb};
 use super::load::{Loaded, load};
-use super::observe::network_names;
 use super::schedule::Verdict;
-use crate::plan::memory::{Down, LastExit, Memory};
+use crate::plan::memory::{Down, LastExit};
 use crate::plan::model::Step;
+use crate::plan::names;
+use crate::plan::saved::SavedPlan;
 use crate::plan::world::LifeState;
-use crate::plan::{names, plan};
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -67,7 +67,48 @@ impl Controller {
         ))
     }
 
-    pub(super) fn apply(&mut self, spec: SpecText, allow_empty: bool) -> Result<u64, String> {
+    /// Goes back to the spec under which everything was well, because this one is not.
+    pub(super) fn roll_back(&mut self, why: &str) {
+        let Some(proven) = self
+            .proven
+            .clone()
+            .filter(|proven| proven.spec != self.spec)
+        else {
+            return;
+        };
+        let held = self.held();
+        let files = self.host.files.clone();
+        let loaded = match load(&proven.spec, &self.around, &held, files.as_ref(), false) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                let number = proven.generation;
+                let text = format!("cannot go back to generation {number}:\n{report}");
+                self.tell(None, Level::Error, text);
+                self.proven = None;
+                return;
+            }
+        };
+        let (failed, number) = (self.generation, proven.generation);
+        let spec = self.spec.clone();
+        self.adopt_spec(proven.spec, loaded);
+        self.failed = Some(spec);
+        let text = format!(
+            "generation {failed} failed: {why}; went back to what generation {number} was, as \
+             generation {}; edit the spec to try again",
+            self.generation
+        );
+        self.tell(None, Level::Error, text.clone());
+        self.spec_error = Some(text);
+    }
+
+    /// Takes a spec: whole, or as far as a saved plan of it goes. A plan that would remove
+    /// everything was made and read as such.
+    pub(super) fn apply(
+        &mut self,
+        spec: SpecText,
+        allow_empty: bool,
+        saved: Option<&SavedPlan>,
+    ) -> Result<u64, String> {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
@@ -81,10 +122,16 @@ impl Controller {
         if loaded.desired.stack != self.desired.stack {
             return Err(self.other_stack(&loaded));
         }
-        if !allow_empty && let Some(held) = self.removes_all(&loaded) {
+        let permit = match saved {
+            Some(saved) => Some(self.outlook(spec.clone(), loaded.clone())?.permit(saved)?),
+            None => None,
+        };
+        let meant = allow_empty || saved.is_some();
+        if !meant && let Some(held) = self.removes_all(&loaded) {
             return Err(held);
         }
         self.adopt_spec(spec, loaded);
+        self.memory.permitted = permit;
         self.converged = false;
         self.busy_since = self.host.clock.now();
         self.tell(
@@ -93,35 +140,6 @@ impl Controller {
             format!("took generation {}", self.generation),
         );
         Ok(self.generation)
-    }
-
-    /// What would be done for `spec`, as the world is now.
-    pub(super) fn plan_for(&self, spec: &SpecText) -> Result<PlanView, String> {
-        let loaded = load(
-            spec,
-            &self.around,
-            &self.held(),
-            self.host.files.as_ref(),
-            false,
-        )?;
-        if loaded.desired.stack != self.desired.stack {
-            return Err(self.other_stack(&loaded));
-        }
-        let mut observed = self.observed.clone();
-        // Names that only the new spec wants were not looked for yet.
-        let names = network_names(&loaded.desired);
-        if let Ok(network) = self.host.networks.observe(&names) {
-            observed.network = network;
-        }
-        let mut memory: Memory = self.memory.clone();
-        if loaded.desired != self.desired {
-            memory.attempts.retain(|_, attempt| attempt.running);
-        }
-        let stack = loaded.desired.stack.clone();
-        let plan = preview(&loaded, &mut observed, &memory, self.host.files.as_ref(), {
-            self.host.clock.now()
-        });
-        Ok(self.view(&stack, &plan))
     }
 
     pub(super) fn go_down(
@@ -161,6 +179,9 @@ impl Controller {
             meant.extend(found);
         }
         for node in &meant {
+            if let Some(permit) = &mut self.memory.permitted {
+                permit.allow(node);
+            }
             // One that is under way ends by itself; a second beside it would start twice.
             if self
                 .memory
@@ -171,7 +192,7 @@ impl Controller {
                 self.memory.attempts.remove(node);
             }
             if let Some(memory) = self.memory.workloads.get_mut(node) {
-                memory.failures = 0;
+                memory.forget_failures();
             }
             match verb {
                 Verb::Stop => {
@@ -284,46 +305,4 @@ impl Controller {
         });
         self.tell(None, level, text);
     }
-}
-
-/// Plans for a spec that is not in force: fetches what its templates lack, keeps nothing.
-pub fn preview(
-    loaded: &Loaded,
-    observed: &mut crate::plan::world::Observed,
-    memory: &Memory,
-    files: &dyn crate::driver::Files,
-    now: Time,
-) -> crate::plan::model::Plan {
-    observed.inputs.vars = loaded.desired.vars.clone();
-    observed.inputs.spec_dir = loaded.desired.spec_dir.clone();
-    observed.inputs.files.extend(loaded.sources.clone());
-    for node in loaded.desired.nodes.values() {
-        let paths: Vec<_> = match node {
-            crate::graph::desired::Node::Workload(workload) => {
-                let hosts = workload.run.container.as_ref().map(|run| run.hosts.clone());
-                workload.watch.iter().cloned().chain(hosts).collect()
-            }
-            crate::graph::desired::Node::Template(template) => {
-                vec![template.destination.clone()]
-            }
-            _ => Vec::new(),
-        };
-        for path in paths {
-            observed
-                .files
-                .entry(path.clone())
-                .or_insert_with(|| files.look(&path));
-        }
-    }
-    let first = plan(&loaded.desired, observed, memory, now);
-    if first.notes.lacks.is_empty() {
-        return first;
-    }
-    for path in first.notes.lacks {
-        let text = files
-            .read(&path, super::load::INPUT_LIMIT)
-            .map_err(|error| error.message);
-        observed.inputs.files.insert(path, text);
-    }
-    plan(&loaded.desired, observed, memory, now)
 }

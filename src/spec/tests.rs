@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::model::{
-    CheckRef, Condition, Confirm, Expr, NetworkMode, Probe, Ready, Reload, Restart, RestartPolicy,
-    Root, RootMode, Signal, Spec, WhenEmpty,
+    CheckRef, Condition, Confirm, Drain, Expr, FailureAction, NetworkMode, Probe, Ready, Reload,
+    Restart, RestartPolicy, Root, RootMode, Signal, Spec, Update, UpdateOrder, WhenEmpty,
 };
 use super::node::{Kind, NodeId};
 use super::{Diagnostic, Path, Places, parse, position, read, report};
@@ -164,7 +164,7 @@ fn the_rest_is_read_in_every_form() {
             delay: Duration::from_millis(250),
             max_delay: Duration::from_secs(10),
             max_attempts: Some(5),
-            window: None,
+            window: Some(Duration::from_secs(120)),
             reset_after: Duration::from_secs(60),
         }
     );
@@ -183,6 +183,43 @@ fn the_rest_is_read_in_every_form() {
         Some(&exprs(&["nginx", "-t", "-c", "{{ spec_dir }}/nginx.conf"])[..])
     );
     assert_eq!(file.when_empty, WhenEmpty::Render);
+}
+
+#[test]
+fn replacing_and_draining_are_read_with_their_defaults() {
+    let (spec, _) = good(EVERY_FORM);
+    let web = &spec.processes["web"].workload;
+    assert_eq!(
+        web.update,
+        Update {
+            max_unavailable: 2,
+            order: UpdateOrder::StopFirst,
+            min_healthy_time: Duration::from_secs(5),
+            healthy_deadline: Duration::from_secs(120),
+            failure_action: FailureAction::Continue,
+        }
+    );
+    assert_eq!(
+        (web.drain.quiet, web.drain.timeout),
+        (Duration::from_secs(1), Duration::ZERO)
+    );
+    let rolling = &spec.containers["rolling"].workload;
+    assert_eq!(
+        rolling.update,
+        Update {
+            order: UpdateOrder::StartFirst,
+            failure_action: FailureAction::Rollback,
+            ..Update::default()
+        }
+    );
+    // A quiet that was not written fits into the timeout that was.
+    assert_eq!(rolling.drain.quiet, Duration::from_millis(100));
+    let other = &spec.containers["host"].workload;
+    assert_eq!(
+        (other.update, other.drain),
+        (Update::default(), Drain::default())
+    );
+    assert_eq!(other.update.max_unavailable, 1);
 }
 
 #[test]

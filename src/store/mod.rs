@@ -217,7 +217,7 @@ impl Store {
 
     /// What was kept last; `None` when it is missing, torn, or of another version.
     pub fn load_memory<T: DeserializeOwned>(&self) -> Option<T> {
-        load(&self.dirs.state.join(MEMORY))
+        saved_memory(&self.dirs)
     }
 
     /// Removes what a stack that is down needs no more: its run folder, the lock last.
@@ -283,6 +283,11 @@ impl Store {
 /// The spec that a stack applied last, for those who do not hold it.
 pub fn saved_spec(dirs: &Dirs) -> Option<SavedSpec> {
     load(&dirs.state.join(SPEC))
+}
+
+/// What a stack's loop kept last, for those who do not hold it.
+pub fn saved_memory<T: DeserializeOwned>(dirs: &Dirs) -> Option<T> {
+    load(&dirs.state.join(MEMORY))
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {

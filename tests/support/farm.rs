@@ -1,5 +1,7 @@
 //! The web farm in namespaces of its own: a copy of `specs/prime`, and what tests ask of it.
 
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -238,6 +240,13 @@ impl Farm {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
             (stat.map_or(true, |stat| stat.contains(") Z "))).then_some(())
         });
+    }
+
+    /// Waits for a controller in the foreground that ends by itself.
+    pub fn wait_controller(&mut self) {
+        if let Some(mut child) = self.controller.take() {
+            child.wait().expect("waited");
+        }
     }
 
     pub fn status(&self) -> Value {

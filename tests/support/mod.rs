@@ -22,6 +22,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod bench;
+pub mod clients;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

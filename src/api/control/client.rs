@@ -14,9 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Apply, Down, Operate, Refusal, Taken, Version};
+use super::{Apply, Down, Explain, Operate, Refusal, Taken, Version};
+use crate::plan::explain::Explanation;
+use crate::plan::saved::SavedPlan;
 use crate::plan::view::PlanView;
-use crate::reconcile::handle::{Handle, Happening, SpecText, StackStatus, Verb};
+use crate::reconcile::handle::{Handle, Happening, Proposal, SpecText, StackStatus, Verb};
 use crate::spec::node::NodeId;
 
 /// The largest answer that is read, in bytes: plans hold whole files.
@@ -106,9 +108,34 @@ impl Client {
         self.post("/v1/plan", spec, Some(COMPILING)).await
     }
 
-    /// Hands over a spec; answers its generation.
-    pub async fn apply(&self, spec: SpecText, allow_empty: bool) -> Result<u64, ClientError> {
-        let body = Apply { spec, allow_empty };
+    /// The same, and the form in which it is kept in a file.
+    pub async fn proposal(&self, spec: &SpecText) -> Result<Proposal, ClientError> {
+        self.post("/v1/proposal", spec, Some(COMPILING)).await
+    }
+
+    /// The whole story of what `name` stands for, under `spec` or under the one in force.
+    pub async fn explain(
+        &self,
+        spec: Option<SpecText>,
+        name: &str,
+    ) -> Result<Explanation, ClientError> {
+        let name = name.to_owned();
+        self.post("/v1/explain", &Explain { spec, name }, Some(COMPILING))
+            .await
+    }
+
+    /// Hands over a spec, whole or as far as a saved plan of it goes; answers its generation.
+    pub async fn apply(
+        &self,
+        spec: SpecText,
+        allow_empty: bool,
+        saved: Option<SavedPlan>,
+    ) -> Result<u64, ClientError> {
+        let body = Apply {
+            spec,
+            allow_empty,
+            saved: saved.map(Box::new),
+        };
         let taken: Taken = self.post("/v1/apply", &body, Some(COMPILING)).await?;
         Ok(taken.generation)
     }

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::saved::SavedPlan;
 use crate::reconcile::handle::{SpecText, Verb};
 
-/// The largest body of a request, in bytes.
-pub const BODY_LIMIT: usize = 2 << 20;
+/// The largest body of a request, in bytes: a spec, and a saved plan of a large stack.
+pub const BODY_LIMIT: usize = 8 << 20;
 
 /// The control socket in a stack's run folder.
 pub fn socket(run: &Path) -> PathBuf {
@@ -35,6 +36,16 @@ struct Apply {
     spec: SpecText,
     #[serde(default)]
     allow_empty: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saved: Option<Box<SavedPlan>>,
+}
+
+/// The body of `POST /v1/explain`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Explain {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spec: Option<SpecText>,
+    name: String,
 }
 
 /// The answer to it.

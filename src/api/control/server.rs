@@ -17,8 +17,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Guarded;
-use super::{Apply, BODY_LIMIT, Down, Operate, Refusal, Taken, Version};
-use crate::reconcile::handle::{Ended, Handle, Happening, Level, SpecText};
+use super::{Apply, BODY_LIMIT, Down, Explain, Operate, Refusal, Taken, Version};
+use crate::reconcile::handle::{Ended, Handle, Happening, Level, Proposal, SpecText};
 
 /// How long answers that are under way may take once the controller ends.
 const LINGER: Duration = Duration::from_secs(2);
@@ -65,6 +65,8 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/plan", post(plan))
+        .route("/v1/proposal", post(proposal))
+        .route("/v1/explain", post(explain))
         .route("/v1/apply", post(apply))
         .route("/v1/down", post(down))
         .route("/v1/operate", post(operate))
@@ -110,7 +112,7 @@ impl From<Ended> for Failure {
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
         let hint = (rejection.status() == StatusCode::PAYLOAD_TOO_LARGE)
-            .then_some("a request may have 2 MiB");
+            .then_some("a request may have 8 MiB");
         Failure::new(rejection.status(), rejection.body_text(), hint)
     }
 }
@@ -134,12 +136,33 @@ async fn plan(
 ) -> Answer<crate::plan::view::PlanView> {
     let Json(spec) = spec?;
     let planned = shared.handle.plan(spec).await?;
+    planned
+        .map(|proposal| Json(proposal.view))
+        .map_err(Failure::refused)
+}
+
+async fn proposal(State(shared): State<Shared>, spec: Body1<SpecText>) -> Answer<Proposal> {
+    let Json(spec) = spec?;
+    let planned = shared.handle.plan(spec).await?;
     planned.map(Json).map_err(Failure::refused)
 }
 
+async fn explain(
+    State(shared): State<Shared>,
+    body: Body1<Explain>,
+) -> Answer<crate::plan::explain::Explanation> {
+    let Json(Explain { spec, name }) = body?;
+    let told = shared.handle.explain(spec, name).await?;
+    told.map(Json).map_err(Failure::refused)
+}
+
 async fn apply(State(shared): State<Shared>, body: Body1<Apply>) -> Answer<Taken> {
-    let Json(Apply { spec, allow_empty }) = body?;
-    let taken = shared.handle.apply(spec, allow_empty).await?;
+    let Json(Apply {
+        spec,
+        allow_empty,
+        saved,
+    }) = body?;
+    let taken = shared.handle.apply(spec, allow_empty, saved).await?;
     taken
         .map(|generation| Json(Taken { generation }))
         .map_err(Failure::refused)
@@ -173,7 +196,8 @@ async fn leave(State(shared): State<Shared>) -> Answer<()> {
 }
 
 async fn unknown() -> Failure {
-    let hint = "the routes are /v1/status, plan, apply, down, operate, events, version and leave";
+    let hint = "the routes are /v1/status, plan, proposal, explain, apply, down, operate, events, \
+                version and leave";
     Failure::new(StatusCode::NOT_FOUND, "there is no such route", Some(hint))
 }
 

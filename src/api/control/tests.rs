@@ -10,8 +10,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::plan::explain::Explanation;
+use crate::plan::saved::SavedPlan;
 use crate::plan::view::PlanView;
-use crate::reconcile::handle::{Handle, Happening, Level, Request, StackStatus};
+use crate::reconcile::handle::{Handle, Happening, Level, Proposal, Request, StackStatus};
 use crate::spec::node::NodeId;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ fn status() -> StackStatus {
         registry: None,
         nodes: Vec::new(),
         outstanding: Vec::new(),
+        withheld: None,
     }
 }
 
@@ -51,20 +54,48 @@ fn plan(stack: &str) -> PlanView {
     }
 }
 
+fn proposal(spec: &SpecText) -> Proposal {
+    Proposal {
+        view: plan(&spec.text),
+        saved: SavedPlan {
+            hatchery_plan: 1,
+            made_by: "1".to_owned(),
+            stack: spec.text.clone(),
+            spec: spec.path.clone(),
+            spec_hash: String::new(),
+            by_controller: true,
+            inputs: Default::default(),
+            items: Vec::new(),
+            world: [(NodeId::registry(), Default::default())].into(),
+        },
+    }
+}
+
 async fn answer(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Status(answer) => answer.send(status()).unwrap(),
-            Request::Plan(spec, answer) => answer.send(Ok(plan(&spec.text))).unwrap(),
+            Request::Plan(spec, answer) => answer.send(Ok(proposal(&spec))).unwrap(),
             Request::Apply {
                 spec,
                 allow_empty,
+                saved,
                 answer,
             } => answer
-                .send(if allow_empty {
+                .send(if allow_empty || saved.is_some() {
                     Ok(spec.text.len() as u64)
                 } else {
                     Err("error: it would remove everything".to_owned())
+                })
+                .unwrap(),
+            Request::Explain { spec, name, answer } => answer
+                .send(match spec {
+                    Some(_) => Ok(Explanation {
+                        format_version: 1,
+                        stack: name,
+                        nodes: Vec::new(),
+                    }),
+                    None => Err(format!("nothing is called `{name}`")),
                 })
                 .unwrap(),
             Request::Down { answer, .. } => {
@@ -135,7 +166,15 @@ async fn each_request_reaches_the_loop_and_its_answer_comes_back() {
     let client = bench.client().await;
     assert_eq!(client.status().await, Ok(status()));
     assert_eq!(client.plan(&spec("p")).await, Ok(plan("p")));
-    assert_eq!(client.apply(spec("four"), true).await, Ok(4));
+    let proposed = proposal(&spec("p"));
+    assert_eq!(client.proposal(&spec("p")).await, Ok(proposed.clone()));
+    let told = client.explain(Some(spec("p")), "prime1").await.unwrap();
+    assert_eq!(told.stack, "prime1");
+    let refused = client.explain(None, "prime9").await.unwrap_err();
+    assert_eq!(refused.to_string(), "nothing is called `prime9`");
+    let of_plan = client.apply(spec("three"), false, Some(proposed.saved));
+    assert_eq!(of_plan.await, Ok(5));
+    assert_eq!(client.apply(spec("four"), true, None).await, Ok(4));
     let nodes = client
         .operate(Verb::Stop, vec!["containers/a".to_owned()])
         .await;
@@ -154,7 +193,7 @@ async fn a_refusal_comes_back_in_its_words() {
         error: error.to_owned(),
         hint: None,
     };
-    let applied = client.apply(spec("x"), false).await;
+    let applied = client.apply(spec("x"), false, None).await;
     assert_eq!(applied, Err(refused("error: it would remove everything")));
     assert_eq!(
         client.down(false, false).await,
@@ -281,7 +320,7 @@ async fn what_is_no_request_is_answered_as_json() {
                 " ".repeat(BODY_LIMIT + 1)
             ),
             "413",
-            "2 MiB",
+            "8 MiB",
         ),
     ];
     for (request, code, words) in cases {

@@ -142,11 +142,19 @@ fn a_group_stands_for_its_members() {
         ("prime", "prime"),
         ("prime", "prime12"),
         ("containers/prime", "prime1"),
+        ("prime", "prime1.b"),
+        ("prime1", "prime1.b"),
+        ("prime1.b", "prime1.b"),
         ("processes/nginx", "nginx"),
     ] {
         assert!(is_meant(asked, name), "{asked} {name}");
     }
-    for (asked, name) in [("prime", "prime-db"), ("prime1", "prime"), ("a", "b")] {
+    for (asked, name) in [
+        ("prime", "prime-db"),
+        ("prime1", "prime"),
+        ("prime1.b", "prime1"),
+        ("a", "b"),
+    ] {
         assert!(!is_meant(asked, name), "{asked} {name}");
     }
 }
@@ -185,4 +193,10 @@ fn escapes_of_workloads_do_not_reach_the_terminal() {
     );
     assert!(shown.starts_with("ared"), "{shown:?}");
     assert!(!shown.contains("title"), "{shown:?}");
+}
+
+#[test]
+fn a_quoted_line_does_nothing_to_the_terminal() {
+    assert_eq!(escaped(b"a\x1b[2Jb\tc\r"), "a\\u{1b}[2Jb    c");
+    assert_eq!(escaped(b"\xff\x00"), "\u{fffd}\\u{0}");
 }

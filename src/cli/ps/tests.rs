@@ -49,6 +49,7 @@ fn status() -> StackStatus {
         registry: Some("127.0.0.1:8500".to_owned()),
         nodes: vec![node("registry", NodeState::Running), prime, nginx],
         outstanding: Vec::new(),
+        withheld: None,
     }
 }
 
@@ -120,4 +121,28 @@ fn without_a_controller_the_kernel_is_shown() {
     processes/nginx    ended    2m05s  -    exited 3
     ");
     insta::assert_snapshot!(orphans("prime", &[], |_| String::new()), @r"no controller runs for stack `prime`, and nothing of it runs");
+}
+
+#[test]
+fn what_a_workload_that_failed_wrote_last_is_quoted() {
+    let quoted = failed(&status(), |node| {
+        assert_eq!(node.node.name, "nginx");
+        vec!["bind() failed".to_owned(), "giving up".to_owned()]
+    });
+    insta::assert_snapshot!(strip_str(&quoted), @r"
+    processes/nginx wrote last:
+      | bind() failed
+      | giving up
+    ");
+    assert_eq!(failed(&status(), |_| Vec::new()), "");
+}
+
+#[test]
+fn an_applied_plan_that_is_in_force_is_told() {
+    let restricted = StackStatus {
+        withheld: Some(2),
+        ..status()
+    };
+    let shown = strip_str(&text(&restricted)).to_string();
+    insta::assert_snapshot!(shown.lines().nth(3).unwrap(), @"only the applied plan is carried out, until the next spec is taken; 2 outstanding beside it");
 }

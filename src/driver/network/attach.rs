@@ -124,10 +124,12 @@ impl HostNetworks {
         let mut host = self.host();
         let all = links::links(&mut host)?;
         let within = links::links(&mut inside.route())?;
+        let hardware = mark::hardware(&self.stack, &attachment.address.to_string());
         let mut outer = self.host_ends(&all, name);
         if let (Some(end), Some(inner)) = (outer.next(), eth0(&within)) {
             let alone = self.host_ends(&all, name).count() == 1;
-            if alone && end.name == attachment.link && paired(end, inner) {
+            let same = end.name == attachment.link && inner.hardware == Some(hardware);
+            if alone && same && paired(end, inner) {
                 return Ok((end.clone(), inner.index));
             }
         }
@@ -141,7 +143,6 @@ impl HostNetworks {
         if let Some(inner) = eth0(&within) {
             links::remove(&mut inside.route(), inner.index)?;
         }
-        let hardware = mark::hardware(&self.stack, name);
         links::make_pair(&mut host, &draft, hardware, inside.descriptor())?;
         let index = links::index(&mut host, &draft)?;
         let alias = mark::alias(&self.stack, name);

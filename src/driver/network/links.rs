@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub master: Option<u32>,
     /// For one end of a pair, the number of the other, in the other's namespace.
     pub peer: Option<u32>,
+    /// Its hardware address, where it is one of six bytes.
+    pub hardware: Option<[u8; 6]>,
 }
 
 impl Link {
@@ -248,6 +250,7 @@ fn link(body: &[u8]) -> Option<Link> {
         forwarding: false,
         master: None,
         peer: None,
+        hardware: None,
     };
     let (mut operating, mut queueing) = (false, false);
     for (kind, value) in attributes(body.get(16..)?) {
@@ -255,6 +258,7 @@ fn link(body: &[u8]) -> Option<Link> {
             ifla::IFNAME => link.name = text(value),
             ifla::IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
             ifla::MASTER => link.master = number(value, 0),
+            ifla::ADDRESS => link.hardware = value.try_into().ok(),
             ifla::LINK => link.peer = number(value, 0),
             ifla::OPERSTATE => operating = value == [ifla::OPER_UP],
             // `noop` is the queue that drops everything.

@@ -25,10 +25,12 @@ pub(super) fn draft(stack: &str, name: &str) -> String {
     format!("{}{}", draft_prefix(stack), digits(&[stack, name], 6))
 }
 
-/// A hardware address that stays the same through every life of `name`, so that
-/// neighbours' caches stay right. The first byte says locally administered, unicast.
-pub(super) fn hardware(stack: &str, name: &str) -> [u8; 6] {
-    let hash = hash(&[stack, name]);
+/// A hardware address that stays with `owner`: the address that a container has, or a bridge.
+/// A neighbour that asked who has an address sends on to the one that it was told; an instance
+/// that takes over the address of another would otherwise not be reached for seconds. The
+/// first byte says locally administered, unicast.
+pub(super) fn hardware(stack: &str, owner: &str) -> [u8; 6] {
+    let hash = hash(&[stack, owner]);
     let [a, b, c, d, e, ..] = *hash.as_bytes();
     [0x02, a, b, c, d, e]
 }

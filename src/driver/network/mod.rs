@@ -7,6 +7,7 @@
 
 mod attach;
 mod bridge;
+mod connections;
 mod events;
 mod filter;
 mod links;
@@ -28,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
+pub(in crate::driver) use self::connections::connections;
 use self::namespace::{Found, Namespace};
 use self::socket::Socket;
 use super::{DriverError, ErrorKind, Event, Networks, Result};

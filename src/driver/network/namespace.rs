@@ -206,7 +206,11 @@ impl Namespace {
     }
 }
 
-fn enter<T: Send>(file: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Does `work` inside the namespace behind `file`.
+pub(super) fn enter<T: Send>(
+    file: &File,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     in_thread(|| {
         setns(file, CloneFlags::CLONE_NEWNET)?;
         work()

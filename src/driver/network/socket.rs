@@ -81,9 +81,30 @@ impl Socket {
 
     /// `None` when the list changed while the kernel wrote it.
     fn dump_once(&mut self, message: Message, kind: u16) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let (mut bodies, mut size) = (Vec::new(), 0);
+        let whole = self.each(message, kind, |body| {
+            size += body.len();
+            bodies.push(body.to_vec());
+            size <= DUMP_LIMIT
+        })?;
+        if size > DUMP_LIMIT {
+            return Err(io::Error::other("the kernel's list is larger than 16 MiB"));
+        }
+        Ok(whole.then_some(bodies))
+    }
+
+    /// Asks for a list and shows `seen` the body of each message of type `kind`, until it says
+    /// that it has enough; then nothing more should be asked of this socket. Whether the list
+    /// stayed the same while the kernel wrote it.
+    pub fn each(
+        &mut self,
+        message: Message,
+        kind: u16,
+        mut seen: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<bool> {
         let sequence = self.ask(message)?;
         let mut buffer = vec![0; BUFFER];
-        let (mut bodies, mut size, mut torn) = (Vec::new(), 0, false);
+        let mut torn = false;
         loop {
             let length = self.receive(&mut buffer)?;
             for answer in messages(buffer.get(..length).unwrap_or(&[])) {
@@ -94,18 +115,12 @@ impl Socket {
                 match answer.kind {
                     DONE => {
                         outcome(answer.body)?;
-                        return Ok((!torn).then_some(bodies));
+                        return Ok(!torn);
                     }
                     ERROR => outcome(answer.body)?,
-                    other if other == kind => {
-                        size += answer.body.len();
-                        bodies.push(answer.body.to_vec());
-                    }
+                    other if other == kind && !seen(answer.body) => return Ok(!torn),
                     _ => {}
                 }
-            }
-            if size > DUMP_LIMIT {
-                return Err(io::Error::other("the kernel's list is larger than 16 MiB"));
             }
         }
     }

@@ -18,6 +18,7 @@ fn link(name: &str, alias: Option<&str>, kind: Option<&str>) -> Link {
         forwarding: false,
         master: None,
         peer: None,
+        hardware: None,
     }
 }
 
@@ -81,10 +82,10 @@ fn a_draft_is_recognised_by_its_stack_alone() {
 
 #[test]
 fn a_hardware_address_is_local_and_stays() {
-    let address = mark::hardware("farm", "w1");
+    let address = mark::hardware("farm", "10.50.0.2");
     assert_eq!(address[0] & 3, 2);
-    assert_eq!(address, mark::hardware("farm", "w1"));
-    assert_ne!(address, mark::hardware("farm", "w2"));
+    assert_eq!(address, mark::hardware("farm", "10.50.0.2"));
+    assert_ne!(address, mark::hardware("farm", "10.50.0.3"));
 }
 
 #[test]

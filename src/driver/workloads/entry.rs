@@ -1,5 +1,7 @@
 //! One life as this controller knows it: its mark, its processes, and how they ended.
 
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -109,6 +111,20 @@ impl Entry {
         match self.contained() {
             true => self.payload.as_ref(),
             false => self.spawned.as_ref(),
+        }
+    }
+
+    /// The network namespace that its main process is in, which is the host's for a host
+    /// process; `None` once that has ended.
+    pub fn network(&self) -> io::Result<Option<File>> {
+        let Some(main) = self.main() else {
+            return Ok(None);
+        };
+        let opened = File::open(format!("/proc/{}/ns/net", main.process.pid));
+        // Its number is its own only as long as it runs: what was opened is judged afterwards.
+        match main.process.runs() {
+            true => opened.map(Some),
+            false => Ok(None),
         }
     }
 

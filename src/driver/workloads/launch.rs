@@ -368,11 +368,10 @@ impl<'a> Launch<'a> {
 
 /// The unit's name, where systemd runs.
 fn scope(workloads: &HostWorkloads, life: &LifeId) -> String {
-    let name = key(life).replace('.', "-");
-    format!(
-        "{}{name}.scope",
-        format_args!("hatchery-{}-", workloads.stack)
-    )
+    let key = key(life);
+    // The dot of a seat's name stays, or `prime1.b` would meet an instance called `prime1-b`.
+    let (name, incarnation) = key.rsplit_once('.').unwrap_or((&key, ""));
+    format!("hatchery-{}-{name}-{incarnation}.scope", workloads.stack)
 }
 
 /// All that the inner job says until its end of the pipe closes.

@@ -37,7 +37,7 @@ pub use scan::look;
 use self::entry::Entry;
 use self::watch::Watch;
 use super::cgroup::{self, Cgroups};
-use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log};
+use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log, network};
 use crate::graph::desired::Dirs;
 use crate::plan::world::{Life, LifeId};
 use crate::spec::model::{Confirm, LogLimit, Signal};
@@ -248,11 +248,19 @@ impl Workloads for HostWorkloads {
         reload::reload(self, life, signal, confirm, timeout)
     }
 
-    fn connections(&self, life: &LifeId, _ports: &BTreeSet<u16>) -> Result<u32> {
-        Err(failed(format!(
-            "cannot count the connections of `{}`",
-            life.node
-        )))
+    fn connections(&self, life: &LifeId, ports: &BTreeSet<u16>) -> Result<u32> {
+        let network = self.with(life, |entry| {
+            entry
+                .network()
+                .map_err(|error| cannot("find the network of", life, &error))
+        });
+        match network {
+            Ok(Some(network)) => network::connections(&network, ports)
+                .map_err(|error| cannot("count the connections of", life, &error)),
+            Ok(None) => Ok(0),
+            Err(error) if error.kind == ErrorKind::Gone => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     fn kill(&self, life: &LifeId) -> Result<()> {

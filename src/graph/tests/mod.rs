@@ -7,10 +7,11 @@ mod errors;
 mod ordering;
 mod reading;
 mod real;
+mod seats;
 
 use std::time::Duration;
 
-use super::desired::WorkloadNode;
+use super::desired::{ReadyNode, WorkloadNode};
 use super::*;
 use crate::spec::model::{
     Check, CheckRef, Condition, Confirm, Container, Dependency, Expr, LogLimit, Network,

@@ -99,14 +99,14 @@ fn a_hosts_file_names_everybody() {
     spec.containers
         .insert("alone".to_owned(), container(None, None));
     let desired = compiled(&spec);
-    let text = hosts_text(&desired, run_of(&desired, "containers/prime1"));
+    let text = Hosts::of(&desired, &|_| false).text(run_of(&desired, "containers/prime1"));
     assert_eq!(
-        text,
+        &*text,
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n\
          10.50.0.2 prime1 prime\n10.50.0.3 prime2 prime\n\
          10.50.0.4 prime3 prime\n10.50.0.5 prime4 prime\n"
     );
-    let text = hosts_text(&desired, run_of(&desired, "containers/alone"));
+    let text = Hosts::of(&desired, &|_| false).text(run_of(&desired, "containers/alone"));
     assert!(text.contains("127.0.1.1 alone\n") && text.contains("10.50.0.2 prime1 prime\n"));
 }
 

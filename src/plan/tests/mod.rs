@@ -7,7 +7,14 @@
 )]
 
 mod adoption;
-mod world;
+mod applied;
+mod crash;
+mod effects;
+mod explained;
+mod farm;
+mod rolling;
+mod schema;
+pub(super) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +27,8 @@ use super::world::{BridgeView, Exit, FileView, LifeState};
 use crate::graph::desired::*;
 use crate::spec::node::{Kind, NodeId};
 
-use world::{World, farm, put};
+use farm::farm;
+use world::{World, put};
 
 #[test]
 fn the_first_plan_adds_everything_and_says_what_waits() {

@@ -1,4 +1,4 @@
-//! The model of a host, and a farm by hand.
+//! The model of a host.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,202 +17,15 @@ use super::super::model::{Gate, Plan, Step};
 use super::super::world::{
     AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered, RegistryView,
 };
-use crate::graph::desired::*;
-use crate::spec::model::{
-    Condition, Confirm, LogLimit, Registry, Restart, RestartPolicy, Signal, Status, Wait, WhenEmpty,
-};
-use crate::spec::node::{Kind, NodeId};
+pub use super::farm::*;
+use crate::graph::desired::{Desired, Node};
+use crate::spec::model::Status;
+use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use crate::template::{Instance, Snapshot};
 
 const SOURCE: &str =
     "{% for i in service('prime') %}server {{ i.address }}:{{ i.port }};\n{% endfor %}";
-pub fn run(command: &str, container: Option<ContainerRun>) -> Run {
-    Run {
-        command: vec![command.to_owned()],
-        environment: BTreeMap::new(),
-        user: None,
-        working_dir: None,
-        notify: false,
-        container,
-    }
-}
-
-pub fn restart() -> Restart {
-    Restart {
-        policy: RestartPolicy::OnFailure,
-        delay: Duration::from_secs(1),
-        max_delay: Duration::from_secs(60),
-        max_attempts: None,
-        window: None,
-        reset_after: Duration::from_secs(10),
-    }
-}
-
-pub fn workload(id: NodeId, group: &str, replica: u32, run: Run) -> WorkloadNode {
-    WorkloadNode {
-        id,
-        group: group.to_owned(),
-        replica,
-        run,
-        watch: Vec::new(),
-        restart: restart(),
-        stop_signal: Signal(15),
-        stop_grace_period: Duration::from_secs(10),
-        ready: ReadyNode::Started,
-        attachment: None,
-        pre_start: Vec::new(),
-        update: Default::default(),
-        drain: Default::default(),
-        ports: Default::default(),
-        log: LogLimit {
-            max_size: 1 << 20,
-            max_files: 1,
-        },
-    }
-}
-
-pub fn container(replica: u32, command: &str) -> WorkloadNode {
-    let name = format!("prime{replica}");
-    let namespace = format!("hatchery-t-{name}");
-    let address = std::net::Ipv4Addr::new(10, 50, 0, u8::try_from(replica).unwrap() + 1);
-    let run = run(
-        command,
-        Some(ContainerRun {
-            hostname: name.clone(),
-            machine: format!("t-{name}"),
-            root: RootRun::Host,
-            mounts: Vec::new(),
-            tmpfs: Vec::new(),
-            network: NetworkRun::Namespace(namespace.clone()),
-            hosts: format!("/run/hatchery/t/hosts/{name}").into(),
-        }),
-    );
-    let mut node = workload(
-        NodeId::new(Kind::Containers, name.clone()),
-        "prime",
-        replica,
-        run,
-    );
-    node.attachment = Some(Attachment {
-        network: "prime0".to_owned(),
-        bridge: "prime0".to_owned(),
-        namespace,
-        link: name,
-        address,
-        prefix: 24,
-        gateway: std::net::Ipv4Addr::new(10, 50, 0, 1),
-        firewall: None,
-    });
-    node
-}
-
-/// The farm, by hand: registry, bridge, containers, endpoints, template, nginx.
-pub fn farm(replicas: u32, command: &str) -> Desired {
-    let mut nodes = indexmap::IndexMap::new();
-    let mut needs = BTreeMap::new();
-    let need = |on: &NodeId| Need {
-        on: on.clone(),
-        condition: Condition::Started,
-    };
-    let registry = NodeId::registry();
-    nodes.insert(registry.clone(), Node::Registry(Registry::default()));
-    let network = NodeId::new(Kind::Networks, "prime0");
-    nodes.insert(
-        network.clone(),
-        Node::Network(NetworkNode {
-            name: "prime0".to_owned(),
-            bridge: "prime0".to_owned(),
-            subnet: "10.50.0.0/24".parse().unwrap(),
-            gateway: std::net::Ipv4Addr::new(10, 50, 0, 1),
-            forward: false,
-        }),
-    );
-    let template = NodeId::new(Kind::Templates, "upstream");
-    let mut template_needs = vec![need(&registry)];
-    for replica in 1..=replicas {
-        let node = container(replica, command);
-        let endpoint = NodeId::endpoint("prime", &node.id.name);
-        needs.insert(node.id.clone(), vec![need(&network)]);
-        needs.insert(endpoint.clone(), vec![need(&registry), need(&node.id)]);
-        template_needs.push(need(&endpoint));
-        nodes.insert(
-            endpoint,
-            Node::Endpoint(EndpointNode {
-                service: "prime".to_owned(),
-                service_id: format!("t-prime-{}", node.id.name),
-                target: Some(node.id.clone()),
-                address: node.attachment.as_ref().unwrap().address.to_string(),
-                port: 8080,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
-                checks: Vec::new(),
-            }),
-        );
-        nodes.insert(node.id.clone(), Node::Workload(Box::new(node)));
-    }
-    // Endpoints follow their targets.
-    nodes.sort_by(|a, _, b, _| (a.kind == Kind::Services).cmp(&(b.kind == Kind::Services)));
-    nodes.insert(template.clone(), Node::Template(Box::new(upstream())));
-    needs.insert(template.clone(), template_needs);
-    let nginx = NodeId::new(Kind::Processes, "nginx");
-    nodes.insert(
-        nginx.clone(),
-        Node::Workload(Box::new(workload(
-            nginx.clone(),
-            "nginx",
-            1,
-            run("nginx", None),
-        ))),
-    );
-    needs.insert(nginx, vec![need(&template)]);
-    Desired {
-        nodes,
-        needs,
-        ..nothing()
-    }
-}
-
-fn nothing() -> Desired {
-    Desired {
-        stack: "t".to_owned(),
-        spec_dir: "/spec".into(),
-        dirs: Dirs {
-            run: "/run".into(),
-            state: "/state".into(),
-            log: "/log".into(),
-        },
-        requires: Vec::new(),
-        nodes: indexmap::IndexMap::new(),
-        needs: BTreeMap::new(),
-        waves: Vec::new(),
-        vars: indexmap::IndexMap::new(),
-        pairs: BTreeMap::new(),
-    }
-}
-
-pub fn upstream() -> TemplateNode {
-    TemplateNode {
-        name: "upstream".to_owned(),
-        source: "/spec/upstream.j2".into(),
-        destination: "/etc/upstream.conf".into(),
-        mode: 0o644,
-        owner: None,
-        validate: Some(vec!["nginx".to_owned(), "-t".to_owned()]),
-        reload: Some(ReloadNode::Signal {
-            process: NodeId::new(Kind::Processes, "nginx"),
-            signal: Signal(1),
-            confirm: Confirm::NewChild,
-        }),
-        wait: Wait {
-            min: Duration::from_millis(5),
-            max: Duration::from_millis(20),
-        },
-        when_empty: WhenEmpty::Keep,
-        reads: vec!["prime".to_owned()],
-    }
-}
-
 /// A host that does at once what it is told.
 pub struct World {
     pub desired: Desired,
@@ -225,6 +38,8 @@ pub struct World {
     pub accepts: bool,
     /// Instances that do not pass.
     pub sick: BTreeSet<String>,
+    /// Established connections by instance; none where nothing is said.
+    pub connections: BTreeMap<String, u32>,
 }
 
 impl World {
@@ -242,6 +57,7 @@ impl World {
             done: Vec::new(),
             accepts: true,
             sick: BTreeSet::new(),
+            connections: BTreeMap::new(),
         }
     }
 
@@ -284,6 +100,15 @@ impl World {
 
     pub fn plan(&mut self) -> Plan {
         self.look();
+        self.observed.connections = self
+            .memory
+            .draining
+            .keys()
+            .map(|life| (life.clone(), self.connections.get(&life.node.name)))
+            .map(|(life, count)| (life, count.copied().unwrap_or(0)))
+            .collect();
+        let connections = self.observed.connections.clone();
+        self.memory.count_connections(&connections, self.now);
         let plan = crate::plan::plan(&self.desired, &self.observed, &self.memory, self.now);
         self.memory.absorb(&plan.notes, self.now);
         plan
@@ -368,6 +193,12 @@ impl World {
                     }
                 }
             }
+            Step::ReloadCommand { applied, .. } => {
+                for (name, hash) in applied {
+                    let memory = self.memory.templates.entry(name.clone()).or_default();
+                    memory.told = Some(hash.clone());
+                }
+            }
             step => self.apply_to_network(step),
         }
     }
@@ -382,6 +213,7 @@ impl World {
                 };
             }
             Step::CreateNetwork(network) => {
+                observed.network.forward |= network.forward;
                 let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());
                 observed.network.bridges.insert(
                     network.bridge.clone(),
@@ -410,6 +242,14 @@ impl World {
                     .attachments
                     .insert(wanted.namespace.clone(), view);
             }
+            Step::Firewall {
+                namespace,
+                firewall,
+            } => {
+                if let Some(view) = observed.network.attachments.get_mut(namespace) {
+                    view.firewall = firewall.as_ref().map(crate::plan::firewall::hash);
+                }
+            }
             Step::Detach(namespace) => {
                 observed.network.attachments.remove(namespace);
             }
@@ -430,14 +270,18 @@ impl World {
         life.state = LifeState::Ended { exit, at: now };
         let asked = !self.memory.late.contains(&life.id)
             && (self.memory.asked.contains_key(&life.id) || self.memory.restart.contains(&life.id));
-        let memory = self.memory.workloads.entry(node.clone()).or_default();
-        memory.failures = if asked { 0 } else { memory.failures + 1 };
-        memory.last_exit = Some(LastExit {
+        let restart = match self.desired.nodes.get(node) {
+            Some(Node::Workload(workload)) => Some(&workload.restart),
+            _ => None,
+        };
+        let last = LastExit {
             exit,
             at: now,
             incarnation: life.id.incarnation,
             asked,
-        });
+        };
+        let memory = self.memory.workloads.entry(node.clone()).or_default();
+        memory.note_exit(last, now.since(life.started), restart);
     }
 
     pub fn edit(&mut self, desired: Desired) {

@@ -2,9 +2,12 @@
 
 mod check;
 mod container;
+mod rolling;
 mod scalar;
 mod slot;
 mod template;
+#[cfg(test)]
+mod tests;
 mod top;
 mod workload;
 
@@ -26,6 +29,9 @@ pub(super) struct Decoder {
     errors: Vec<Diagnostic>,
     /// Errors so far, those that are not repeated included.
     faults: usize,
+    /// Every mapping with known fields that was read.
+    #[cfg(test)]
+    mappings: Vec<tests::Mapping>,
 }
 
 impl Decoder {

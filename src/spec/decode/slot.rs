@@ -9,10 +9,8 @@ use crate::spec::suggest::{listed, nearest};
 use crate::spec::yaml::tree::{Entry, Node, NodeKind, Value, shortened};
 
 /// Words of later versions, and of other tools for what they do not do here.
-const NOT_YET: [&str; 17] = [
+const NOT_YET: [&str; 15] = [
     "boot",
-    "update",
-    "drain",
     "private_users",
     "ports",
     "image",
@@ -33,7 +31,7 @@ const NOT_YET: [&str; 17] = [
 const RESERVED: [&str; 5] = ["hosts", "on", "spread", "singleton", "subnet_per_host"];
 
 /// What people write from habit, and the field that they mean.
-const HABITS: [(&str, &str); 16] = [
+const HABITS: [(&str, &str); 19] = [
     ("volumes", "mounts"),
     ("binds", "mounts"),
     ("env", "environment"),
@@ -50,6 +48,9 @@ const HABITS: [(&str, &str); 16] = [
     ("scale", "replicas"),
     ("after", "depends_on"),
     ("needs", "depends_on"),
+    ("update_config", "update"),
+    ("parallelism", "max_unavailable"),
+    ("monitor", "min_healthy_time"),
 ];
 
 /// So many unknown fields of one mapping are told; each is compared with all known ones.
@@ -160,10 +161,14 @@ pub(super) struct Fields<'n> {
     known: Vec<&'static str>,
     /// Whether `x-…` may hold anything, as compose allows at the top: a place for anchors.
     pub extensions: bool,
+    /// Which lines of the decoders opened it.
+    #[cfg(test)]
+    opened: &'static std::panic::Location<'static>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of the mapping in `slot`, called `owner`; records an error when it is none.
+    #[cfg_attr(test, track_caller)]
     pub fn open(d: &mut Decoder, slot: &Slot<'n>, owner: impl Into<String>) -> Option<Self> {
         match slot.entries() {
             Some(entries) => Some(Fields {
@@ -172,6 +177,8 @@ impl<'n> Fields<'n> {
                 owner: owner.into(),
                 known: Vec::new(),
                 extensions: false,
+                #[cfg(test)]
+                opened: std::panic::Location::caller(),
             }),
             None => {
                 slot.expected(d, "a mapping");
@@ -293,6 +300,12 @@ impl<'n> Fields<'n> {
 
     /// Records the fields that nobody asked for.
     pub fn finish(self, d: &mut Decoder) {
+        #[cfg(test)]
+        d.mappings.push(super::tests::Mapping {
+            entries: self.entries.as_ptr(),
+            opened: self.opened,
+            fields: self.known.clone(),
+        });
         let unknown = self.entries.iter().filter(|entry| {
             let extension = self.extensions && entry.key.starts_with("x-");
             !extension && !self.known.contains(&&*entry.key)

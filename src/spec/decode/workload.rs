@@ -7,20 +7,20 @@ use indexmap::IndexMap;
 
 use super::Decoder;
 use super::check::check_ref;
+use super::rolling::{drain, update};
 use super::scalar::MAX_ITEMS;
 use super::slot::{Fields, Slot};
 use super::top::key_values;
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{
-    Condition, Dependency, Drain, Expr, LogLimit, Process, Ready, Restart, RestartPolicy, Signal,
-    Update, Workload,
+    Condition, Dependency, Expr, LogLimit, Process, Ready, Restart, RestartPolicy, Signal, Workload,
 };
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::suggest::nearest;
 use crate::spec::yaml::tree::{Value, shortened};
 
 /// The most copies of one workload.
-const MAX_REPLICAS: u32 = 1000;
+pub(super) const MAX_REPLICAS: u32 = 1000;
 /// How long a start may take unless the spec says.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between a stop signal and the kill unless the spec says; compose's.
@@ -112,6 +112,14 @@ pub(super) fn workload(d: &mut Decoder, fields: &mut Fields<'_>) -> Option<Workl
         .take(d, "ready")
         .and_then(|slot| ready(d, &slot, &fields.owner))
         .unwrap_or(Ready::Started);
+    let update = fields
+        .take(d, "update")
+        .and_then(|slot| update(d, &slot, &fields.owner))
+        .unwrap_or_default();
+    let drain = fields
+        .take(d, "drain")
+        .and_then(|slot| drain(d, &slot, &fields.owner))
+        .unwrap_or_default();
     let log = fields
         .take(d, "log")
         .and_then(|slot| log(d, &slot, &fields.owner))
@@ -129,8 +137,8 @@ pub(super) fn workload(d: &mut Decoder, fields: &mut Fields<'_>) -> Option<Workl
         stop_grace_period,
         depends_on,
         ready,
-        update: Update::default(),
-        drain: Drain::default(),
+        update,
+        drain,
         log,
     })
 }
@@ -179,6 +187,9 @@ fn restart(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<Restart> {
     let max_attempts = fields
         .take(d, "max_attempts")
         .and_then(|slot| slot.integer(d, 1, u32::MAX));
+    let window = fields
+        .take(d, "window")
+        .and_then(|slot| slot.duration(d, Duration::from_millis(1)));
     let reset_after = fields.duration(d, "reset_after", Duration::ZERO, RESTART_RESET_AFTER);
     fields.finish(d);
     Some(Restart {
@@ -186,7 +197,7 @@ fn restart(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<Restart> {
         delay,
         max_delay,
         max_attempts,
-        window: None,
+        window,
         reset_after,
     })
 }

@@ -4,6 +4,7 @@
 mod networks;
 mod ports;
 mod references;
+mod rolling;
 mod templates;
 mod workloads;
 
@@ -26,6 +27,7 @@ pub(super) fn beyond_references(spec: &Spec, places: &Places) -> Vec<Diagnostic>
     networks::check(spec, places, &mut errors);
     ports::check(spec, places, &mut errors);
     workloads::check(spec, places, &mut errors);
+    rolling::check(spec, places, &mut errors);
     templates::check(spec, places, &mut errors);
     errors
 }

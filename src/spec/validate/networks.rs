@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::{literal, path};
 use crate::spec::diagnostic::Diagnostic;
-use crate::spec::model::{Container, Network, NetworkMode, Spec};
+use crate::spec::model::{Container, Network, NetworkMode, Spec, UpdateOrder};
 use crate::spec::node::Kind;
 use crate::spec::places::{Path, Places};
 use ipnet::Ipv4Net;
@@ -182,7 +182,9 @@ fn room(spec: &Spec, places: &Places, errors: &mut Vec<Diagnostic>) {
         // Without the network's own, the broadcast and the host's address.
         let free = (1_u64 << (32 - u32::from(network.subnet.prefix_len()))).saturating_sub(3);
         let before = wanted.entry(bridge).or_default();
-        let after = *before + u64::from(container.workload.replicas.unwrap_or(1));
+        let twice = container.workload.update.order == UpdateOrder::StartFirst;
+        let instances = u64::from(container.workload.replicas.unwrap_or(1));
+        let after = *before + instances * if twice { 2 } else { 1 };
         if *before <= free && after > free {
             let at = path(Kind::Containers, name).key("replicas");
             errors.push(
@@ -192,7 +194,12 @@ fn room(spec: &Spec, places: &Places, errors: &mut Vec<Diagnostic>) {
                         format!("container `{name}` does not fit into network `{bridge}`"),
                     )
                     .label(format!("{after} addresses of {free} are asked for with it"))
-                    .help("give the network a larger subnet, or fewer replicas to it"),
+                    .help(if twice {
+                        "start-first takes two addresses for each instance: give the network a \
+                         larger subnet, or write `order: stop-first`"
+                    } else {
+                        "give the network a larger subnet, or fewer replicas to it"
+                    }),
             );
         }
         *before = after;

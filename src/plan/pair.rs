@@ -1,0 +1,266 @@
+//! An instance that is replaced start-first: two seats, of which one runs. The newcomer takes
+//! the free seat and joins; when it is well, the other leaves.
+
+use super::context::{Context, Level, Planned, status};
+use super::ending::{self, Ending};
+use super::model::{Change, Gate, Item, NodeState, Notes, Step};
+use super::workload::{ending_of, keeps, leave, outdated};
+use super::world::{Life, LifeState};
+use super::{rolling, start, workload};
+use crate::graph::desired::{Node, WorkloadNode};
+use crate::spec::node::NodeId;
+
+impl<'a> Context<'a> {
+    /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
+    /// endpoints of each.
+    pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
+        let own = self.level(on);
+        match self.desired.pairs.get(on) {
+            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
+            _ => own,
+        }
+    }
+
+    /// The other seat of an instance that has two.
+    pub fn partner(&self, id: &NodeId) -> Option<&'a WorkloadNode> {
+        match self.desired.nodes.get(self.desired.pairs.get(id)?) {
+            Some(Node::Workload(workload)) => Some(workload),
+            _ => None,
+        }
+    }
+
+    /// The first of an instance's seats: the one that stands for it.
+    pub fn first_seat<'b>(&'b self, id: &'b NodeId) -> &'b NodeId {
+        match self.desired.pairs.get(id) {
+            Some(partner) => id.min(partner),
+            None => id,
+        }
+    }
+
+    /// Whether nothing is to run in a seat, because the other one does or will.
+    pub fn is_spare(&self, id: &NodeId) -> bool {
+        let Some(partner) = self.desired.pairs.get(id) else {
+            return false;
+        };
+        match (self.current(id), self.current(partner)) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            (None, None) => !super::pair::is_chosen(self, id),
+        }
+    }
+}
+
+/// Plans one seat; `None` when it is spare and nothing of it is left.
+pub(super) fn plan(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    partner: &WorkloadNode,
+    notes: &mut Notes,
+) -> Option<Planned> {
+    let (here, there) = (context.current(&node.id), context.current(&partner.id));
+    let Some(life) = here else {
+        let newcomer = match there {
+            Some(other) => newcomer(context, node, partner, other),
+            None => (is_chosen(context, &node.id)).then(Vec::new),
+        };
+        return match newcomer {
+            Some(waits) => Some(join(context, node, waits)),
+            None => spare(context, node),
+        };
+    };
+    let Some(other) = there else {
+        return Some(alone(context, node, life, notes));
+    };
+    Some(both(context, (node, life), (partner, other), notes))
+}
+
+/// Whether this is the seat that starts when nothing of either runs: the one that ran last.
+pub(super) fn is_chosen(context: &Context<'_>, id: &NodeId) -> bool {
+    let newest = |id: &NodeId| {
+        let lives = context.lives(id).iter().map(|life| life.id.incarnation);
+        let remembered = context.memory.workloads.get(id);
+        lives
+            .chain(remembered.map(|memory| memory.incarnation))
+            .max()
+            .unwrap_or(0)
+    };
+    let Some(partner) = context.desired.pairs.get(id) else {
+        return true;
+    };
+    let (own, others) = (newest(id), newest(partner));
+    own > others || (own == others && context.first_seat(id) == id)
+}
+
+/// Whether a newcomer is to sit here, because the life in the other seat is to be replaced;
+/// and what it waits for.
+fn newcomer(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    partner: &WorkloadNode,
+    other: &Life,
+) -> Option<Vec<String>> {
+    if context.memory.stopped.contains(&node.id) || other.state != LifeState::Up {
+        return None;
+    }
+    let asked = context.memory.asked.contains_key(&other.id);
+    if !asked {
+        outdated(context, partner, other)?;
+    }
+    if rolling::serves(context, partner) {
+        Some(rolling::before(context, partner))
+    } else {
+        Some(Vec::new())
+    }
+}
+
+fn join(context: &mut Context<'_>, node: &WorkloadNode, waits: Vec<String>) -> Planned {
+    let mut planned = start::absent(context, node);
+    if let Some(item) = &mut planned.item
+        && !waits.is_empty()
+        && !matches!(item.gate, Gate::Blocked(_))
+    {
+        planned.status.detail = format!("waiting on {}", waits.join(", "));
+        item.gate = match &item.gate {
+            Gate::Waiting(more) => Gate::Waiting(waits.iter().chain(more).cloned().collect()),
+            _ => Gate::Waiting(waits),
+        };
+        item.steps.clear();
+    }
+    planned
+}
+
+/// Nothing is to run here; what an earlier life left is cleared.
+fn spare(context: &mut Context<'_>, node: &WorkloadNode) -> Option<Planned> {
+    context.spare.insert(node.id.clone());
+    let steps: Vec<Step> = context
+        .lives(&node.id)
+        .iter()
+        .map(|life| Step::Clear(life.id.clone()))
+        .collect();
+    if steps.is_empty() {
+        return None;
+    }
+    let reason = "it was replaced";
+    Some(Planned {
+        status: status(&node.id, NodeState::Stopping, reason),
+        item: Some(Item {
+            node: node.id.clone(),
+            change: Change::Remove,
+            reason: reason.to_owned(),
+            gate: Gate::Ready,
+            steps,
+            details: Vec::new(),
+            diff: None,
+        }),
+        level: Level::default(),
+        wake: None,
+    })
+}
+
+/// Only this seat runs. It stays until another is well, unless somebody wants it to end.
+fn alone(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    life: &Life,
+    notes: &mut Notes,
+) -> Planned {
+    let moves = life.state == LifeState::Up
+        && !context.memory.stopped.contains(&node.id)
+        && !context.memory.asked.contains_key(&life.id);
+    let reason = outdated(context, node, life).filter(|_| moves);
+    let Some(reason) = reason else {
+        return workload::alive(context, node, life, notes);
+    };
+    stays_until(context, node, &ending_of(node, life), &reason)
+}
+
+/// It serves on while the other seat is filled.
+fn stays_until(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    ending: &Ending<'_>,
+    reason: &str,
+) -> Planned {
+    let on = context.desired.pairs.get(&node.id);
+    let on = on.map(|partner| format!("{partner} to be well"));
+    let on = on.into_iter().collect();
+    let mut planned = ending::waiting(context, ending.life, Change::Replace, reason, on);
+    planned.level = workload::level(context, node, ending.life);
+    planned.status.state = NodeState::Running;
+    planned
+}
+
+/// Both seats run: one of them is to go.
+fn both(
+    context: &mut Context<'_>,
+    (node, life): (&WorkloadNode, &Life),
+    (partner, other): (&WorkloadNode, &Life),
+    notes: &mut Notes,
+) -> Planned {
+    let leaves = |context: &Context<'_>, life: &Life| {
+        life.state != LifeState::Up
+            || context.memory.asked.contains_key(&life.id)
+            || context.memory.leaving.contains_key(&life.id)
+    };
+    if leaves(context, life) || context.memory.stopped.contains(&node.id) {
+        return match outdated(context, node, life) {
+            Some(reason) if life.state == LifeState::Up => {
+                leave(context, node, life, &reason, notes)
+            }
+            _ => going(context, node, life, notes),
+        };
+    }
+    let mine = outdated(context, node, life);
+    if leaves(context, other) {
+        return match mine {
+            Some(reason) => stays_until(context, node, &ending_of(node, life), &reason),
+            None => keeps(context, node, life, notes),
+        };
+    }
+    let theirs = outdated(context, partner, other);
+    match (mine, theirs) {
+        (Some(reason), None) => match rolling::is_well(context, partner) {
+            Ok(()) => leave(context, node, life, &reason, notes),
+            Err(soon) => {
+                let mut planned = stays_until(context, node, &ending_of(node, life), &reason);
+                planned.wake = super::context::earliest(planned.wake, soon);
+                planned
+            }
+        },
+        (None, Some(_)) => keeps(context, node, life, notes),
+        (mine, _) => {
+            let goes = loses(context, (node, life), (partner, other));
+            let reason = mine.unwrap_or_else(|| "a second life of it runs".to_owned());
+            match goes {
+                true => leave(context, node, life, &reason, notes),
+                false => keeps(context, node, life, notes),
+            }
+        }
+    }
+}
+
+/// Of two that are equally right or wrong, the one that does not serve goes; else the younger.
+fn loses(
+    context: &Context<'_>,
+    (node, life): (&WorkloadNode, &Life),
+    (partner, other): (&WorkloadNode, &Life),
+) -> bool {
+    let serves = rolling::serves(context, node);
+    if serves != rolling::serves(context, partner) {
+        return !serves;
+    }
+    (life.started, &life.id) > (other.started, &other.id)
+}
+
+/// It was asked to end, or is half gone, though nothing of it is outdated.
+fn going(
+    context: &mut Context<'_>,
+    node: &WorkloadNode,
+    life: &Life,
+    notes: &mut Notes,
+) -> Planned {
+    if life.state == LifeState::Up && !context.memory.stopped.contains(&node.id) {
+        return leave(context, node, life, "it was replaced", notes);
+    }
+    workload::alive(context, node, life, notes)
+}
