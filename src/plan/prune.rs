@@ -10,6 +10,7 @@ use super::network::id_of_bridge;
 use super::world::{FileView, Life, LifeState};
 use crate::graph::desired::{Farewell, Node};
 use crate::spec::model::{Drain, Signal};
+use crate::planted::{self, Bug};
 use crate::spec::node::{Kind, NodeId};
 
 /// How a workload ends of which nothing is remembered or noted.
@@ -299,7 +300,8 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .network
         .bridges
         .iter()
-        .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
+        .filter(|(_, view)| view.ours || planted::has(Bug::PruneForeign))
+        .filter(|(name, _)| down || !wanted.contains(name.as_str()))
         .map(|(bridge, _)| {
             let waits = if in_use.contains(bridge.as_str()) {
                 vec![format!("the links of `{bridge}`")]

@@ -11,6 +11,7 @@ macro_rules! names {
         pub enum $name { $($variant,)* }
 
         impl $name {
+            #[allow(dead_code)]
             pub const ALL: &'static [$name] = &[$($name::$variant,)*];
 
             pub fn words(self) -> &'static str {
@@ -95,7 +96,6 @@ names! {
         Read "read file",
         Keep "keep",
         Process "process",
-        Probe "probe",
         Event "event",
         Outside "outside",
     }
@@ -159,9 +159,5 @@ impl Faults {
 
     pub fn note(&mut self, fault: Fault, action: Action) {
         *self.fired.entry((fault, action)).or_default() += 1;
-    }
-
-    pub fn total(&self) -> u64 {
-        self.fired.values().sum()
     }
 }

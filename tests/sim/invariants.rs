@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use hatchery::driver::{NewFile, Start};
+use hatchery::plan::model::{NodeState, Plan};
 use hatchery::plan::world::{Exit, LifeId};
 use hatchery::spec::model::Condition;
 use hatchery::spec::node::NodeId;
 
-use crate::specs::{Model, Ready, STACK, Work};
+use crate::specs::{Model, Ready, STACK, Work, instance};
 use crate::world::proxy::servers;
 use crate::world::{Cgroup, End, MILLI, SECOND, World};
 
@@ -16,7 +17,7 @@ use crate::world::{Cgroup, End, MILLI, SECOND, World};
 const LEAVE_AT_MOST: u64 = 10 * SECOND;
 
 /// Whether the planner waits for established connections.
-const DRAINS: bool = false;
+const DRAINS: bool = true;
 
 /// How long after something changed a plan may still build on what was.
 fn grace(world: &World) -> u64 {
@@ -111,8 +112,7 @@ fn unmet_node(
     condition: Condition,
 ) -> Option<&'static str> {
     let recent = |at: u64| world.now - at <= grace(world);
-    let facts = world.facts.get(node);
-    let last = facts.and_then(|facts| facts.ends.last());
+    let last = world.last_end(node);
     let completed = last.is_some_and(|end| end.exit == Exit::Code(0) && end.known);
     if condition == Condition::Completed {
         return (!completed).then_some("did not complete");
@@ -127,7 +127,9 @@ fn unmet_node(
     let up = world
         .cgroups
         .iter()
-        .any(|(id, cgroup)| id.node == *node && cgroup.main.is_some() && ready(cgroup));
+        .any(|(id, cgroup)| {
+            instance(&id.node) == *node && cgroup.main.is_some() && ready(cgroup)
+        });
     let was = last.is_some_and(|end| recent(end.at));
     if !up && !was && !rests {
         return Some("is not ready");
@@ -135,7 +137,9 @@ fn unmet_node(
     if condition == Condition::Healthy && up && !rests {
         let ill = model.serves(work).any(|service| {
             let id = format!("{STACK}-{}-{}", service.name, node.name);
-            !world.healthy_at.get(&id).is_some_and(|at| recent(*at))
+            let ids = [id.clone(), format!("{id}.b")];
+            let healthy = |id: &String| world.healthy_at.get(id).is_some_and(|at| recent(*at));
+            !ids.iter().any(healthy)
         });
         if ill {
             return Some("does not pass its checks");
@@ -227,7 +231,16 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
             life.node
         ));
     }
-    if DRAINS && world.connections_to(&at) > 0 {
+    let drain = cgroup.farewell.as_ref().map(|farewell| farewell.drain);
+    let timeout = drain.map_or(0, |drain| drain.timeout.as_nanos() as u64);
+    let model = world.in_force.as_ref().and_then(|model| model.work_of(&life.node));
+    let shorter = model.and_then(|work| work.drain).map_or(10_000, |(_, timeout)| timeout);
+    let timeout = timeout.min(shorter * MILLI);
+    let waited = world
+        .draining
+        .get(life)
+        .is_some_and(|since| world.now - since + MILLI >= timeout);
+    if DRAINS && timeout > 0 && !waited && world.connections_to(&at) > 0 {
         world.violate(format!(
             "{} gets its stop signal while connections to it live",
             life.node
@@ -344,19 +357,16 @@ pub fn enters(world: &mut World, target: Option<&NodeId>, pid: Option<i32>) {
     let (Some(target), Some(pid)) = (target, pid) else {
         return;
     };
-    let Some(serial) = world.pids.get(&pid).copied() else {
-        return;
-    };
-    let holder = world.by_serial(serial).map(|(id, _)| id.node);
-    if holder.as_ref().is_none_or(|holder| holder == target) {
+    let holder = world.pids.get(&pid).copied();
+    let holder = holder.and_then(|serial| Some(world.by_serial(serial)?.0.node));
+    if holder.as_ref().is_some_and(|holder| instance(holder) == instance(target)) {
         return;
     }
     let allowed = grace(world);
-    let just_ended = world
-        .facts
-        .get(target)
-        .and_then(|facts| facts.ends.last())
-        .is_some_and(|end| end.pid == pid && world.now - end.at <= allowed);
+    let ends = world.facts.get(target).map_or(&[][..], |facts| &facts.ends);
+    let just_ended = ends
+        .iter()
+        .any(|end| end.pid == pid && world.now - end.at <= allowed);
     if !just_ended {
         world.violate(format!(
             "a check of {target} enters pid {pid}, which is {holder:?}"
@@ -385,5 +395,29 @@ pub fn when_down(world: &mut World) {
     if let Some((path, _)) = file.filter(|_| !world.kept.lossy) {
         let what = format!("`{}` is there after `down`", path.display());
         world.violate(what);
+    }
+}
+
+/// What waits for its restart delay waits for no longer than that.
+pub fn backs_off(world: &mut World, plan: &Plan) {
+    for status in plan.nodes.iter().filter(|status| status.state == NodeState::Backoff) {
+        let Some(model) = world.in_force.clone() else {
+            return;
+        };
+        let (Some(work), Some(end)) = (model.work_of(&status.node), world.last_end(&status.node))
+        else {
+            continue;
+        };
+        let Some(failures) = world.failures_known(&status.node, work, end) else {
+            continue;
+        };
+        // A tenth of jitter, and what may have outlived the main process.
+        let most = delay(work, failures) * 12 / 10 + Duration::from_secs(7);
+        let passed = Duration::from_nanos(world.now - end.at);
+        if passed > most && world.sighted_for(120) {
+            let node = &status.node;
+            let what = format!("{node} still backs off {passed:?} after failure {failures}");
+            return world.violate(what);
+        }
     }
 }

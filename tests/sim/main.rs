@@ -12,6 +12,7 @@ mod faults;
 mod history;
 mod invariants;
 mod oracle;
+mod planted;
 mod rng;
 mod specs;
 mod trace;
@@ -37,6 +38,8 @@ struct Wanted {
     jobs: usize,
     faults: bool,
     go_on: bool,
+    bug: Option<String>,
+    bugs: bool,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if wanted.bugs || wanted.bug.is_some() {
+        return planted::run(&wanted);
+    }
     if let Some(seed) = wanted.seed {
         let outcome = history::run(seed, true, wanted.faults);
         println!("hash {:016x}, {} events", outcome.hash, outcome.events);
@@ -64,6 +70,8 @@ fn arguments() -> Result<Wanted, String> {
         jobs: 2,
         faults: true,
         go_on: false,
+        bug: None,
+        bugs: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -84,6 +92,8 @@ fn arguments() -> Result<Wanted, String> {
                 wanted.soak = Some(Duration::from_secs(seconds));
             }
             "--no-faults" => wanted.faults = false,
+            "--bug" => wanted.bug = words.next(),
+            "--bugs" => wanted.bugs = true,
             "--go-on" => wanted.go_on = true,
             // The test harness's own words mean nothing here.
             "--test-threads" | "--color" | "--format" => {

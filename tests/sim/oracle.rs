@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use hatchery::graph::instance_of;
 use hatchery::plan::world::Exit;
 use hatchery::spec::node::NodeId;
 
-use crate::specs::{Model, Role, STACK, Work};
+use crate::specs::{Model, Role, STACK, Work, instance};
 use crate::world::proxy::servers;
 use crate::world::{Cgroup, World};
 
@@ -21,14 +22,14 @@ pub fn judge(world: &World, model: &Model) -> Option<String> {
 
 /// Whether a node ended as its policy lets it rest, or an operator stopped it.
 pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
-    if world.operator_stopped.contains(node) {
+    if world.operator_stopped.iter().any(|one| instance(one) == *node) {
         return true;
     }
     let runs = world
         .cgroups
         .iter()
-        .any(|(id, cgroup)| id.node == *node && cgroup.populated());
-    let last = world.facts.get(node).and_then(|facts| facts.ends.last());
+        .any(|(id, cgroup)| instance(&id.node) == *node && cgroup.populated());
+    let last = world.last_end(node);
     !runs && last.is_some_and(|end| {
         let success = end.exit == Exit::Code(0) && end.known;
         success && matches!(work.policy, "no" | "on-failure")
@@ -38,7 +39,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
 fn lives(world: &World, model: &Model) -> Option<String> {
     let wanted = model.nodes();
     for (id, cgroup) in &world.cgroups {
-        if !wanted.contains(&id.node) {
+        if !wanted.contains(&instance(&id.node)) {
             let populated = cgroup.populated();
             return Some(format!("{} is left (runs: {populated})", id.node));
         }
@@ -57,7 +58,7 @@ fn life(world: &World, work: &Work, node: &NodeId) -> Option<String> {
     let lives: Vec<&Cgroup> = world
         .cgroups
         .iter()
-        .filter(|(id, cgroup)| id.node == *node && cgroup.populated())
+        .filter(|(id, cgroup)| instance(&id.node) == *node && cgroup.populated())
         .map(|(_, cgroup)| cgroup)
         .collect();
     match lives.as_slice() {
@@ -98,7 +99,11 @@ fn networks(world: &World, model: &Model) -> Option<String> {
             spaces.insert(format!("hatchery-{STACK}-{}", node.name), work);
         }
     }
-    let left = world.net.namespaces.keys().find(|name| !spaces.contains_key(*name));
+    let left = world
+        .net
+        .namespaces
+        .keys()
+        .find(|name| !spaces.contains_key(instance_of(name)));
     if let Some(name) = left {
         return Some(format!("namespace `{name}` is left"));
     }
@@ -110,7 +115,7 @@ fn networks(world: &World, model: &Model) -> Option<String> {
         let whole = space.is_some_and(|space| {
             space.link.is_some() && space.address.is_some() && space.gateway.is_some()
         });
-        let closed = spaces.get(name).is_some_and(|work| work.firewall.is_some());
+        let closed = spaces.get(instance_of(name)).is_some_and(|work| work.firewall.is_some());
         let firewall = space.is_some_and(|space| space.firewall.is_some());
         if !whole || closed != firewall {
             return Some(format!("namespace `{name}` is not whole"));
@@ -138,7 +143,9 @@ fn registry(world: &World, model: &Model) -> Option<String> {
     let wanted = wanted_ids(world, model);
     let there: BTreeSet<String> = catalog.read(|catalog| {
         let entries = catalog.entries();
-        entries.map(|entry| entry.registration.id.clone()).collect()
+        entries
+            .map(|entry| instance_of(&entry.registration.id).to_owned())
+            .collect()
     });
     if there != wanted {
         return Some(format!("the registry has {there:?}, it is to have {wanted:?}"));
@@ -154,7 +161,7 @@ fn instances(world: &World, model: &Model, name: &str) -> BTreeSet<String> {
         return all;
     };
     for (_, node) in model.endpoints(service) {
-        let life = world.cgroups.iter().find(|(id, c)| id.node == node && c.main.is_some());
+        let life = world.cgroups.iter().find(|(id, c)| instance(&id.node) == node && c.main.is_some());
         let Some((_, cgroup)) = life else { continue };
         // A check is what tells that nothing listens.
         if !service.checks.is_empty() && !world.well(cgroup) {

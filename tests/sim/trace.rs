@@ -6,7 +6,6 @@ use std::fmt::{Arguments, Write};
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
-    events: u64,
     print: bool,
 }
 
@@ -14,7 +13,6 @@ impl Trace {
     pub fn new(print: bool) -> Self {
         Trace {
             hash: 0xCBF2_9CE4_8422_2325,
-            events: 0,
             print,
         }
     }
@@ -24,7 +22,6 @@ impl Trace {
         self.add(&now.to_le_bytes());
         // Writing into a hash cannot fail.
         let _ = self.write_fmt(what);
-        self.events += 1;
         if self.print {
             println!("{:>12.6} {what}", now as f64 / 1e9);
         }
@@ -43,10 +40,6 @@ impl Trace {
 
     pub fn hash(&self) -> u64 {
         self.hash
-    }
-
-    pub fn events(&self) -> u64 {
-        self.events
     }
 
     fn add(&mut self, bytes: &[u8]) {

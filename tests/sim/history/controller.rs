@@ -110,6 +110,7 @@ impl Run {
                 text,
             }),
             stack: STACK.to_owned(),
+            saved: None,
             follows: true,
             seed: self.seed,
         };
@@ -268,10 +269,16 @@ impl Run {
                 world.trace.remark(now, line);
             }
         }
+        crate::invariants::backs_off(&mut world, plan);
         let leaving = &plan.notes.leaving;
         world.leaving.retain(|life, _| leaving.contains(life));
         for life in leaving {
             world.leaving.entry(life.clone()).or_insert(now);
+        }
+        let draining = &plan.notes.draining;
+        world.draining.retain(|life, _| draining.contains_key(life));
+        for life in draining.keys() {
+            world.draining.entry(life.clone()).or_insert(now);
         }
         let world = &mut *world;
         controller.host.catalog.read(|catalog| {
@@ -454,6 +461,7 @@ impl Run {
         let request = Request::Apply {
             spec,
             allow_empty,
+            saved: None,
             answer,
         };
         self.tell(epoch, Input::Request(request));

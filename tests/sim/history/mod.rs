@@ -12,7 +12,7 @@ use hatchery::reconcile::engine::Input;
 
 use crate::faults::{Action, Fault};
 use crate::oracle;
-use crate::specs::{Model, SPEC};
+use crate::specs::{Model, SPEC, instance};
 use crate::world::{Happening, SECOND, Shared, World};
 
 use controller::Controller;
@@ -136,7 +136,7 @@ impl Run {
         let chaos = {
             let mut world = self.world.lock();
             match world.faults.on {
-                true => world.rng.range(60, 200) * SECOND,
+                true => world.rng.range(20, 90) * SECOND,
                 false => 0,
             }
         };
@@ -332,12 +332,13 @@ impl Run {
             let mut names = Vec::new();
             for work in &self.model.works {
                 for node in work.instances() {
+                    let of = |other: &hatchery::spec::node::NodeId| instance(other) == node;
                     let up = world
                         .cgroups
                         .iter()
-                        .any(|(id, cgroup)| id.node == node && cgroup.populated());
-                    let stopped = world.operator_stopped.contains(&node)
-                        || world.kept.stopped.contains(&node);
+                        .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
+                    let stopped = world.operator_stopped.iter().any(of)
+                        || world.kept.stopped.iter().any(of);
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
                     let done = oracle::rests(&world, work, &node) && !stopped;
                     if !up && !done && (stopped || gave_up) {

@@ -41,7 +41,7 @@ impl Run {
             }
             let slow = world.rng.chance(400);
             let pause = match slow {
-                true => world.rng.millis(5_000, 25_000),
+                true => world.rng.millis(5_000, 15_000),
                 false => world.rng.millis(5, 5_000),
             };
             world.after(pause, Happening::Outside);

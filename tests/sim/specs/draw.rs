@@ -62,6 +62,15 @@ impl Model {
             work.network = Some(rng.pick(&self.networks).name.clone());
             work.port = Some(8080);
             work.firewall = rng.chance(400).then_some(8080);
+            work.update = rng.chance(500).then(|| {
+                *rng.pick(&[
+                    "order: start-first",
+                    "order: start-first, min_healthy_time: 1s",
+                    "max_unavailable: 2",
+                    "min_healthy_time: 500ms",
+                    "failure_action: continue",
+                ])
+            });
         } else {
             work.port = None;
             if matches!(work.ready, Ready::Tcp(_) | Ready::Check(_)) {
@@ -218,7 +227,7 @@ impl Model {
             pre_start: false,
             files: Vec::new(),
             update: None,
-            drain: None,
+            drain: rng.chance(300).then(|| (100, *rng.pick(&[0, 500, 3_000, 20_000]))),
         }
     }
 }

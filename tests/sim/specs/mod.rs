@@ -7,6 +7,7 @@ mod yaml;
 
 use std::collections::BTreeSet;
 
+use hatchery::graph::instance_of;
 use hatchery::spec::model::Condition;
 use hatchery::spec::node::{Kind, NodeId};
 
@@ -71,8 +72,9 @@ pub struct Work {
     pub pre_start: bool,
     /// The files that a proxy reads.
     pub files: Vec<String>,
-    /// Its words under `update` and `drain`, if any.
-    pub update: Option<String>,
+    /// Its words under `update`, if any.
+    pub update: Option<&'static str>,
+    /// Quiet and time-out.
     pub drain: Option<(u64, u64)>,
 }
 
@@ -120,6 +122,11 @@ pub struct Template {
     pub wait: (u64, u64),
     /// Put into its source, which the world holds.
     pub version: u64,
+}
+
+/// The instance of a seat: what is replaced start-first has two.
+pub fn instance(node: &NodeId) -> NodeId {
+    NodeId::new(node.kind, instance_of(&node.name))
 }
 
 impl Work {
@@ -182,11 +189,12 @@ impl Model {
         self.works.iter().find(|work| work.reference() == reference)
     }
 
-    /// The group that an instance belongs to.
+    /// The group that an instance, or a seat of it, belongs to.
     pub fn work_of(&self, node: &NodeId) -> Option<&Work> {
+        let node = instance(node);
         self.works
             .iter()
-            .find(|work| work.kind() == node.kind && work.instances().contains(node))
+            .find(|work| work.kind() == node.kind && work.instances().contains(&node))
     }
 
     pub fn nodes(&self) -> BTreeSet<NodeId> {

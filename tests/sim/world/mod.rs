@@ -99,7 +99,6 @@ pub struct End {
     pub lasted: u64,
     /// Somebody had asked for it.
     pub asked: bool,
-    pub incarnation: u64,
     /// How the controller counted at that time: which life of it.
     pub epoch: u64,
     pub identity: hatchery::plan::world::Identity,
@@ -137,7 +136,6 @@ pub struct World {
     pub accepted: BTreeSet<(PathBuf, String)>,
     /// When a validator last refused something.
     pub refused_at: Option<u64>,
-    pub told: BTreeMap<PathBuf, String>,
     pub held_ports: BTreeSet<u16>,
     pub facts: BTreeMap<NodeId, Facts>,
     /// Every text that was given out, by its hash.
@@ -147,6 +145,8 @@ pub struct World {
     pub down: bool,
     /// What the newest plan wants to leave, and since when.
     pub leaving: BTreeMap<LifeId, u64>,
+    /// Whose connections the newest plan waits for, and since when.
+    pub draining: BTreeMap<LifeId, u64>,
     pub operator_stopped: BTreeSet<NodeId>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
@@ -224,13 +224,13 @@ impl World {
             listener: None,
             accepted: BTreeSet::new(),
             refused_at: None,
-            told: BTreeMap::new(),
             held_ports: BTreeSet::new(),
             facts: BTreeMap::new(),
             models: BTreeMap::new(),
             in_force: None,
             down: false,
             leaving: BTreeMap::new(),
+            draining: BTreeMap::new(),
             operator_stopped: BTreeSet::new(),
             acting: None,
             starts: false,
@@ -413,6 +413,7 @@ impl World {
         self.unsettled.retain(|path| !path.starts_with("/run"));
         self.facts.clear();
         self.leaving.clear();
+        self.draining.clear();
         self.last_view = None;
     }
 
@@ -423,6 +424,7 @@ impl World {
         self.listener = None;
         self.followed.clear();
         self.leaving.clear();
+        self.draining.clear();
         self.last_view = None;
         self.catalog = None;
         self.down = false;

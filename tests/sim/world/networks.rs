@@ -192,6 +192,14 @@ impl Networks for Shared {
         if world.net.namespaces.get(name).is_some_and(|space| space.foreign.is_some()) {
             return Err(error(ErrorKind::Foreign, "the namespace is a stranger's"));
         }
+        let wanted = attachment.address;
+        let other = world.net.namespaces.iter().find(|(other, space)| {
+            *other != name && space.address.is_some_and(|address| address.addr() == wanted)
+        });
+        if let Some((other, _)) = other {
+            let what = format!("{name} gets {wanted}, which {other} has");
+            world.violate(what);
+        }
         let space = world.net.namespaces.entry(name.clone()).or_default();
         space.link = Some((attachment.link.clone(), attachment.bridge.clone()));
         if let Reach::Half(why) = reach {

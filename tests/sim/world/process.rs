@@ -10,7 +10,7 @@ use hatchery::spec::node::NodeId;
 use super::proxy::Proxy;
 use super::{End, Happening, MILLI, Main, SECOND, World};
 use crate::faults::{Action, Fault};
-use crate::specs::Work;
+use crate::specs::{Work, instance};
 
 impl World {
     /// The program begins.
@@ -177,7 +177,6 @@ impl World {
             at: now,
             lasted: now - main.since,
             asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some(),
-            incarnation: id.incarnation,
             epoch,
             identity: cgroup.identity.clone(),
             pid: main.pid,
@@ -219,13 +218,31 @@ impl World {
 
     /// The failures in a row that a controller must know of, where the truth leaves no doubt.
     pub fn failures_at_least(&self, node: &NodeId, work: &Work, end: &End) -> u32 {
-        let near = (end.lasted / MILLI).abs_diff(work.reset_after) < 6_000;
-        let edited = self.took_at + 70 * SECOND > end.at;
+        self.failures_known(node, work, end).unwrap_or(1)
+    }
+
+    /// The same; `None` where there is doubt.
+    pub fn failures_known(&self, node: &NodeId, work: &Work, end: &End) -> Option<u32> {
+        let ends = self.facts.get(node).map_or(&[][..], |facts| &facts.ends);
+        let near = |end: &End| {
+            let lasted = end.lasted / MILLI;
+            lasted + 6_000 > work.reset_after && lasted < work.reset_after + 500
+        };
+        let doubtful = ends.iter().rev().take(12).any(|end| near(end) && !end.asked);
+        // Which of an edit and an end was seen first is not always known.
+        let edited = ends.iter().any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
-        match end.epoch == self.epoch && !near && !edited {
-            true => counted.max(1),
-            false => 1,
-        }
+        let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(120);
+        known.then_some(counted.max(1))
+    }
+
+    /// The newest end of an instance, in whichever seat.
+    pub fn last_end(&self, node: &NodeId) -> Option<&End> {
+        let wanted = instance(node);
+        let facts = self.facts.iter().filter(|(node, _)| instance(node) == wanted);
+        facts
+            .filter_map(|(_, facts)| facts.ends.last())
+            .max_by_key(|end| end.at)
     }
 
     /// Nothing of it is left but its cgroup.
