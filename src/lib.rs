@@ -45,6 +45,8 @@ pub mod driver;
 pub mod graph;
 pub mod health;
 pub mod plan;
+#[doc(hidden)]
+pub mod planted;
 pub mod reconcile;
 pub mod registry;
 pub mod source;

@@ -18,6 +18,7 @@ use crate::graph::desired::{
     CheckNode, Desired, EndpointNode, Need, Node, ProbeNode, ReadyNode, TemplateNode, WorkloadNode,
 };
 use crate::graph::{Hosts, Memo};
+use crate::planted::{self, Bug};
 use crate::spec::model::{Condition, Firewall, Status};
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -304,7 +305,7 @@ impl<'a> Context<'a> {
         let needs: &[Need] = self.desired.needs.get(node).map_or(&[], Vec::as_slice);
         needs
             .iter()
-            .filter(|need| !left_out(need))
+            .filter(|need| !left_out(need) && !planted::has(Bug::StartBeforeNeed))
             .filter(|need| !self.level_for(node, &need.on).reaches(need.condition))
             .map(|need| match need.condition {
                 Condition::Started => need.on.to_string(),

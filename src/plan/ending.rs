@@ -8,6 +8,7 @@ use super::context::{Context, Level, Planned, status, words};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::template;
 use super::world::{Life, LifeState};
+use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -124,7 +125,8 @@ pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
 /// Whether a life leaves the registry before it ends. When everything is taken down, the
 /// proxies end first and nobody has to be told.
 pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, life: &Life) -> bool {
-    context.memory.down.is_none()
+    !planted::has(Bug::ForgottenDrain)
+        && context.memory.down.is_none()
         && !context.endpoints(node).is_empty()
         && !context.memory.asked.contains_key(&life.id)
 }

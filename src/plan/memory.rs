@@ -12,6 +12,7 @@ use super::model::{ErrorKind, Notes};
 use super::permit::Permit;
 use super::world::{Exit, LifeId};
 use crate::graph::desired::Farewell;
+use crate::planted::{self, Bug};
 use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -184,7 +185,9 @@ impl WorkloadMemory {
             self.forget_failures();
             return;
         }
-        self.failures = if restart.is_some_and(|restart| lasted >= restart.reset_after) {
+        self.failures = if restart.is_some_and(|restart| lasted >= restart.reset_after)
+            && !planted::has(Bug::BackoffNeverReset)
+        {
             1
         } else {
             self.failures.saturating_add(1)

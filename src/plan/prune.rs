@@ -9,6 +9,7 @@ use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::id_of_bridge;
 use super::world::{FileView, Life, LifeState};
 use crate::graph::desired::{Farewell, Node};
+use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
 
@@ -292,7 +293,8 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .network
         .bridges
         .iter()
-        .filter(|(name, view)| view.ours && (down || !wanted.contains(name.as_str())))
+        .filter(|(_, view)| view.ours || planted::has(Bug::PruneForeign))
+        .filter(|(name, _)| down || !wanted.contains(name.as_str()))
         .map(|(bridge, _)| {
             let waits = if in_use.contains(bridge.as_str()) {
                 vec![format!("the links of `{bridge}`")]

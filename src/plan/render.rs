@@ -7,6 +7,7 @@ use super::template::{
     TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
 };
 use crate::graph::desired::{Need, ReloadNode};
+use crate::planted::{self, Bug};
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -158,7 +159,8 @@ fn write(
             wake: None,
         };
     }
-    let Some(command) = &state.node.validate else {
+    let validate = state.node.validate.as_ref();
+    let Some(command) = validate.filter(|_| !planted::has(Bug::WriteBeforeValidate)) else {
         item.steps = write_step(context, state);
         return Planned {
             status: running,

@@ -18,6 +18,7 @@ use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::Observed;
+use crate::planted::{self, Bug};
 use crate::spec::generation::Cause;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -200,7 +201,7 @@ impl Controller {
             .map(|item| (item.node.clone(), item.steps.clone()))
             .collect();
         let now = self.host.clock.now();
-        for (node, steps) in ready {
+        for (node, mut steps) in ready {
             let attempt = self.memory.attempts.entry(node.clone()).or_insert(Attempt {
                 running: false,
                 failures: 0,
@@ -218,7 +219,7 @@ impl Controller {
                     continue;
                 }
             }
-            attempt.running = true;
+            attempt.running = !planted::has(Bug::DoubleStart);
             for step in &steps {
                 // Noted before it is done, so that the exit that follows is known as asked for.
                 if let Step::Signal { life, .. } | Step::Kill(life) = step
@@ -238,6 +239,9 @@ impl Controller {
                     self.targets
                         .insert(endpoint.service_id.clone(), target.clone());
                 }
+            }
+            if planted::has(Bug::PlanDiffers) {
+                steps.retain(|step| !matches!(step, Step::Firewall { .. }));
             }
             jobs.push(Job::new(node, steps));
         }

@@ -13,6 +13,7 @@ use crate::health::First;
 use crate::plan::exit_words;
 use crate::plan::memory::LastExit;
 use crate::plan::world::{Life, LifeId, LifeState, Observed, Registered, RegistryView};
+use crate::planted::{self, Bug};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -23,7 +24,12 @@ impl Controller {
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.lives {
             match self.host.workloads.observe() {
-                Ok(lives) => self.observed.lives = lives,
+                Ok(mut lives) => {
+                    if planted::has(Bug::Orphan) {
+                        lives.retain(|life| self.desired.nodes.contains_key(&life.id.node));
+                    }
+                    self.observed.lives = lives;
+                }
                 Err(error) => self.unseen(&error, |dirty| dirty.lives = true),
             }
         }
@@ -146,6 +152,7 @@ impl Controller {
                 LifeState::Ending => {
                     self.memory.ending.entry(life.id.clone()).or_insert(now);
                 }
+                LifeState::Ended { .. } if planted::has(Bug::LostExit) => {}
                 LifeState::Ended { exit, at } => {
                     // What did not become ready in time failed, though it was asked to end.
                     let asked = !self.memory.late.contains(&life.id)
@@ -258,7 +265,10 @@ impl Controller {
             .filter(|life| life.state == LifeState::Up)
             .map(|life| (&life.id.node, life))
             .collect();
-        let mut wanted = Wanted::new();
+        let mut wanted = match planted::has(Bug::ReusedPid) {
+            true => self.watched.clone(),
+            false => Wanted::new(),
+        };
         let mut rounds = self.rounds;
         for node in self.desired.nodes.values() {
             match node {

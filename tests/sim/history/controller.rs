@@ -1,0 +1,619 @@
+//! One controller's life in virtual time: the product's own engine and its schedule of checks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hatchery::graph::desired::Dirs;
+use hatchery::health::Answer;
+use hatchery::plan::model::{Gate, Step};
+use hatchery::reconcile::Job;
+use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
+use hatchery::reconcile::handle::{Request, SpecText, Verb};
+use hatchery::reconcile::host::Host;
+use hatchery::reconcile::load::Surroundings;
+use hatchery::reconcile::monitors::Schedule;
+use hatchery::reconcile::shared::SharedCatalog;
+use hatchery::registry::{Catalog, Config};
+use hatchery::spec::generation::{Cause, User};
+use hatchery::spec::model::Status;
+use hatchery::spec::time::Time;
+use tokio::sync::{broadcast, oneshot};
+
+use super::Run;
+use crate::faults::{Action, Fault};
+use crate::specs::{Model, SPEC, STACK};
+use crate::world::{Happening, SECOND, World};
+
+/// More passes in a second than this are no reaction to anything.
+const PASSES: u64 = 2_000;
+
+/// A controller.
+pub struct Controller {
+    pub engine: Engine,
+    epoch: u64,
+    schedule: Schedule,
+    host: Host,
+    jobs: BTreeMap<u64, Running>,
+    numbers: u64,
+    pass_at: Option<u64>,
+    launch_at: Option<u64>,
+    /// Passes in this second.
+    passes: (u64, u64),
+    _story: broadcast::Receiver<hatchery::reconcile::handle::Happening>,
+}
+
+/// A job under way.
+struct Running {
+    job: Job,
+    /// What the plan said that is left to be done.
+    planned: VecDeque<Step>,
+    under: Option<Arc<Model>>,
+    starts: bool,
+}
+
+impl Controller {
+    /// Whether nothing is being done.
+    pub fn idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+}
+
+fn simulated(world: &World, time: Time) -> u64 {
+    (time.0 + world.boot).saturating_sub(5 * SECOND)
+}
+
+impl Run {
+    /// A controller begins.
+    pub(super) fn up(&mut self) {
+        if self.controller.is_some() {
+            return;
+        }
+        let (epoch, text) = {
+            let mut world = self.world.lock();
+            world.decay();
+            world.epochs += 1;
+            world.epoch = world.epochs;
+            world.beginning = true;
+            let file = world.files.get(std::path::Path::new(SPEC));
+            let text = file.map(|file| file.text.clone()).unwrap_or_default();
+            let epoch = world.epoch;
+            world.log(format_args!("controller {epoch} begins"));
+            (epoch, text)
+        };
+        let config = Config {
+            node: "host".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            datacenter: "dc1".to_owned(),
+        };
+        let host = Host {
+            workloads: Arc::new(self.world.clone()),
+            networks: Arc::new(self.world.clone()),
+            files: Arc::new(self.world.clone()),
+            commands: Arc::new(self.world.clone()),
+            probes: Arc::new(self.world.clone()),
+            clock: Arc::new(self.world.clone()),
+            follow: Arc::new(self.world.clone()),
+            listener: Arc::new(self.world.clone()),
+            keep: Arc::new(self.world.clone()),
+            catalog: SharedCatalog::new(Catalog::new(config, 1)),
+        };
+        self.world.lock().catalog = Some(host.catalog.clone());
+        let (happenings, story) = broadcast::channel(16);
+        let beginning = Beginning {
+            host: host.clone(),
+            around: Surroundings {
+                dirs: Arc::new(dirs),
+                env: BTreeMap::new(),
+            },
+            spec: Some(SpecText {
+                path: SPEC.into(),
+                text: text.clone(),
+            }),
+            stack: STACK.to_owned(),
+            saved: None,
+            follows: true,
+            seed: self.seed,
+        };
+        let begun = Engine::begin(beginning, &happenings);
+        self.world.lock().beginning = false;
+        match begun {
+            Ok(engine) => {
+                crate::invariants::takes(&mut self.world.lock(), &text);
+                self.controller = Some(Controller {
+                    engine,
+                    epoch,
+                    schedule: Schedule::new(self.seed),
+                    host,
+                    jobs: BTreeMap::new(),
+                    numbers: 0,
+                    pass_at: None,
+                    launch_at: None,
+                    passes: (0, 0),
+                    _story: story,
+                });
+                self.pass_soon();
+            }
+            Err(why) => {
+                let mut world = self.world.lock();
+                world.log(format_args!("controller {epoch} cannot begin"));
+                world.trace.remark(world.now, format_args!("{why}"));
+                world.controller_gone();
+                let again = world.rng.millis(1_000, 3_000);
+                world.after(again, Happening::Up);
+            }
+        }
+        self.after_drivers();
+    }
+
+    /// The controller is killed at this very moment.
+    pub(super) fn crash(&mut self) {
+        let mut world = self.world.lock();
+        world.log(format_args!("the controller dies"));
+        world.cut_starts();
+        world.controller_gone();
+        let again = world.rng.millis(50, 8_000);
+        world.after(again, Happening::Up);
+        drop(world);
+        self.controller = None;
+    }
+
+    /// A driver may have had it die.
+    fn after_drivers(&mut self) {
+        let crashed = self.world.lock().crashed;
+        if crashed {
+            self.crash();
+        }
+    }
+
+    fn lives(&self, epoch: u64) -> bool {
+        self.controller
+            .as_ref()
+            .is_some_and(|controller| controller.epoch == epoch)
+    }
+
+    pub(super) fn pass_soon(&mut self) {
+        let now = {
+            let mut world = self.world.lock();
+            world.now + world.rng.range(10_000, 800_000)
+        };
+        self.pass_at(now);
+    }
+
+    fn pass_at(&mut self, when: u64) {
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        if controller.pass_at.is_none_or(|at| when < at) {
+            controller.pass_at = Some(when);
+            let epoch = controller.epoch;
+            self.world.lock().at(when, Happening::Pass(epoch));
+        }
+    }
+
+    /// The controller hears of something.
+    pub(super) fn tell(&mut self, epoch: u64, input: Input) {
+        if !self.lives(epoch) {
+            return;
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let end = controller.engine.take(input);
+        if end == Some(End::Leave) {
+            self.crash();
+            return;
+        }
+        self.after_drivers();
+        self.pass_soon();
+    }
+
+    pub(super) fn pass(&mut self, epoch: u64) {
+        if !self.lives(epoch) {
+            return;
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let now = self.world.lock().now;
+        if controller.pass_at.is_none_or(|at| at > now) {
+            return;
+        }
+        controller.pass_at = None;
+        self.passes += 1;
+        let (second, passes) = controller.passes;
+        controller.passes = match second == now / SECOND {
+            true => (second, passes + 1),
+            false => (now / SECOND, 1),
+        };
+        if controller.passes.1 > PASSES {
+            return self
+                .world
+                .lock()
+                .violate("it passes all the time".to_owned());
+        }
+        let pass = controller.engine.pass();
+        self.note_plan();
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        if let Some(wanted) = &pass.watch {
+            let clock = self.world.lock().clock();
+            controller.schedule.set(wanted, clock);
+        }
+        let look = controller.engine.next_look();
+        let dies = self.world.lock().crashed;
+        if dies {
+            return self.crash();
+        }
+        for job in pass.jobs {
+            self.put(job);
+        }
+        if pass.end == Some(End::Down) {
+            return self.went_down();
+        }
+        let look = {
+            let world = self.world.lock();
+            simulated(&world, look).max(world.now + 200_000)
+        };
+        self.pass_at(look);
+        self.launch(epoch);
+    }
+
+    /// What the newest plan tells the oracle.
+    fn note_plan(&mut self) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let mut world = self.world.lock();
+        let now = world.now;
+        let plan = controller.engine.plan();
+        if world.trace.printing() {
+            for item in &plan.items {
+                let line = format_args!(
+                    "{} {:?}: {} {:?}",
+                    item.node, item.change, item.reason, item.gate
+                );
+                world.trace.remark(now, line);
+            }
+        }
+        crate::invariants::backs_off(&mut world, plan);
+        let leaving = &plan.notes.leaving;
+        world.leaving.retain(|life, _| leaving.contains(life));
+        for life in leaving {
+            world.leaving.entry(life.clone()).or_insert(now);
+        }
+        let draining = &plan.notes.draining;
+        world.draining.retain(|life, _| draining.contains_key(life));
+        for life in draining.keys() {
+            world.draining.entry(life.clone()).or_insert(now);
+        }
+        let world = &mut *world;
+        controller.host.catalog.read(|catalog| {
+            for entry in catalog
+                .entries()
+                .filter(|entry| entry.status() == Status::Passing)
+            {
+                match world.healthy_at.get_mut(&entry.registration.id) {
+                    Some(at) => *at = now,
+                    None => {
+                        world.healthy_at.insert(entry.registration.id.clone(), now);
+                    }
+                }
+            }
+        });
+    }
+
+    /// A job begins; it must be what the plan says.
+    fn put(&mut self, job: Job) {
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let mut world = self.world.lock();
+        let plan = controller.engine.plan();
+        let item = plan
+            .items
+            .iter()
+            .find(|item| item.node == *job.node() && item.gate == Gate::Ready);
+        let Some(item) = item else {
+            return world.violate(format!("a job of {} is not in the plan", job.node()));
+        };
+        let planned: VecDeque<Step> = item.steps.iter().cloned().collect();
+        let now = world.now;
+        for step in &planned {
+            if let Step::Signal { life, .. } | Step::Kill(life) = step
+                && let Some(cgroup) = world.cgroups.get_mut(life)
+            {
+                cgroup.ending_planned.get_or_insert(now);
+            }
+        }
+        let starts = planned.iter().any(|step| matches!(step, Step::Start(_)));
+        controller.numbers += 1;
+        let number = controller.numbers;
+        let under = world.in_force.clone();
+        let running = Running {
+            job,
+            planned,
+            under,
+            starts,
+        };
+        controller.jobs.insert(number, running);
+        let delay = Duration::from_micros(world.rng.range(10, 2_000));
+        let epoch = controller.epoch;
+        world.after(delay, Happening::Begin(epoch, number));
+    }
+
+    /// A job's next step begins.
+    pub(super) fn begin_step(&mut self, epoch: u64, number: u64) {
+        if !self.lives(epoch) {
+            return;
+        }
+        if self.world.lock().fires(Fault::Crash, Action::Outside) && self.rare() {
+            return self.crash();
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let Some(running) = controller.jobs.get(&number) else {
+            return;
+        };
+        let mut world = self.world.lock();
+        let next = running.job.next_step();
+        if next != running.planned.front() {
+            let node = running.job.node();
+            return world.violate(format!(
+                "{node} does {next:?}, which is not what the plan says"
+            ));
+        }
+        let Some(step) = next else {
+            return;
+        };
+        world.acting = running.under.clone();
+        world.starts = running.starts;
+        let delay = world.begin_step(step);
+        world.after(delay, Happening::Advance(epoch, number));
+    }
+
+    /// One time in ten.
+    fn rare(&mut self) -> bool {
+        self.world.lock().rng.chance(100)
+    }
+
+    pub(super) fn advance(&mut self, epoch: u64, number: u64) {
+        if !self.lives(epoch) {
+            return;
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let Some(running) = controller.jobs.get_mut(&number) else {
+            return;
+        };
+        {
+            let mut world = self.world.lock();
+            world.acting = running.under.clone();
+            world.starts = running.starts;
+            let (node, step) = (running.job.node(), name(running.job.next_step()));
+            world.log(format_args!("{node}: {step}"));
+        }
+        running.planned.pop_front();
+        let done = running.job.advance(&controller.host);
+        self.world.lock().acting = None;
+        let crashed = self.world.lock().crashed;
+        if crashed {
+            return self.crash();
+        }
+        match done {
+            None => {
+                let mut world = self.world.lock();
+                let delay = Duration::from_micros(world.rng.range(10, 1_000));
+                world.after(delay, Happening::Begin(epoch, number));
+            }
+            Some(done) => {
+                controller.jobs.remove(&number);
+                self.tell(epoch, Input::Done(done));
+            }
+        }
+    }
+
+    /// Asks what is due.
+    pub(super) fn launch(&mut self, epoch: u64) {
+        if !self.lives(epoch) {
+            return;
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let mut world = self.world.lock();
+        let clock = world.clock();
+        if controller.launch_at.is_some_and(|at| at <= world.now) {
+            controller.launch_at = None;
+        }
+        for probe in controller.schedule.launch(clock) {
+            let (delay, answer) = world.ask(&probe.check, probe.pid);
+            world.after(
+                delay,
+                Happening::Answer(epoch, probe.id, probe.turn, answer),
+            );
+        }
+        if let Some(due) = controller.schedule.next_due() {
+            let at = simulated(&world, due).max(world.now + 1_000);
+            if controller.launch_at.is_none_or(|known| at < known) {
+                controller.launch_at = Some(at);
+                world.at(at, Happening::Launch(epoch));
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, epoch: u64, id: &str, turn: u64, answer: Answer) {
+        if !self.lives(epoch) {
+            return;
+        }
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
+        let clock = self.world.lock().clock();
+        let verdict = controller.schedule.answer(id, turn, answer, clock);
+        if let Some(verdict) = verdict {
+            let mut world = self.world.lock();
+            world.log(format_args!("{id}: {}", verdict.status));
+            drop(world);
+            self.tell(epoch, Input::Verdict(verdict));
+        }
+        self.launch(epoch);
+    }
+
+    pub(super) fn apply(&mut self, text: String, allow_empty: bool) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let (answer, _told) = oneshot::channel();
+        let spec = SpecText {
+            path: SPEC.into(),
+            text,
+        };
+        let epoch = controller.epoch;
+        self.world.lock().allow_empty = allow_empty;
+        let request = Request::Apply {
+            spec,
+            allow_empty,
+            saved: None,
+            cause: Cause::Apply { by: operator() },
+            answer,
+        };
+        self.tell(epoch, Input::Request(request));
+        self.world.lock().allow_empty = false;
+    }
+
+    pub(super) fn operate(&mut self, verb: Verb, names: Vec<String>) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, mut told) = oneshot::channel();
+        self.world
+            .lock()
+            .log(format_args!("operator: {verb:?} {names:?}"));
+        let request = Request::Operate {
+            verb,
+            names,
+            by: operator(),
+            answer,
+        };
+        // Judged before it is asked: a start may follow at once.
+        self.tell(epoch, Input::Request(request));
+        let Ok(Ok(nodes)) = told.try_recv() else {
+            return;
+        };
+        let mut world = self.world.lock();
+        for node in nodes {
+            if verb == Verb::Stop {
+                world.operator_stopped.insert(node);
+                continue;
+            }
+            world.operator_stopped.remove(&node);
+            world.facts.entry(node).or_default().forgiven = true;
+        }
+    }
+
+    /// Asks what would be done for a spec: nothing may be done for that.
+    pub(super) fn ask_for_plan(&mut self, text: String) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        let before = self.world.lock().mutations;
+        let spec = SpecText {
+            path: SPEC.into(),
+            text,
+        };
+        self.tell(epoch, Input::Request(Request::Plan(spec, answer)));
+        let mut world = self.world.lock();
+        if world.mutations != before {
+            world.violate("`plan` changed something".to_owned());
+        }
+    }
+
+    pub(super) fn take_down(&mut self, kill: bool) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        {
+            let mut world = self.world.lock();
+            world.log(format_args!("operator: down, kill {kill}"));
+            world.down = true;
+            world.down_kill = kill;
+        }
+        let request = Request::Down {
+            purge: false,
+            kill,
+            by: operator(),
+            answer,
+        };
+        self.tell(epoch, Input::Request(request));
+    }
+
+    fn went_down(&mut self) {
+        let mut world = self.world.lock();
+        world.log(format_args!("the stack is down"));
+        world.cgroups.clear();
+        world.controller_gone();
+        world.facts.clear();
+        world.operator_stopped.clear();
+        let again = world.rng.millis(100, 4_000);
+        world.after(again, Happening::Up);
+        drop(world);
+        self.controller = None;
+    }
+
+    pub(super) fn leave(&mut self) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        self.tell(epoch, Input::Request(Request::Leave(answer)));
+    }
+}
+
+fn name(step: Option<&Step>) -> &'static str {
+    match step {
+        None => "nothing",
+        Some(Step::OpenRegistry(_)) => "open registry",
+        Some(Step::CreateNetwork(_)) => "create network",
+        Some(Step::RemoveNetwork(_)) => "remove network",
+        Some(Step::Attach(_)) => "attach",
+        Some(Step::Firewall { .. }) => "firewall",
+        Some(Step::Detach(_)) => "detach",
+        Some(Step::Rewrite { .. }) => "rewrite",
+        Some(Step::PortFree(_)) => "port free",
+        Some(Step::PreStart { .. }) => "pre-start",
+        Some(Step::Start(_)) => "start",
+        Some(Step::Signal { .. }) => "signal",
+        Some(Step::Kill(_)) => "kill",
+        Some(Step::Clear(_)) => "clear",
+        Some(Step::Register(_)) => "register",
+        Some(Step::Deregister(_)) => "deregister",
+        Some(Step::Validate { .. }) => "validate",
+        Some(Step::Write(_)) => "write",
+        Some(Step::RemoveFile { .. }) => "remove file",
+        Some(Step::ReloadProcess { .. }) => "reload",
+        Some(Step::ReloadCommand { .. }) => "reload command",
+    }
+}
+
+fn dirs(stack: &str) -> Dirs {
+    Dirs {
+        run: format!("/run/hatchery/{stack}").into(),
+        state: format!("/var/lib/hatchery/{stack}").into(),
+        log: format!("/var/log/hatchery/{stack}").into(),
+    }
+}
+
+/// Who asks.
+fn operator() -> User {
+    User { uid: 0, name: None }
+}

@@ -1,0 +1,296 @@
+//! What people and chance do to a host while a controller works on it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hatchery::reconcile::handle::Verb;
+
+use super::{Run, text_hash};
+use crate::faults::{Action, Fault};
+use crate::specs::{Model, SPEC, STACK};
+use crate::world::{Happening, SECOND, World};
+
+/// What may happen from outside, by its weight in the seed's table.
+const DEEDS: &[Fault] = &[
+    Fault::Crash,
+    Fault::Reboot,
+    Fault::Suspend,
+    Fault::EditValid,
+    Fault::EditBack,
+    Fault::EditInvalid,
+    Fault::EditEmpty,
+    Fault::EditHalf,
+    Fault::EditWatched,
+    Fault::EditSource,
+    Fault::EditBadSource,
+    Fault::EditRendered,
+    Fault::Operate,
+    Fault::Down,
+    Fault::Leave,
+    Fault::Meddle,
+    Fault::Stranger,
+];
+
+impl Run {
+    /// One deed, and when the next one follows.
+    pub(super) fn outside(&mut self) {
+        let deed = {
+            let mut world = self.world.lock();
+            if !world.faults.on {
+                return;
+            }
+            let slow = world.rng.chance(400);
+            let pause = match slow {
+                true => world.rng.millis(5_000, 15_000),
+                false => world.rng.millis(5, 5_000),
+            };
+            world.after(pause, Happening::Outside);
+            choose(&mut world)
+        };
+        // Every history has its edits.
+        let deed = match self.world.lock().rng.chance(250) {
+            true => Fault::EditValid,
+            false => deed,
+        };
+        self.world.lock().faults.note(deed, Action::Outside);
+        match deed {
+            Fault::Crash => {
+                if self.controller.is_some() {
+                    self.crash();
+                }
+            }
+            Fault::Reboot => self.reboot(),
+            Fault::Suspend => self.suspend(),
+            Fault::Operate => self.request(),
+            Fault::Down => {
+                let kill = self.world.lock().rng.chance(200);
+                self.take_down(kill);
+            }
+            Fault::Leave => self.leave(),
+            Fault::Meddle => {
+                let mut world = self.world.lock();
+                world.meddled_at = Some(world.now);
+                world.meddle();
+            }
+            Fault::Stranger => self.stranger(),
+            Fault::EditWatched => {
+                let mut world = self.world.lock();
+                let path = format!("/spec/watched{}", world.rng.range(0, 1));
+                let text = format!("text {}", world.rng.range(0, 5));
+                world.log(format_args!("edits {path}"));
+                world.save(&path, text);
+            }
+            Fault::EditRendered => self.edit_rendered(),
+            Fault::EditSource | Fault::EditBadSource => self.edit_source(deed),
+            _ => self.edit(deed),
+        }
+    }
+
+    fn reboot(&mut self) {
+        if self.controller.is_some() {
+            self.crash();
+        }
+        let mut world = self.world.lock();
+        world.log(format_args!("the host reboots"));
+        world.reboot();
+    }
+
+    fn suspend(&mut self) {
+        let mut world = self.world.lock();
+        let long = world.rng.range(5, 400) * SECOND;
+        world.log(format_args!("suspended for {} s", long / SECOND));
+        world.now += long;
+        world.blind_at = Some(world.now);
+    }
+
+    fn edit(&mut self, deed: Fault) {
+        self.edits += 1;
+        let text = match deed {
+            Fault::EditBack => {
+                let past = {
+                    let mut world = self.world.lock();
+                    world.rng.pick(&self.past).clone()
+                };
+                self.model = (*past).clone();
+                self.model.yaml()
+            }
+            Fault::EditEmpty => {
+                let text = format!("name: {STACK}\n");
+                let empty = Model {
+                    revision: 0,
+                    http: None,
+                    networks: Vec::new(),
+                    works: Vec::new(),
+                    services: Vec::new(),
+                    templates: Vec::new(),
+                };
+                let mut world = self.world.lock();
+                world.models.insert(text_hash(&text), empty.into());
+                text
+            }
+            _ => {
+                let mut model = self.model.clone();
+                {
+                    let mut world = self.world.lock();
+                    model.edit(&mut world.rng);
+                    model.revision = self.edits + 1;
+                }
+                self.model = model;
+                self.publish()
+            }
+        };
+        self.write_sources();
+        let mut world = self.world.lock();
+        let revision = self.model.revision;
+        world.log(format_args!("{}: revision {revision}", deed.words()));
+        match deed {
+            Fault::EditInvalid => world.save(SPEC, format!("{text}processes: [\n")),
+            Fault::EditHalf => {
+                let cut = world.rng.index(text.len());
+                let half = text.get(..cut).unwrap_or_default().to_owned();
+                world.put(SPEC.into(), half, None);
+                world.unsettled.insert(SPEC.into());
+                let pause = world.rng.millis(1, 1_500);
+                world.after(pause, Happening::Saved(SPEC.into(), text));
+            }
+            Fault::EditValid if world.rng.chance(150) => {
+                drop(world);
+                let way = self.world.lock().rng.chance(500);
+                match way {
+                    true => self.apply(text, false),
+                    false => self.ask_for_plan(text),
+                }
+            }
+            _ => world.save(SPEC, text),
+        }
+    }
+
+    fn edit_source(&mut self, deed: Fault) {
+        if self.model.templates.is_empty() {
+            return;
+        }
+        let mut world = self.world.lock();
+        let at = world.rng.index(self.model.templates.len());
+        let template = &mut self.model.templates[at];
+        template.version += 1;
+        let text = match deed {
+            Fault::EditSource => template.text(),
+            _ => match world.rng.chance(500) {
+                true => format!("{}BAD", template.text()),
+                false => "{% for".to_owned(),
+            },
+        };
+        let path = template.source();
+        world.log(format_args!("{}: {path}", deed.words()));
+        world.save(&path, text);
+    }
+
+    /// Somebody edits, replaces or removes a file that we rendered.
+    fn edit_rendered(&mut self) {
+        let mut world = self.world.lock();
+        let paths: Vec<PathBuf> = world
+            .files
+            .iter()
+            .filter(|(_, file)| file.mark.is_some())
+            .map(|(path, _)| path.clone())
+            .collect();
+        if paths.is_empty() {
+            return;
+        }
+        let path = world.rng.pick(&paths).clone();
+        let way = world.rng.range(0, 3);
+        world.strangers_at = Some(world.now);
+        world.log(format_args!(
+            "somebody edits `{}`, way {way}",
+            path.display()
+        ));
+        let mark = world.files.get(&path).and_then(|file| file.mark.clone());
+        let text = world.files.get(&path).map(|file| file.text.clone());
+        match way {
+            0 => {
+                world.files.remove(&path);
+            }
+            1 => {
+                let text = "# by hand\n".to_owned();
+                world.put(path.clone(), text, None);
+            }
+            _ => {
+                let text = format!("{}# by hand\n", text.unwrap_or_default());
+                world.put(path.clone(), text, mark);
+            }
+        }
+        world.after(Duration::from_millis(250), Happening::Settled(path));
+    }
+
+    /// Something of somebody else comes, or goes.
+    fn stranger(&mut self) {
+        let mut world = self.world.lock();
+        world.strangers_at = Some(world.now);
+        let way = world.rng.range(0, 3);
+        world.log(format_args!("a stranger, way {way}"));
+        match way {
+            0 => {
+                let name = format!("net{}", world.rng.range(0, 1));
+                world.foreign_bridge(&name);
+            }
+            1 => {
+                let number = world.rng.range(1, 5);
+                let name = format!("hatchery-{STACK}-ca{number}");
+                world.foreign_namespace(&name);
+            }
+            2 => {
+                let port = *world.rng.pick(&[80, 8500, 9000]);
+                world.held_ports.insert(port);
+            }
+            _ => {
+                world.held_ports.clear();
+                world.net.bridges.retain(|_, bridge| bridge.ours);
+                world
+                    .net
+                    .namespaces
+                    .retain(|_, space| space.foreign.is_none());
+            }
+        }
+        world.tell(hatchery::driver::Event::Network);
+    }
+
+    fn request(&mut self) {
+        let (verb, name) = {
+            let mut world = self.world.lock();
+            let verb = *world
+                .rng
+                .pick(&[Verb::Restart, Verb::Restart, Verb::Stop, Verb::Start]);
+            let Some(model) = world
+                .in_force
+                .clone()
+                .filter(|model| !model.works.is_empty())
+            else {
+                return;
+            };
+            let work = world.rng.pick(&model.works);
+            let nodes = work.instances();
+            let name = match nodes.is_empty() || world.rng.chance(400) {
+                true => work.name.clone(),
+                false => world.rng.pick(&nodes).to_string(),
+            };
+            (verb, name)
+        };
+        self.operate(verb, vec![name]);
+    }
+}
+
+fn choose(world: &mut World) -> Fault {
+    let total: u64 = DEEDS.iter().map(|deed| world.faults.rate(*deed)).sum();
+    if total == 0 {
+        return Fault::EditValid;
+    }
+    let mut at = world.rng.range(0, total - 1);
+    for deed in DEEDS {
+        let rate = world.faults.rate(*deed);
+        if at < rate {
+            return *deed;
+        }
+        at -= rate;
+    }
+    Fault::EditValid
+}

@@ -1,0 +1,456 @@
+//! What must hold at every action of the drivers, judged by the truth of the world and by what
+//! was asked for; never by what the planner thinks.
+
+use std::time::Duration;
+
+use hatchery::driver::{NewFile, Start};
+use hatchery::plan::model::{NodeState, Plan};
+use hatchery::plan::world::{Exit, LifeId};
+use hatchery::spec::model::Condition;
+use hatchery::spec::node::NodeId;
+
+use crate::specs::{Model, Ready, STACK, Work, instance};
+use crate::world::proxy::servers;
+use crate::world::{Cgroup, End, MILLI, SECOND, World};
+
+/// How long a proxy may keep up the end of an instance: `plan/ending.rs`.
+const LEAVE_AT_MOST: u64 = 10 * SECOND;
+
+/// Whether the planner waits for established connections.
+const DRAINS: bool = true;
+
+/// How long after something changed a plan may still build on what was.
+fn grace(world: &World) -> u64 {
+    if world.sighted_for(60) {
+        2 * SECOND
+    } else {
+        62 * SECOND
+    }
+}
+
+/// A start begins.
+pub fn before_start(world: &mut World, start: &Start) {
+    let node = start.id.node.clone();
+    let now = world.now;
+    let other = world
+        .cgroups
+        .iter()
+        .find(|(id, cgroup)| id.node == node && (cgroup.populated() || cgroup.starting.is_some()))
+        .map(|(id, _)| id.incarnation);
+    if let Some(other) = other {
+        world.violate(format!("{node} is started while its life {other} is there"));
+    }
+    let Some(model) = world.acting.clone() else {
+        return;
+    };
+    let Some(work) = model.work_of(&node) else {
+        return world.violate(format!("{node} is started, and the spec has no such thing"));
+    };
+    for (on, condition) in needs(&model, work) {
+        if let Some(why) = unmet(world, &model, &on, condition) {
+            world.violate(format!("{node} is started before its need {on}: {why}"));
+        }
+    }
+    if world.operator_stopped.contains(&node) && !world.kept.lossy {
+        world.violate(format!("{node} is started though an operator stopped it"));
+    }
+    let facts = world.facts.get(&node).cloned().unwrap_or_default();
+    if let Some(end) = facts.ends.last().filter(|_| !facts.forgiven)
+        && !end.asked
+        && end.identity == start.identity
+    {
+        again_too_soon(world, &node, work, end);
+    }
+    let facts = world.facts.entry(node).or_default();
+    facts.started = Some(now);
+    facts.forgiven = false;
+}
+
+/// What a node needs by the spec, with the network and the files that are implied.
+fn needs(model: &Model, work: &Work) -> Vec<(String, Condition)> {
+    let mut needs = work.needs.clone();
+    if let Some(network) = &work.network {
+        needs.push((format!("networks/{network}"), Condition::Started));
+    }
+    needs.retain(|(on, _)| {
+        model.work(on).is_some() || on.starts_with("networks/") || on.starts_with("templates/")
+    });
+    needs
+}
+
+/// Why a need is not met in truth, and was not a moment ago.
+fn unmet(world: &World, model: &Model, on: &str, condition: Condition) -> Option<String> {
+    let recent = |at: u64| world.now - at <= grace(world);
+    if let Some(name) = on.strip_prefix("networks/") {
+        let bridge = world.net.bridges.get(name);
+        let there = bridge.is_some_and(|bridge| bridge.ours && bridge.address.is_some());
+        let was = world.meddled_at.is_some_and(recent);
+        return (!there && !was).then(|| "the bridge is not there".to_owned());
+    }
+    if let Some(name) = on.strip_prefix("templates/") {
+        let template = model
+            .templates
+            .iter()
+            .find(|template| template.name == name)?;
+        let path = std::path::Path::new(&template.destination);
+        let there = world
+            .files
+            .get(path)
+            .is_some_and(|file| file.mark.is_some());
+        let was = world.strangers_at.is_some_and(recent);
+        return (!there && !was).then(|| "the file was not written".to_owned());
+    }
+    let work = model.work(on)?;
+    for node in work.instances() {
+        let why = unmet_node(world, model, work, &node, condition);
+        if let Some(why) = why {
+            return Some(format!("{node} {why}"));
+        }
+    }
+    None
+}
+
+fn unmet_node(
+    world: &World,
+    model: &Model,
+    work: &Work,
+    node: &NodeId,
+    condition: Condition,
+) -> Option<&'static str> {
+    let recent = |at: u64| world.now - at <= grace(world);
+    let last = world.last_end(node);
+    let completed = last.is_some_and(|end| end.exit == Exit::Code(0) && end.known);
+    if condition == Condition::Completed {
+        return (!completed).then_some("did not complete");
+    }
+    // What ended as it should is as far as it can be.
+    let rests = completed && matches!(work.policy, "no" | "on-failure");
+    let ready = |cgroup: &Cgroup| match work.ready {
+        Ready::Started => cgroup.ran,
+        Ready::Notify(_) => cgroup.notified,
+        Ready::Tcp(_) | Ready::Check(_) => cgroup.was_ready,
+    };
+    let up = world
+        .cgroups
+        .iter()
+        .any(|(id, cgroup)| instance(&id.node) == *node && cgroup.main.is_some() && ready(cgroup));
+    let was = last.is_some_and(|end| recent(end.at));
+    if !up && !was && !rests {
+        return Some("is not ready");
+    }
+    if condition == Condition::Healthy && up && !rests {
+        let ill = model.serves(work).any(|service| {
+            let id = format!("{STACK}-{}-{}", service.name, node.name);
+            let ids = [id.clone(), format!("{id}.b")];
+            let healthy = |id: &String| world.healthy_at.get(id).is_some_and(|at| recent(*at));
+            !ids.iter().any(healthy)
+        });
+        if ill {
+            return Some("does not pass its checks");
+        }
+    }
+    None
+}
+
+/// The last life ended by itself, and nothing changed since.
+fn again_too_soon(world: &mut World, node: &NodeId, work: &Work, end: &End) {
+    let success = end.exit == Exit::Code(0) && end.known;
+    let rests = match work.policy {
+        "no" => true,
+        "on-failure" => success,
+        _ => false,
+    };
+    if rests {
+        let exit = end.exit;
+        return world.violate(format!(
+            "{node} is run again after {exit:?}, and its policy is `{}`",
+            work.policy
+        ));
+    }
+    let least = delay(work, world.failures_at_least(node, work, end));
+    let passed = Duration::from_nanos(world.now - end.at);
+    if passed + Duration::from_millis(1) < least {
+        world.violate(format!(
+            "{node} starts {passed:?} after its end, its delay is {least:?}"
+        ));
+    }
+}
+
+/// The restart delay after so many failures, without jitter.
+pub fn delay(work: &Work, failures: u32) -> Duration {
+    let doubled = work.delay << failures.saturating_sub(1).min(20);
+    Duration::from_millis(doubled.min(work.max_delay.max(work.delay)))
+}
+
+/// A program begins.
+pub fn one_copy(world: &mut World, id: &LifeId) {
+    let copies = world
+        .cgroups
+        .iter()
+        .filter(|(other, cgroup)| other.node == id.node && cgroup.main.is_some())
+        .count();
+    if copies > 1 {
+        world.violate(format!("{copies} copies of {} run", id.node));
+    }
+}
+
+/// A stop signal is on its way to a life that runs.
+pub fn before_signal(world: &mut World, life: &LifeId) {
+    if world.down {
+        return;
+    }
+    let Some(cgroup) = world.cgroups.get(life) else {
+        return;
+    };
+    let Some((address, port)) = world.address(cgroup) else {
+        return;
+    };
+    let at = format!("{address}:{port}");
+    let waited = world
+        .leaving
+        .get(life)
+        .is_some_and(|since| world.now - since + MILLI >= LEAVE_AT_MOST);
+    if waited {
+        return;
+    }
+    let instance = format!("-{}", life.node.name);
+    let registered = world.catalog.as_ref().is_some_and(|catalog| {
+        catalog.read(|catalog| {
+            catalog.entries().any(|entry| {
+                entry.registration.port == port
+                    && entry.registration.address == address.to_string()
+                    && entry.registration.id.ends_with(&instance)
+            })
+        })
+    });
+    if registered {
+        return world.violate(format!(
+            "{} gets its stop signal while it is registered",
+            life.node
+        ));
+    }
+    if let Some(proxy) = still_sends(world, &at) {
+        return world.violate(format!(
+            "{} gets its stop signal while {proxy} sends to {at}",
+            life.node
+        ));
+    }
+    let drain = cgroup.farewell.as_ref().map(|farewell| farewell.drain);
+    let timeout = drain.map_or(0, |drain| drain.timeout.as_nanos() as u64);
+    let model = world
+        .in_force
+        .as_ref()
+        .and_then(|model| model.work_of(&life.node));
+    let shorter = model
+        .and_then(|work| work.drain)
+        .map_or(10_000, |(_, timeout)| timeout);
+    let timeout = timeout.min(shorter * MILLI);
+    let waited = world
+        .draining
+        .get(life)
+        .is_some_and(|since| world.now - since + MILLI >= timeout);
+    if DRAINS && timeout > 0 && !waited && world.connections_to(&at) > 0 {
+        world.violate(format!(
+            "{} gets its stop signal while connections to it live",
+            life.node
+        ));
+    }
+}
+
+/// The proxy that was told of its newest files and sends to `at` all the same, where nothing
+/// excuses it.
+fn still_sends(world: &World, at: &str) -> Option<NodeId> {
+    let model = world.in_force.as_ref()?;
+    let (id, cgroup) = world.cgroups.iter().find(|(_, cgroup)| {
+        let proxy = cgroup.proxy.as_ref();
+        cgroup.main.is_some() && proxy.is_some_and(|proxy| proxy.sends_to.contains(at))
+    })?;
+    let proxy = cgroup.proxy.as_ref()?;
+    let work = model.work_of(&id.node)?;
+    if cgroup.asked.is_some() || world.leaving.contains_key(id) || !cgroup.listens {
+        return None;
+    }
+    for path in proxy.read.keys() {
+        let template = model
+            .templates
+            .iter()
+            .find(|template| std::path::Path::new(&template.destination) == path)?;
+        // The last good file serves where no better one can be made.
+        let source = world.files.get(std::path::Path::new(&template.source()));
+        let good = source.is_some_and(|source| source.text == template.text());
+        let confirms = matches!(
+            &template.reload,
+            crate::specs::Reload::Process { confirm: true, .. }
+        );
+        let refused = world
+            .refused_at
+            .is_some_and(|at| world.now - at < 120 * SECOND);
+        let foreign = world.files.get(path).is_none_or(|file| file.mark.is_none());
+        if !good || !confirms || refused || foreign || template.keep {
+            return None;
+        }
+    }
+    (work.files.len() == proxy.read.len()).then(|| id.node.clone())
+}
+
+/// All of a life is killed.
+pub fn before_kill(world: &mut World, life: &LifeId) {
+    let Some(cgroup) = world.cgroups.get(life) else {
+        return;
+    };
+    let others = world
+        .cgroups
+        .iter()
+        .any(|(id, other)| id.node == life.node && id != life && other.populated());
+    if cgroup.main.is_none() || others || world.down_kill {
+        return;
+    }
+    let now = world.now;
+    let least = cgroup
+        .farewell
+        .as_ref()
+        .map_or(500, |farewell| farewell.grace.as_millis().min(500) as u64);
+    let asked = cgroup
+        .ending_planned
+        .is_some_and(|at| now - at + MILLI >= least * MILLI);
+    if !asked {
+        world.violate(format!(
+            "{} is killed without being asked to end",
+            life.node
+        ));
+    }
+}
+
+/// A rendered file is about to be replaced.
+pub fn before_write(world: &mut World, file: &NewFile) {
+    let Some(model) = world.acting.clone() else {
+        return;
+    };
+    let path = file.path.display().to_string();
+    let Some(template) = model.templates.iter().find(|t| t.destination == path) else {
+        return world.violate(format!("`{path}` is written, and no template says so"));
+    };
+    let hash = blake3::hash(file.content.as_bytes()).to_hex().to_string();
+    if template.validate && !world.accepted.contains(&(file.path.clone(), hash)) {
+        world.violate(format!(
+            "`{path}` is written with a text that no validator accepted"
+        ));
+    }
+    if template.keep && servers(&file.content).is_empty() {
+        world.violate(format!(
+            "`{path}` is written empty, and it is to keep the last good one"
+        ));
+    }
+}
+
+/// The controller takes a spec.
+pub fn takes(world: &mut World, text: &str) {
+    let model = world.models.get(&crate::history::text_hash(text)).cloned();
+    let now = world.now;
+    world.log(format_args!(
+        "takes revision {:?}",
+        model.as_ref().map(|model| model.revision)
+    ));
+    let up = world.cgroups.values().any(|cgroup| cgroup.main.is_some());
+    if !world.beginning && !world.allow_empty {
+        let unsettled = world
+            .unsettled
+            .contains(std::path::Path::new(crate::specs::SPEC));
+        if model.is_none() && unsettled {
+            world.violate("it takes a half-saved spec".to_owned());
+        }
+        if up && model.as_ref().is_some_and(|model| model.works.is_empty()) {
+            world.violate("it takes a spec that removes everything".to_owned());
+        }
+    }
+    world.in_force = model;
+    world.took_at = now;
+    let nodes = world.in_force.as_ref().map(|model| model.nodes());
+    if let Some(nodes) = nodes {
+        world.operator_stopped.retain(|node| nodes.contains(node));
+    }
+    for facts in world.facts.values_mut() {
+        facts.failures = facts.failures.min(1);
+    }
+}
+
+/// A command is to be run in the namespaces of a process.
+pub fn enters(world: &mut World, target: Option<&NodeId>, pid: Option<i32>) {
+    let (Some(target), Some(pid)) = (target, pid) else {
+        return;
+    };
+    let holder = world.pids.get(&pid).copied();
+    let holder = holder.and_then(|serial| Some(world.by_serial(serial)?.0.node));
+    if holder
+        .as_ref()
+        .is_some_and(|holder| instance(holder) == instance(target))
+    {
+        return;
+    }
+    let allowed = grace(world);
+    let ends = world.facts.get(target).map_or(&[][..], |facts| &facts.ends);
+    let just_ended = ends
+        .iter()
+        .any(|end| end.pid == pid && world.now - end.at <= allowed);
+    if !just_ended {
+        world.violate(format!(
+            "a check of {target} enters pid {pid}, which is {holder:?}"
+        ));
+    }
+}
+
+/// The stack says that it is down.
+pub fn when_down(world: &mut World) {
+    let left = world.cgroups.iter().find(|(_, cgroup)| cgroup.populated());
+    if let Some((id, _)) = left {
+        let what = format!("{} runs after `down`", id.node);
+        world.violate(what);
+    }
+    let bridge = world.net.bridges.iter().find(|(_, bridge)| bridge.ours);
+    if let Some((name, _)) = bridge {
+        let what = format!("bridge `{name}` is there after `down`");
+        world.violate(what);
+    }
+    let space = world
+        .net
+        .namespaces
+        .iter()
+        .find(|(_, s)| s.foreign.is_none());
+    if let Some((name, _)) = space {
+        let what = format!("namespace `{name}` is there after `down`");
+        world.violate(what);
+    }
+    let file = world.files.iter().find(|(_, file)| file.mark.is_some());
+    if let Some((path, _)) = file.filter(|_| !world.kept.lossy) {
+        let what = format!("`{}` is there after `down`", path.display());
+        world.violate(what);
+    }
+}
+
+/// What waits for its restart delay waits for no longer than that.
+pub fn backs_off(world: &mut World, plan: &Plan) {
+    for status in plan
+        .nodes
+        .iter()
+        .filter(|status| status.state == NodeState::Backoff)
+    {
+        let Some(model) = world.in_force.clone() else {
+            return;
+        };
+        let (Some(work), Some(end)) = (model.work_of(&status.node), world.last_end(&status.node))
+        else {
+            continue;
+        };
+        let Some(failures) = world.failures_known(&status.node, work, end) else {
+            continue;
+        };
+        // A tenth of jitter, and what may have outlived the main process.
+        let most = delay(work, failures) * 12 / 10 + Duration::from_secs(7);
+        let passed = Duration::from_nanos(world.now - end.at);
+        if passed > most && world.sighted_for(120) {
+            let node = &status.node;
+            let what = format!("{node} still backs off {passed:?} after failure {failures}");
+            return world.violate(what);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The state folder, and the registry's address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use hatchery::driver::{ErrorKind, Result};
+use hatchery::plan::world::LifeId;
+use hatchery::reconcile::handle::Happening;
+use hatchery::reconcile::host::{Keep, Listener};
+use hatchery::spec::generation::{Generation, Outcome, Past};
+use hatchery::spec::model::Registry;
+use hatchery::spec::node::NodeId;
+
+use super::{Reach, Shared, World, error};
+use crate::faults::{Action, Fault};
+
+/// So many generations are kept.
+const GENERATIONS: usize = 20;
+
+/// What is on disk.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    pub stopped: BTreeSet<NodeId>,
+    pub told: BTreeMap<String, String>,
+    pub rendered: BTreeSet<PathBuf>,
+    pub generations: BTreeMap<u64, (Generation, String)>,
+    /// Lives whose end is on record.
+    pub ends: BTreeSet<LifeId>,
+    /// It was lost or could not be written: what was stopped may run again.
+    pub lossy: bool,
+    older: Option<Box<Kept>>,
+}
+
+impl World {
+    fn keep(&mut self, change: impl FnOnce(&mut Kept)) -> Result<()> {
+        if self.crashed {
+            return Err(error(ErrorKind::Failed, "the controller is dead"));
+        }
+        if self.fires(Fault::KeepFails, Action::Keep) {
+            self.kept.lossy = true;
+            return Err(error(ErrorKind::Failed, "no space left on device"));
+        }
+        let older = Kept {
+            older: None,
+            ..self.kept.clone()
+        };
+        change(&mut self.kept);
+        self.kept.older = Some(Box::new(older));
+        Ok(())
+    }
+
+    /// What may become of the state before a controller begins.
+    pub fn decay(&mut self) {
+        if self.fires(Fault::KeepGone, Action::Keep) {
+            self.kept = Kept::default();
+            self.kept.lossy = true;
+        } else if self.fires(Fault::KeepOld, Action::Keep)
+            && let Some(older) = self.kept.older.take()
+        {
+            self.kept = *older;
+            self.kept.lossy = true;
+        }
+    }
+}
+
+impl Keep for Shared {
+    fn stopped(&self, nodes: &BTreeSet<NodeId>) -> Result<()> {
+        self.lock().keep(|kept| kept.stopped = nodes.clone())
+    }
+
+    fn was_stopped(&self) -> BTreeSet<NodeId> {
+        self.lock().kept.stopped.clone()
+    }
+
+    fn told(&self, told: &BTreeMap<String, String>) -> Result<()> {
+        self.lock().keep(|kept| kept.told = told.clone())
+    }
+
+    fn was_told(&self) -> BTreeMap<String, String> {
+        self.lock().kept.told.clone()
+    }
+
+    fn record(&self, happenings: &[Happening]) -> Result<()> {
+        let ends = happenings.iter().filter_map(|happening| {
+            Some(LifeId {
+                node: happening.exit.and(happening.node.clone())?,
+                incarnation: happening.incarnation?,
+            })
+        });
+        let ends: Vec<LifeId> = ends.collect();
+        self.lock().keep(|kept| kept.ends.extend(ends))
+    }
+
+    fn ends(&self, _since_ms: u64) -> BTreeSet<LifeId> {
+        self.lock().kept.ends.clone()
+    }
+
+    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()> {
+        let mut world = self.lock();
+        if let Some(text) = text
+            && generation.outcome == Outcome::Converging
+            && !world.beginning
+        {
+            crate::invariants::takes(&mut world, text);
+        }
+        world.keep(|kept| {
+            let before = kept.generations.remove(&generation.number);
+            let text = text.map_or_else(|| before.map_or(String::new(), |b| b.1), str::to_owned);
+            kept.generations
+                .insert(generation.number, (generation.clone(), text));
+            while kept.generations.len() > GENERATIONS {
+                kept.generations.pop_first();
+            }
+        })
+    }
+
+    fn past(&self) -> Past {
+        let world = self.lock();
+        let generations = &world.kept.generations;
+        Past {
+            newest: generations.keys().next_back().copied().unwrap_or(0),
+            generations: generations.values().map(|(g, _)| g.clone()).collect(),
+            unread: Vec::new(),
+        }
+    }
+
+    fn text(&self, number: u64) -> Option<String> {
+        let world = self.lock();
+        world
+            .kept
+            .generations
+            .get(&number)
+            .map(|(_, text)| text.clone())
+    }
+
+    fn rendered(&self) -> BTreeSet<PathBuf> {
+        self.lock().kept.rendered.clone()
+    }
+
+    fn set_rendered(&self, paths: &BTreeSet<PathBuf>) -> Result<()> {
+        self.lock().keep(|kept| kept.rendered = paths.clone())
+    }
+
+    fn clear(&self, _purge: bool) -> Result<()> {
+        let mut world = self.lock();
+        world
+            .files
+            .retain(|path, _| !path.starts_with("/run/hatchery"));
+        world.kept = Kept::default();
+        Ok(())
+    }
+}
+
+impl Listener for Shared {
+    fn open(&self, registry: &Registry) -> Result<()> {
+        let mut world = self.lock();
+        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::OpenRegistry, false) {
+            return Err(why);
+        }
+        let held = registry
+            .http
+            .is_some_and(|http| world.held_ports.contains(&http.port()));
+        if held {
+            return Err(error(ErrorKind::Foreign, "the port is a stranger's"));
+        }
+        world.listener = registry.http;
+        Ok(())
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.lock().listener
+    }
+}

@@ -1,0 +1,268 @@
+//! A life as the kernel holds it: a cgroup with its mark, and what runs in it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use hatchery::graph::desired::{Farewell, NetworkRun};
+use hatchery::plan::model::Start;
+use hatchery::plan::world::{Exit, Identity, Life, LifeId, LifeState};
+use hatchery::spec::node::Kind;
+
+use super::proxy::Proxy;
+use super::{Happening, World};
+
+/// A main process.
+#[derive(Debug, Clone)]
+pub struct Main {
+    pub pid: i32,
+    /// When its program began.
+    pub since: u64,
+}
+
+/// One cgroup of the stack.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub serial: u64,
+    /// Without a mark it is a folder with a name.
+    pub marked: bool,
+    pub identity: Identity,
+    /// On the boot clock, as marked.
+    pub started: hatchery::spec::time::Time,
+    pub farewell: Option<Farewell>,
+    pub applied: BTreeMap<String, String>,
+    pub notified: bool,
+    pub command: Vec<String>,
+    pub namespace: Option<String>,
+    pub container: bool,
+    pub notify: bool,
+    /// The contents of the files that it watches, when it began.
+    pub watched: BTreeMap<std::path::PathBuf, Option<String>>,
+    /// This controller's start of it is under way.
+    pub starting: Option<u64>,
+    /// The spawned process is there: nspawn, or what will become the program.
+    pub spawned: bool,
+    pub main: Option<Main>,
+    /// It ran its program at some time.
+    pub ran: bool,
+    /// Something of it outlives its main process.
+    pub rest: bool,
+    /// It is ready and listens.
+    pub listens: bool,
+    pub was_ready: bool,
+    pub deaf: bool,
+    pub flapping: Option<(u64, u64)>,
+    pub hanging: bool,
+    pub proxy: Option<Proxy>,
+    /// Which controller holds its processes, and so learns how they end.
+    pub tracked: u64,
+    /// How it ended, if the drivers know.
+    pub exit: Option<Exit>,
+    pub emptied: Option<u64>,
+    /// When this controller saw it empty.
+    pub seen_empty: Option<(u64, hatchery::spec::time::Time)>,
+    /// When it was first asked to end.
+    pub asked: Option<u64>,
+    /// When a plan first had it end.
+    pub ending_planned: Option<u64>,
+    pub exec_at: Option<u64>,
+}
+
+impl Cgroup {
+    /// Whether any process is in it.
+    pub fn populated(&self) -> bool {
+        self.spawned || self.main.is_some() || self.rest
+    }
+
+    pub fn age(&self, now: u64) -> u64 {
+        self.main.as_ref().map_or(0, |main| now - main.since)
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        let words = self.command.iter();
+        let mut ports = words.filter_map(|word| word.strip_prefix("port="));
+        ports.next().and_then(|port| port.parse().ok())
+    }
+}
+
+impl World {
+    /// The cgroup and its mark, before anything runs in it.
+    pub fn make_cgroup(&mut self, start: &Start) {
+        crate::invariants::before_start(self, start);
+        if self.cgroups.contains_key(&start.id) {
+            return;
+        }
+        self.serials += 1;
+        let namespace = match start.run.container.as_ref().map(|run| &run.network) {
+            Some(NetworkRun::Namespace(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let watched = self.watched_now(&start.id);
+        let cgroup = Cgroup {
+            serial: self.serials,
+            marked: true,
+            identity: start.identity.clone(),
+            started: self.clock(),
+            farewell: Some(start.farewell.clone()),
+            applied: start.applied.clone(),
+            notified: false,
+            command: start.run.command.clone(),
+            namespace,
+            container: start.id.node.kind == Kind::Containers,
+            notify: start.run.notify,
+            watched,
+            starting: Some(self.epoch),
+            spawned: false,
+            main: None,
+            ran: false,
+            rest: false,
+            listens: false,
+            was_ready: false,
+            deaf: false,
+            flapping: None,
+            hanging: false,
+            proxy: None,
+            tracked: self.epoch,
+            exit: None,
+            emptied: None,
+            seen_empty: None,
+            asked: None,
+            ending_planned: None,
+            exec_at: None,
+        };
+        self.cgroups.insert(start.id.clone(), cgroup);
+        self.mutations += 1;
+        self.last_view = None;
+        self.log(format_args!(
+            "makes cgroup {} {}",
+            start.id.node, start.id.incarnation
+        ));
+    }
+
+    fn watched_now(&self, id: &LifeId) -> BTreeMap<std::path::PathBuf, Option<String>> {
+        let watch = self
+            .in_force
+            .as_ref()
+            .and_then(|model| model.work_of(&id.node))
+            .map(|work| work.watch.clone())
+            .unwrap_or_default();
+        watch
+            .iter()
+            .map(|name| {
+                let path = std::path::PathBuf::from(name.replacen('.', crate::specs::DIR, 1));
+                let hash = self.files.get(&path).map(|file| file.hash.clone());
+                (path, hash)
+            })
+            .collect()
+    }
+
+    pub fn by_serial(&mut self, serial: u64) -> Option<(LifeId, &mut Cgroup)> {
+        self.cgroups
+            .iter_mut()
+            .find(|(_, cgroup)| cgroup.serial == serial)
+            .map(|(id, cgroup)| (id.clone(), cgroup))
+    }
+
+    /// What a crash of the controller leaves of starts under way.
+    pub fn cut_starts(&mut self) {
+        let epoch = self.epoch;
+        let ids: Vec<LifeId> = self
+            .cgroups
+            .iter()
+            .filter(|(_, cgroup)| cgroup.starting == Some(epoch) && epoch != 0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            let way = self.rng.range(0, 2);
+            let delay = self.rng.millis(1, 80);
+            let Some(cgroup) = self.cgroups.get_mut(&id) else {
+                continue;
+            };
+            cgroup.starting = None;
+            if cgroup.main.is_some() || cgroup.emptied.is_some() {
+                continue;
+            }
+            let serial = cgroup.serial;
+            match way {
+                // Made, and not marked.
+                0 if !cgroup.spawned => {
+                    cgroup.marked = false;
+                    cgroup.emptied = Some(self.now);
+                }
+                // Marked, and empty.
+                1 if !cgroup.spawned => cgroup.emptied = Some(self.now),
+                // The spawned process goes on by itself.
+                _ => {
+                    cgroup.spawned = true;
+                    self.after(delay, Happening::Exec(serial));
+                }
+            }
+            self.log(format_args!("start of {} is cut, way {way}", id.node));
+        }
+    }
+
+    /// How the drivers see it.
+    pub fn view(&mut self, id: &LifeId) -> Option<Life> {
+        let (epoch, clock) = (self.epoch, self.clock());
+        let (now, old_kernel) = (self.now, self.old_kernel);
+        let boot = self.boot;
+        let cgroup = self.cgroups.get_mut(id)?;
+        if cgroup.tracked != epoch && cgroup.emptied.is_none() && !old_kernel {
+            cgroup.tracked = epoch;
+        }
+        let main_pid = cgroup.main.as_ref().map_or(0, |main| main.pid);
+        let coming =
+            cgroup.starting == Some(epoch) || (cgroup.container && cgroup.spawned && !cgroup.ran);
+        let state = if cgroup.main.is_some() || coming {
+            LifeState::Up
+        } else if cgroup.populated() {
+            LifeState::Ending
+        } else {
+            let emptied = cgroup.emptied.get_or_insert(now);
+            let at = match cgroup.seen_empty {
+                Some((by, at)) if by == epoch => at,
+                _ if cgroup.tracked == epoch => {
+                    hatchery::spec::time::Time(*emptied - boot + 5 * super::SECOND)
+                }
+                _ => clock,
+            };
+            cgroup.seen_empty = Some((epoch, at));
+            LifeState::Ended {
+                exit: cgroup.exit.unwrap_or(Exit::Unknown),
+                at,
+            }
+        };
+        let identity = match cgroup.marked {
+            true => cgroup.identity.clone(),
+            false => Identity::default(),
+        };
+        Some(Life {
+            id: id.clone(),
+            identity,
+            started: if cgroup.marked { cgroup.started } else { clock },
+            state,
+            main_pid,
+            leader_pid: main_pid,
+            notified: cgroup.notified,
+            applied: cgroup.applied.clone(),
+            cgroup: std::path::PathBuf::from("/sys/fs/cgroup/hatchery"),
+            farewell: cgroup.farewell.clone().filter(|_| cgroup.marked),
+        })
+    }
+
+    /// Where it answers.
+    pub fn address(&self, cgroup: &Cgroup) -> Option<(Ipv4Addr, u16)> {
+        let port = cgroup.port()?;
+        let address = match &cgroup.namespace {
+            None => Ipv4Addr::LOCALHOST,
+            Some(name) => self.net.namespaces.get(name)?.address?.addr(),
+        };
+        Some((address, port))
+    }
+
+    /// Who answers at an address.
+    pub fn listening(&self, address: Ipv4Addr, port: u16) -> Option<&Cgroup> {
+        self.cgroups.values().find(|cgroup| {
+            cgroup.listens && cgroup.main.is_some() && self.address(cgroup) == Some((address, port))
+        })
+    }
+}

@@ -1,0 +1,456 @@
+//! One host in virtual time: what the kernel, the disk and the programs would show and do.
+//! Every driver trait of the product is implemented on it.
+
+mod commands;
+mod files;
+mod keep;
+mod life;
+mod networks;
+mod process;
+pub mod proxy;
+mod workloads;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hatchery::driver::{Clock, DriverError, ErrorKind, Event};
+use hatchery::health::Answer;
+use hatchery::plan::model::Step;
+use hatchery::plan::world::LifeId;
+use hatchery::reconcile::shared::SharedCatalog;
+use hatchery::spec::node::NodeId;
+use hatchery::spec::time::Time;
+
+use crate::faults::{Action, Fault, Faults};
+use crate::rng::Rng;
+use crate::specs::Model;
+use crate::trace::Trace;
+
+pub use files::File;
+pub use keep::Kept;
+pub use life::{Cgroup, Main};
+pub use networks::Net;
+
+pub const SECOND: u64 = 1_000_000_000;
+pub const MILLI: u64 = 1_000_000;
+
+/// What is to happen at some moment.
+#[derive(Debug)]
+pub enum Happening {
+    /// The program of this cgroup begins.
+    Exec(u64),
+    /// It says READY=1, and listens.
+    Ready(u64),
+    /// Its main process ends by itself or as it was asked.
+    Exit(u64, hatchery::plan::world::Exit),
+    /// What outlived its main process ends.
+    Gone(u64),
+    /// nspawn is killed, and nothing else.
+    NspawnKilled(u64),
+    /// A proxy reads its files.
+    ProxyReads(u64),
+    /// A driver tells this controller.
+    Deliver(u64, Event),
+    /// This controller looks again, if it did not before.
+    Pass(u64),
+    /// This controller asks the checks that are due.
+    Launch(u64),
+    /// A job's next step begins.
+    Begin(u64, u64),
+    /// A job's next step is done.
+    Advance(u64, u64),
+    /// A probe answers.
+    Answer(u64, String, u64, Answer),
+    /// Services with a TTL say that they are well.
+    Heartbeats,
+    /// A controller is started.
+    Up,
+    /// Somebody outside does something.
+    Outside,
+    /// A save that was half done is done.
+    Saved(PathBuf, String),
+    /// A file rests: whoever follows it is told.
+    Settled(PathBuf),
+}
+
+/// What the oracle remembers of a node, in truth.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub ends: Vec<End>,
+    /// When it was last started.
+    pub started: Option<u64>,
+    /// Failures in a row, as this controller can know them.
+    pub failures: u32,
+    /// An operator asked for a start or restart since the last start.
+    pub forgiven: bool,
+}
+
+/// How a life ended, in truth.
+#[derive(Debug, Clone)]
+pub struct End {
+    pub exit: hatchery::plan::world::Exit,
+    /// Whether the drivers could tell.
+    pub known: bool,
+    pub at: u64,
+    pub lasted: u64,
+    /// Somebody had asked for it.
+    pub asked: bool,
+    /// How the controller counted at that time: which life of it.
+    pub epoch: u64,
+    pub identity: hatchery::plan::world::Identity,
+    pub pid: i32,
+}
+
+/// All of it.
+pub struct World {
+    /// Since the run began. The boot clock is this less `boot`.
+    pub now: u64,
+    pub boot: u64,
+    pub rng: Rng,
+    pub faults: Faults,
+    pub trace: Trace,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    waiting: BTreeMap<u64, Happening>,
+    seq: u64,
+    /// Which controller lives; 0 for none.
+    pub epoch: u64,
+    pub epochs: u64,
+    /// The controller is to die as soon as it comes back from its driver.
+    pub crashed: bool,
+    pub cgroups: BTreeMap<LifeId, Cgroup>,
+    pub serials: u64,
+    /// Pids in use: by whom. They are given again soon.
+    pub pids: BTreeMap<i32, u64>,
+    next_pid: i32,
+    pub net: Net,
+    pub files: BTreeMap<PathBuf, File>,
+    pub unsettled: BTreeSet<PathBuf>,
+    pub followed: BTreeSet<PathBuf>,
+    pub kept: Kept,
+    pub listener: Option<SocketAddr>,
+    /// Texts that a validator accepted, by path and hash.
+    pub accepted: BTreeSet<(PathBuf, String)>,
+    /// When a validator last refused something.
+    pub refused_at: Option<u64>,
+    pub held_ports: BTreeSet<u16>,
+    pub facts: BTreeMap<NodeId, Facts>,
+    /// Every text that was given out, by its hash.
+    pub models: BTreeMap<u64, Arc<Model>>,
+    /// What the controller said is in force.
+    pub in_force: Option<Arc<Model>>,
+    pub down: bool,
+    /// What the newest plan wants to leave, and since when.
+    pub leaving: BTreeMap<LifeId, u64>,
+    /// Whose connections the newest plan waits for, and since when.
+    pub draining: BTreeMap<LifeId, u64>,
+    pub operator_stopped: BTreeSet<NodeId>,
+    /// The spec under which the step that is being done was planned.
+    pub acting: Option<Arc<Model>>,
+    /// The job that is being done starts its node.
+    pub starts: bool,
+    pub catalog: Option<SharedCatalog>,
+    /// When each registration was last seen to pass.
+    pub healthy_at: BTreeMap<String, u64>,
+    pub meddled_at: Option<u64>,
+    pub strangers_at: Option<u64>,
+    pub took_at: u64,
+    /// A controller is just looking around for the first time.
+    pub beginning: bool,
+    /// The edit under way may remove everything.
+    pub allow_empty: bool,
+    pub down_kill: bool,
+    pub last_view: Option<(u64, Vec<hatchery::plan::world::Life>)>,
+    /// How often something was changed through a driver.
+    pub mutations: u64,
+    /// An event was lost, or a view was withheld, at that time.
+    pub blind_at: Option<u64>,
+    pub old_kernel: bool,
+    pub violation: Option<String>,
+}
+
+/// The world, shared with the drivers.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub fn new(world: World) -> Self {
+        Shared(Arc::new(Mutex::new(world)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far a driver's action goes.
+pub enum Reach {
+    /// All of it.
+    Whole,
+    /// It fails at once.
+    Nothing(DriverError),
+    /// It fails when half of it is done.
+    Half(DriverError),
+}
+
+impl World {
+    pub fn new(seed: u64, print: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let faults = Faults::draw(&mut rng);
+        let old_kernel = rng.chance(200);
+        World {
+            now: 0,
+            boot: 0,
+            faults,
+            trace: Trace::new(print),
+            queue: BinaryHeap::new(),
+            waiting: BTreeMap::new(),
+            seq: 0,
+            epoch: 0,
+            epochs: 0,
+            crashed: false,
+            cgroups: BTreeMap::new(),
+            serials: 0,
+            pids: BTreeMap::new(),
+            next_pid: 100,
+            net: Net::default(),
+            files: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            followed: BTreeSet::new(),
+            kept: Kept::default(),
+            listener: None,
+            accepted: BTreeSet::new(),
+            refused_at: None,
+            held_ports: BTreeSet::new(),
+            facts: BTreeMap::new(),
+            models: BTreeMap::new(),
+            in_force: None,
+            down: false,
+            leaving: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            operator_stopped: BTreeSet::new(),
+            acting: None,
+            starts: false,
+            catalog: None,
+            healthy_at: BTreeMap::new(),
+            meddled_at: None,
+            strangers_at: None,
+            took_at: 0,
+            beginning: false,
+            allow_empty: false,
+            down_kill: false,
+            last_view: None,
+            mutations: 0,
+            blind_at: None,
+            old_kernel,
+            violation: None,
+            rng,
+        }
+    }
+
+    /// The boot clock; it did not begin with zero.
+    pub fn clock(&self) -> Time {
+        Time(self.now - self.boot + 5 * SECOND)
+    }
+
+    pub fn at(&mut self, when: u64, what: Happening) {
+        self.seq += 1;
+        self.queue.push(Reverse((when, self.seq)));
+        self.waiting.insert(self.seq, what);
+    }
+
+    pub fn after(&mut self, delay: Duration, what: Happening) {
+        let when = self.now + delay.as_nanos() as u64;
+        self.at(when, what);
+    }
+
+    /// What is next, no later than `until`.
+    pub fn pop(&mut self, until: u64) -> Option<Happening> {
+        let Reverse((when, seq)) = *self.queue.peek()?;
+        if when > until {
+            return None;
+        }
+        self.queue.pop();
+        // After a suspended time, what was due in it is late.
+        self.now = self.now.max(when);
+        self.waiting.remove(&seq)
+    }
+
+    pub fn fires(&mut self, fault: Fault, action: Action) -> bool {
+        let fires = self.faults.fires(&mut self.rng, fault, action);
+        if fires {
+            let now = self.now;
+            self.trace.line(
+                now,
+                format_args!("fault: {} at {}", fault.words(), action.words()),
+            );
+        }
+        fires
+    }
+
+    pub fn log(&mut self, what: std::fmt::Arguments<'_>) {
+        let now = self.now;
+        self.trace.line(now, what);
+    }
+
+    /// Something that must never be; the first is kept.
+    pub fn violate(&mut self, what: String) {
+        let now = self.now;
+        self.trace.line(now, format_args!("VIOLATION: {what}"));
+        if self.violation.is_none() {
+            self.violation = Some(format!("at {:.6} s: {what}", now as f64 / 1e9));
+        }
+    }
+
+    /// Passes the faults that every action of a driver may meet. `half` says that it can be
+    /// left half done.
+    pub fn reach(&mut self, action: Action, half: bool) -> Reach {
+        if self.crashed {
+            return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
+        }
+        self.mutations += 1;
+        self.last_view = None;
+        if self.fires(Fault::CrashBefore, action) {
+            self.crashed = true;
+            return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
+        }
+        if half && self.fires(Fault::CrashWithin, action) {
+            self.crashed = true;
+            return Reach::Half(error(ErrorKind::Failed, "the controller is dead"));
+        }
+        let kinds = [
+            (Fault::Foreign, ErrorKind::Foreign),
+            (Fault::Gone, ErrorKind::Gone),
+            (Fault::Failed, ErrorKind::Failed),
+            (Fault::TimedOut, ErrorKind::TimedOut),
+        ];
+        for (fault, kind) in kinds {
+            // Gone is what some calls say of what they cannot find, and nothing else.
+            let told = kind == ErrorKind::Gone
+                && matches!(action, Action::Signal | Action::Kill | Action::Remove);
+            if !told && self.fires(fault, action) {
+                let why = error(kind, fault.words());
+                return match half && self.fires(Fault::HalfDone, action) {
+                    true => Reach::Half(why),
+                    false => Reach::Nothing(why),
+                };
+            }
+        }
+        if self.fires(Fault::CrashAfter, action) {
+            self.crashed = true;
+        }
+        Reach::Whole
+    }
+
+    /// Has the controller told of something, unless that is lost.
+    pub fn tell(&mut self, event: Event) {
+        if self.epoch == 0 {
+            return;
+        }
+        let spec = matches!(&event, Event::Files(paths)
+            if paths.iter().any(|path| path.as_os_str() == crate::specs::SPEC));
+        if !spec && self.fires(Fault::LostEvent, Action::Event) {
+            self.blind_at = Some(self.now);
+            return;
+        }
+        let twice = self.fires(Fault::TwiceEvent, Action::Event);
+        let epoch = self.epoch;
+        let delay = Duration::from_micros(self.rng.range(20, 2_000));
+        if twice {
+            let later = delay + self.rng.millis(0, 3_000);
+            self.after(later, Happening::Deliver(epoch, event.clone()));
+        }
+        self.after(delay, Happening::Deliver(epoch, event));
+    }
+
+    /// A pid that nobody has; one that somebody had comes again soon.
+    pub fn pid(&mut self, serial: u64) -> i32 {
+        loop {
+            self.next_pid = match self.next_pid {
+                140.. => 100,
+                pid => pid + 1,
+            };
+            if self.pids.len() > 30 {
+                // Many live: the numbers go on.
+                self.next_pid = 200 + self.rng.range(0, 2000) as i32;
+            }
+            if !self.pids.contains_key(&self.next_pid) {
+                self.pids.insert(self.next_pid, serial);
+                return self.next_pid;
+            }
+        }
+    }
+
+    /// A step begins: what of it can be seen before it is done.
+    pub fn begin_step(&mut self, step: &Step) -> Duration {
+        match step {
+            Step::Start(start) => {
+                self.make_cgroup(start);
+                self.rng.millis(5, 120)
+            }
+            Step::Attach(attachment) => {
+                self.half_attach(attachment);
+                self.rng.millis(1, 20)
+            }
+            Step::ReloadProcess { life, signal, .. } => {
+                self.reload_signal(life, *signal);
+                self.rng.millis(5, 200)
+            }
+            Step::Validate { .. } => self.rng.millis(5, 50),
+            Step::PreStart { .. } | Step::ReloadCommand { .. } => self.rng.millis(5, 500),
+            _ => Duration::from_micros(self.rng.range(10, 3_000)),
+        }
+    }
+
+    /// All that a reboot leaves is on disk.
+    pub fn reboot(&mut self) {
+        self.boot = self.now;
+        self.cgroups.clear();
+        self.pids.clear();
+        self.net = Net::default();
+        self.files.retain(|path, _| !path.starts_with("/run"));
+        self.unsettled.retain(|path| !path.starts_with("/run"));
+        self.facts.clear();
+        self.leaving.clear();
+        self.draining.clear();
+        self.last_view = None;
+    }
+
+    /// The controller is gone; nothing else changes.
+    pub fn controller_gone(&mut self) {
+        self.epoch = 0;
+        self.crashed = false;
+        self.listener = None;
+        self.followed.clear();
+        self.leaving.clear();
+        self.draining.clear();
+        self.last_view = None;
+        self.catalog = None;
+        self.down = false;
+        self.down_kill = false;
+        self.healthy_at.clear();
+        for facts in self.facts.values_mut() {
+            facts.failures = 0;
+        }
+    }
+}
+
+pub fn error(kind: ErrorKind, why: &str) -> DriverError {
+    DriverError {
+        message: format!("cannot do it: {why}"),
+        kind,
+    }
+}
+
+impl Clock for Shared {
+    fn now(&self) -> Time {
+        self.lock().clock()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_400_000_000_000 + self.lock().now / 1_000_000
+    }
+}

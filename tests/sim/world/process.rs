@@ -1,0 +1,298 @@
+//! What programs do: begin, become ready, answer, end.
+
+use std::time::Duration;
+
+use hatchery::driver::Event;
+use hatchery::plan::world::{Exit, LifeId};
+
+use hatchery::spec::node::NodeId;
+
+use super::proxy::Proxy;
+use super::{End, Happening, MILLI, Main, SECOND, World};
+use crate::faults::{Action, Fault};
+use crate::specs::{Work, instance};
+
+impl World {
+    /// The program begins.
+    pub fn exec(&mut self, serial: u64) {
+        let now = self.now;
+        let Some((id, cgroup)) = self.by_serial(serial) else {
+            return;
+        };
+        if cgroup.main.is_some() || cgroup.ran || cgroup.emptied.is_some() {
+            return;
+        }
+        let program = cgroup.command.first().cloned().unwrap_or_default();
+        cgroup.ran = true;
+        cgroup.spawned = cgroup.container;
+        cgroup.exec_at = Some(now);
+        let (port, container) = (cgroup.port(), cgroup.container);
+        let pid = self.pid(serial);
+        if let Some((_, cgroup)) = self.by_serial(serial) {
+            cgroup.main = Some(Main { pid, since: now });
+        }
+        self.log(format_args!("{} {} runs as {pid}", id.node, id.incarnation));
+        crate::invariants::one_copy(self, &id);
+        if self.fires(Fault::InstantExit, Action::Process) {
+            let exit = self.bad_exit();
+            let delay = self.rng.millis(0, 30);
+            return self.after(delay, Happening::Exit(serial, exit));
+        }
+        let other = port.filter(|port| !container && self.port_taken(*port, serial));
+        if other.is_some() {
+            return self.after(
+                Duration::from_millis(3),
+                Happening::Exit(serial, Exit::Code(98)),
+            );
+        }
+        match program.as_str() {
+            "/bin/once" => self.run_once(serial),
+            "/bin/proxy" => self.run_proxy(serial, &id),
+            _ => self.run_app(serial),
+        }
+    }
+
+    fn port_taken(&self, port: u16, serial: u64) -> bool {
+        let holds = |cgroup: &super::Cgroup| {
+            cgroup.serial != serial
+                && cgroup.namespace.is_none()
+                && cgroup.port() == Some(port)
+                && cgroup.ran
+                && cgroup.populated()
+        };
+        self.held_ports.contains(&port) || self.cgroups.values().any(holds)
+    }
+
+    fn run_once(&mut self, serial: u64) {
+        let delay = self.rng.millis(1, 3_000);
+        let bad = self.fires(Fault::BadCode, Action::Process);
+        let exit = if bad { self.bad_exit() } else { Exit::Code(0) };
+        self.after(delay, Happening::Exit(serial, exit));
+    }
+
+    fn run_proxy(&mut self, serial: u64, id: &LifeId) {
+        let files = self.proxy_files(serial);
+        let whole = files.iter().all(|path| {
+            let file = self.files.get(path);
+            file.is_some_and(|file| !file.text.contains("BAD"))
+        });
+        if !whole {
+            self.log(format_args!("{} finds no good files", id.node));
+            return self.after(
+                Duration::from_millis(5),
+                Happening::Exit(serial, Exit::Code(1)),
+            );
+        }
+        if let Some((_, cgroup)) = self.by_serial(serial) {
+            cgroup.proxy = Some(Proxy::default());
+        }
+        self.proxy_reads(serial, true);
+        self.run_app(serial);
+    }
+
+    fn run_app(&mut self, serial: u64) {
+        let slow = self.fires(Fault::SlowStart, Action::Process);
+        let delay = match slow {
+            true => self.rng.millis(500, 30_000),
+            false => self.rng.millis(1, 400),
+        };
+        self.after(delay, Happening::Ready(serial));
+        if self.fires(Fault::LateExit, Action::Process) {
+            let bad = self.rng.chance(700);
+            let exit = if bad { self.bad_exit() } else { Exit::Code(0) };
+            let delay = self.rng.millis(50, 60_000);
+            self.after(delay, Happening::Exit(serial, exit));
+        }
+        let deaf = self.fires(Fault::DeafToTerm, Action::Process);
+        let hanging = self.fires(Fault::HangingProbe, Action::Process);
+        let flapping = self.fires(Fault::Flapping, Action::Process).then(|| {
+            let period = self.rng.range(500, 8_000) * MILLI;
+            (period, self.rng.range(0, period))
+        });
+        if self.fires(Fault::NspawnKilled, Action::Process) {
+            let delay = self.rng.millis(10, 40_000);
+            self.after(delay, Happening::NspawnKilled(serial));
+        }
+        if let Some((_, cgroup)) = self.by_serial(serial) {
+            cgroup.deaf = deaf;
+            cgroup.hanging = hanging;
+            cgroup.flapping = flapping;
+        }
+    }
+
+    fn bad_exit(&mut self) -> Exit {
+        self.faults.note(Fault::BadCode, Action::Process);
+        match self.rng.range(0, 3) {
+            0 => Exit::Signal(*self.rng.pick(&[1, 2, 6, 9, 11, 15, 31])),
+            _ => Exit::Code(self.rng.range(1, 255) as i32),
+        }
+    }
+
+    /// It says that it is ready, and listens.
+    pub fn ready(&mut self, serial: u64) {
+        let epoch = self.epoch;
+        let Some((id, cgroup)) = self.by_serial(serial) else {
+            return;
+        };
+        if cgroup.main.is_none() {
+            return;
+        }
+        cgroup.listens = true;
+        cgroup.was_ready = true;
+        // Without a controller nobody hears it.
+        let heard = cgroup.notify && epoch != 0;
+        cgroup.notified |= heard;
+        self.log(format_args!("{} {} is ready", id.node, id.incarnation));
+        if heard {
+            self.last_view = None;
+            self.tell(Event::Notified(id));
+        }
+    }
+
+    pub fn nspawn_killed(&mut self, serial: u64) {
+        if let Some((id, cgroup)) = self.by_serial(serial)
+            && cgroup.container
+            && cgroup.main.is_some()
+        {
+            cgroup.spawned = false;
+            self.log(format_args!("nspawn of {} is killed", id.node));
+        }
+    }
+
+    /// The main process ends.
+    pub fn exit(&mut self, serial: u64, exit: Exit) {
+        let (now, epoch) = (self.now, self.epoch);
+        let Some((id, cgroup)) = self.by_serial(serial) else {
+            return;
+        };
+        let Some(main) = cgroup.main.take() else {
+            return;
+        };
+        let container = cgroup.container;
+        let spawned_alone = container && !cgroup.spawned;
+        cgroup.listens = false;
+        cgroup.spawned = false;
+        // Nobody learns the code of what ends while no controller holds it.
+        let known = epoch != 0 && cgroup.tracked == epoch && !spawned_alone;
+        if known {
+            cgroup.exit = Some(exit);
+        }
+        let end = End {
+            exit,
+            known,
+            at: now,
+            lasted: now - main.since,
+            asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some(),
+            epoch,
+            identity: cgroup.identity.clone(),
+            pid: main.pid,
+        };
+        self.pids.remove(&main.pid);
+        self.count(&id.node, end);
+        self.log(format_args!(
+            "{} {} ends: {exit:?}",
+            id.node, id.incarnation
+        ));
+        let stays = self.fires(Fault::Outlives, Action::Process);
+        let rest = match (stays, container) {
+            (true, _) => Some(self.rng.millis(10, 5_000)),
+            (false, true) => Some(Duration::from_micros(self.rng.range(100, 20_000))),
+            (false, false) => None,
+        };
+        match rest {
+            Some(rest) => {
+                if let Some((_, cgroup)) = self.by_serial(serial) {
+                    cgroup.rest = true;
+                }
+                self.after(rest, Happening::Gone(serial));
+                self.tell(Event::Ended(id));
+            }
+            None => self.gone(serial),
+        }
+    }
+
+    fn count(&mut self, node: &NodeId, end: End) {
+        let model = self.in_force.clone();
+        let reset = model.and_then(|model| Some(model.work_of(node)?.reset_after));
+        let facts = self.facts.entry(node.clone()).or_default();
+        facts.failures = if end.asked {
+            0
+        } else if reset.is_some_and(|reset| end.lasted >= reset * MILLI) {
+            1
+        } else {
+            facts.failures + 1
+        };
+        facts.ends.push(end);
+    }
+
+    /// The failures in a row that a controller must know of, where the truth leaves no doubt.
+    pub fn failures_at_least(&self, node: &NodeId, work: &Work, end: &End) -> u32 {
+        self.failures_known(node, work, end).unwrap_or(1)
+    }
+
+    /// The same; `None` where there is doubt.
+    pub fn failures_known(&self, node: &NodeId, work: &Work, end: &End) -> Option<u32> {
+        let ends = self.facts.get(node).map_or(&[][..], |facts| &facts.ends);
+        let near = |end: &End| {
+            let lasted = end.lasted / MILLI;
+            lasted + 6_000 > work.reset_after && lasted < work.reset_after + 500
+        };
+        let doubtful = ends
+            .iter()
+            .rev()
+            .take(12)
+            .any(|end| near(end) && !end.asked);
+        // Which of an edit and an end was seen first is not always known.
+        let edited = ends
+            .iter()
+            .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
+        let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
+        let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(120);
+        known.then_some(counted.max(1))
+    }
+
+    /// The newest end of an instance, in whichever seat.
+    pub fn last_end(&self, node: &NodeId) -> Option<&End> {
+        let wanted = instance(node);
+        let facts = self
+            .facts
+            .iter()
+            .filter(|(node, _)| instance(node) == wanted);
+        facts
+            .filter_map(|(_, facts)| facts.ends.last())
+            .max_by_key(|end| end.at)
+    }
+
+    /// Nothing of it is left but its cgroup.
+    pub fn gone(&mut self, serial: u64) {
+        let now = self.now;
+        let Some((id, cgroup)) = self.by_serial(serial) else {
+            return;
+        };
+        if cgroup.emptied.is_some() || cgroup.main.is_some() {
+            return;
+        }
+        cgroup.rest = false;
+        cgroup.spawned = false;
+        cgroup.emptied = Some(now);
+        self.log(format_args!("{} {} is gone", id.node, id.incarnation));
+        self.tell(Event::Ended(id));
+    }
+
+    /// Whether it answers well now: what a check would find.
+    pub fn well(&self, cgroup: &super::Cgroup) -> bool {
+        if !cgroup.listens || cgroup.main.is_none() {
+            return false;
+        }
+        match cgroup.flapping {
+            Some((period, phase)) if self.faults.on => (self.now + phase) / period % 2 == 0,
+            _ => true,
+        }
+    }
+
+    /// Whether everything has been quiet for so long.
+    pub fn sighted_for(&self, seconds: u64) -> bool {
+        self.blind_at
+            .is_none_or(|at| self.now - at > seconds * SECOND)
+    }
+}
