@@ -9,8 +9,8 @@ use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::id_of_bridge;
 use super::world::{FileView, Life, LifeState};
 use crate::graph::desired::{Farewell, Node};
-use crate::spec::model::{Drain, Signal};
 use crate::planted::{self, Bug};
+use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
 
 /// How a workload ends of which nothing is remembered or noted.

@@ -88,9 +88,15 @@ fn unmet(world: &World, model: &Model, on: &str, condition: Condition) -> Option
         return (!there && !was).then(|| "the bridge is not there".to_owned());
     }
     if let Some(name) = on.strip_prefix("templates/") {
-        let template = model.templates.iter().find(|template| template.name == name)?;
+        let template = model
+            .templates
+            .iter()
+            .find(|template| template.name == name)?;
         let path = std::path::Path::new(&template.destination);
-        let there = world.files.get(path).is_some_and(|file| file.mark.is_some());
+        let there = world
+            .files
+            .get(path)
+            .is_some_and(|file| file.mark.is_some());
         let was = world.strangers_at.is_some_and(recent);
         return (!there && !was).then(|| "the file was not written".to_owned());
     }
@@ -127,9 +133,7 @@ fn unmet_node(
     let up = world
         .cgroups
         .iter()
-        .any(|(id, cgroup)| {
-            instance(&id.node) == *node && cgroup.main.is_some() && ready(cgroup)
-        });
+        .any(|(id, cgroup)| instance(&id.node) == *node && cgroup.main.is_some() && ready(cgroup));
     let was = last.is_some_and(|end| recent(end.at));
     if !up && !was && !rests {
         return Some("is not ready");
@@ -233,8 +237,13 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
     }
     let drain = cgroup.farewell.as_ref().map(|farewell| farewell.drain);
     let timeout = drain.map_or(0, |drain| drain.timeout.as_nanos() as u64);
-    let model = world.in_force.as_ref().and_then(|model| model.work_of(&life.node));
-    let shorter = model.and_then(|work| work.drain).map_or(10_000, |(_, timeout)| timeout);
+    let model = world
+        .in_force
+        .as_ref()
+        .and_then(|model| model.work_of(&life.node));
+    let shorter = model
+        .and_then(|work| work.drain)
+        .map_or(10_000, |(_, timeout)| timeout);
     let timeout = timeout.min(shorter * MILLI);
     let waited = world
         .draining
@@ -269,8 +278,10 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
         // The last good file serves where no better one can be made.
         let source = world.files.get(std::path::Path::new(&template.source()));
         let good = source.is_some_and(|source| source.text == template.text());
-        let confirms = matches!(&template.reload,
-            crate::specs::Reload::Process { confirm: true, .. });
+        let confirms = matches!(
+            &template.reload,
+            crate::specs::Reload::Process { confirm: true, .. }
+        );
         let refused = world
             .refused_at
             .is_some_and(|at| world.now - at < 120 * SECOND);
@@ -299,9 +310,14 @@ pub fn before_kill(world: &mut World, life: &LifeId) {
         .farewell
         .as_ref()
         .map_or(500, |farewell| farewell.grace.as_millis().min(500) as u64);
-    let asked = cgroup.ending_planned.is_some_and(|at| now - at + MILLI >= least * MILLI);
+    let asked = cgroup
+        .ending_planned
+        .is_some_and(|at| now - at + MILLI >= least * MILLI);
     if !asked {
-        world.violate(format!("{} is killed without being asked to end", life.node));
+        world.violate(format!(
+            "{} is killed without being asked to end",
+            life.node
+        ));
     }
 }
 
@@ -316,10 +332,14 @@ pub fn before_write(world: &mut World, file: &NewFile) {
     };
     let hash = blake3::hash(file.content.as_bytes()).to_hex().to_string();
     if template.validate && !world.accepted.contains(&(file.path.clone(), hash)) {
-        world.violate(format!("`{path}` is written with a text that no validator accepted"));
+        world.violate(format!(
+            "`{path}` is written with a text that no validator accepted"
+        ));
     }
     if template.keep && servers(&file.content).is_empty() {
-        world.violate(format!("`{path}` is written empty, and it is to keep the last good one"));
+        world.violate(format!(
+            "`{path}` is written empty, and it is to keep the last good one"
+        ));
     }
 }
 
@@ -333,7 +353,9 @@ pub fn takes(world: &mut World, text: &str) {
     ));
     let up = world.cgroups.values().any(|cgroup| cgroup.main.is_some());
     if !world.beginning && !world.allow_empty {
-        let unsettled = world.unsettled.contains(std::path::Path::new(crate::specs::SPEC));
+        let unsettled = world
+            .unsettled
+            .contains(std::path::Path::new(crate::specs::SPEC));
         if model.is_none() && unsettled {
             world.violate("it takes a half-saved spec".to_owned());
         }
@@ -359,7 +381,10 @@ pub fn enters(world: &mut World, target: Option<&NodeId>, pid: Option<i32>) {
     };
     let holder = world.pids.get(&pid).copied();
     let holder = holder.and_then(|serial| Some(world.by_serial(serial)?.0.node));
-    if holder.as_ref().is_some_and(|holder| instance(holder) == instance(target)) {
+    if holder
+        .as_ref()
+        .is_some_and(|holder| instance(holder) == instance(target))
+    {
         return;
     }
     let allowed = grace(world);
@@ -386,7 +411,11 @@ pub fn when_down(world: &mut World) {
         let what = format!("bridge `{name}` is there after `down`");
         world.violate(what);
     }
-    let space = world.net.namespaces.iter().find(|(_, s)| s.foreign.is_none());
+    let space = world
+        .net
+        .namespaces
+        .iter()
+        .find(|(_, s)| s.foreign.is_none());
     if let Some((name, _)) = space {
         let what = format!("namespace `{name}` is there after `down`");
         world.violate(what);
@@ -400,7 +429,11 @@ pub fn when_down(world: &mut World) {
 
 /// What waits for its restart delay waits for no longer than that.
 pub fn backs_off(world: &mut World, plan: &Plan) {
-    for status in plan.nodes.iter().filter(|status| status.state == NodeState::Backoff) {
+    for status in plan
+        .nodes
+        .iter()
+        .filter(|status| status.state == NodeState::Backoff)
+    {
         let Some(model) = world.in_force.clone() else {
             return;
         };

@@ -20,8 +20,8 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use faults::{Action, Fault};
@@ -88,7 +88,8 @@ fn arguments() -> Result<Wanted, String> {
             "--for" => {
                 let value = words.next().unwrap_or_default();
                 let seconds = value.trim_end_matches('s').parse();
-                let seconds = seconds.map_err(|_| format!("`--for` takes seconds, not `{value}`"))?;
+                let seconds =
+                    seconds.map_err(|_| format!("`--for` takes seconds, not `{value}`"))?;
                 wanted.soak = Some(Duration::from_secs(seconds));
             }
             "--no-faults" => wanted.faults = false,
@@ -172,7 +173,10 @@ fn many(wanted: &Wanted) -> ExitCode {
                     let outcome = history::run(seed, false, wanted.faults);
                     if number % 500 == 7 {
                         let again = history::run(seed, false, wanted.faults);
-                        assert_eq!(outcome.hash, again.hash, "seed {seed} is not the same twice");
+                        assert_eq!(
+                            outcome.hash, again.hash,
+                            "seed {seed} is not the same twice"
+                        );
                     }
                     let failed = outcome.violation.is_some();
                     sums.lock().unwrap().add(seed, outcome);

@@ -22,7 +22,11 @@ pub fn judge(world: &World, model: &Model) -> Option<String> {
 
 /// Whether a node ended as its policy lets it rest, or an operator stopped it.
 pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
-    if world.operator_stopped.iter().any(|one| instance(one) == *node) {
+    if world
+        .operator_stopped
+        .iter()
+        .any(|one| instance(one) == *node)
+    {
         return true;
     }
     let runs = world
@@ -30,10 +34,11 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
         .iter()
         .any(|(id, cgroup)| instance(&id.node) == *node && cgroup.populated());
     let last = world.last_end(node);
-    !runs && last.is_some_and(|end| {
-        let success = end.exit == Exit::Code(0) && end.known;
-        success && matches!(work.policy, "no" | "on-failure")
-    })
+    !runs
+        && last.is_some_and(|end| {
+            let success = end.exit == Exit::Code(0) && end.known;
+            success && !end.asked && matches!(work.policy, "no" | "on-failure")
+        })
 }
 
 fn lives(world: &World, model: &Model) -> Option<String> {
@@ -89,7 +94,11 @@ fn networks(world: &World, model: &Model) -> Option<String> {
             return Some(format!("bridge `{name}` is not whole"));
         }
     }
-    let extra = world.net.bridges.iter().find(|(name, bridge)| bridge.ours && !wanted.contains(name));
+    let extra = world
+        .net
+        .bridges
+        .iter()
+        .find(|(name, bridge)| bridge.ours && !wanted.contains(name));
     if let Some((name, _)) = extra {
         return Some(format!("bridge `{name}` is left"));
     }
@@ -107,7 +116,11 @@ fn networks(world: &World, model: &Model) -> Option<String> {
     if let Some(name) = left {
         return Some(format!("namespace `{name}` is left"));
     }
-    for cgroup in world.cgroups.values().filter(|cgroup| cgroup.main.is_some()) {
+    for cgroup in world
+        .cgroups
+        .values()
+        .filter(|cgroup| cgroup.main.is_some())
+    {
         let Some(name) = &cgroup.namespace else {
             continue;
         };
@@ -115,7 +128,9 @@ fn networks(world: &World, model: &Model) -> Option<String> {
         let whole = space.is_some_and(|space| {
             space.link.is_some() && space.address.is_some() && space.gateway.is_some()
         });
-        let closed = spaces.get(instance_of(name)).is_some_and(|work| work.firewall.is_some());
+        let closed = spaces
+            .get(instance_of(name))
+            .is_some_and(|work| work.firewall.is_some());
         let firewall = space.is_some_and(|space| space.firewall.is_some());
         if !whole || closed != firewall {
             return Some(format!("namespace `{name}` is not whole"));
@@ -148,7 +163,9 @@ fn registry(world: &World, model: &Model) -> Option<String> {
             .collect()
     });
     if there != wanted {
-        return Some(format!("the registry has {there:?}, it is to have {wanted:?}"));
+        return Some(format!(
+            "the registry has {there:?}, it is to have {wanted:?}"
+        ));
     }
     let address = world.listener.map(|address| address.port());
     (address != model.http).then(|| format!("the registry listens at {address:?}"))
@@ -161,7 +178,10 @@ fn instances(world: &World, model: &Model, name: &str) -> BTreeSet<String> {
         return all;
     };
     for (_, node) in model.endpoints(service) {
-        let life = world.cgroups.iter().find(|(id, c)| instance(&id.node) == node && c.main.is_some());
+        let life = world
+            .cgroups
+            .iter()
+            .find(|(id, c)| instance(&id.node) == node && c.main.is_some());
         let Some((_, cgroup)) = life else { continue };
         // A check is what tells that nothing listens.
         if !service.checks.is_empty() && !world.well(cgroup) {
@@ -193,7 +213,10 @@ fn files(world: &World, model: &Model) -> Option<String> {
         };
         let there = servers(&file.text);
         if there != wanted {
-            return Some(format!("`{}` lists {there:?}, it is to list {wanted:?}", path.display()));
+            return Some(format!(
+                "`{}` lists {there:?}, it is to list {wanted:?}",
+                path.display()
+            ));
         }
         if !file.text.starts_with(&format!("# {}\n", template.version)) {
             return Some(format!("`{}` is of an old source", path.display()));

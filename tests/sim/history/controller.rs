@@ -225,7 +225,10 @@ impl Run {
             false => (now / SECOND, 1),
         };
         if controller.passes.1 > PASSES {
-            return self.world.lock().violate("it passes all the time".to_owned());
+            return self
+                .world
+                .lock()
+                .violate("it passes all the time".to_owned());
         }
         let pass = controller.engine.pass();
         self.note_plan();
@@ -265,7 +268,10 @@ impl Run {
         let plan = controller.engine.plan();
         if world.trace.printing() {
             for item in &plan.items {
-                let line = format_args!("{} {:?}: {} {:?}", item.node, item.change, item.reason, item.gate);
+                let line = format_args!(
+                    "{} {:?}: {} {:?}",
+                    item.node, item.change, item.reason, item.gate
+                );
                 world.trace.remark(now, line);
             }
         }
@@ -276,13 +282,15 @@ impl Run {
             world.leaving.entry(life.clone()).or_insert(now);
         }
         let draining = &plan.notes.draining;
-        world.draining.retain(|life, _| draining.contains_key(life));
         for life in draining.keys() {
             world.draining.entry(life.clone()).or_insert(now);
         }
         let world = &mut *world;
         controller.host.catalog.read(|catalog| {
-            for entry in catalog.entries().filter(|entry| entry.status() == Status::Passing) {
+            for entry in catalog
+                .entries()
+                .filter(|entry| entry.status() == Status::Passing)
+            {
                 match world.healthy_at.get_mut(&entry.registration.id) {
                     Some(at) => *at = now,
                     None => {
@@ -350,7 +358,9 @@ impl Run {
         let next = running.job.next_step();
         if next != running.planned.front() {
             let node = running.job.node();
-            return world.violate(format!("{node} does {next:?}, which is not what the plan says"));
+            return world.violate(format!(
+                "{node} does {next:?}, which is not what the plan says"
+            ));
         }
         let Some(step) = next else {
             return;
@@ -418,7 +428,10 @@ impl Run {
         }
         for probe in controller.schedule.launch(clock) {
             let (delay, answer) = world.ask(&probe.check, probe.pid);
-            world.after(delay, Happening::Answer(epoch, probe.id, probe.turn, answer));
+            world.after(
+                delay,
+                Happening::Answer(epoch, probe.id, probe.turn, answer),
+            );
         }
         if let Some(due) = controller.schedule.next_due() {
             let at = simulated(&world, due).max(world.now + 1_000);
@@ -593,4 +606,3 @@ fn dirs(stack: &str) -> Dirs {
         log: format!("/var/log/hatchery/{stack}").into(),
     }
 }
-

@@ -94,7 +94,11 @@ impl Run {
         let mut world = self.world.lock();
         world.put(SPEC.into(), text, None);
         for number in 0..2 {
-            world.put(format!("/spec/watched{number}").into(), "one".to_owned(), None);
+            world.put(
+                format!("/spec/watched{number}").into(),
+                "one".to_owned(),
+                None,
+            );
         }
         drop(world);
         self.write_sources();
@@ -176,6 +180,8 @@ impl Run {
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
             Happening::ProxyReads(serial) => world.proxy_reads(serial, false),
             Happening::Settled(path) => world.settled(path),
+            // What was being saved when the faults ended is saved by the last edit.
+            Happening::Saved(..) if self.calm.is_some() => {}
             Happening::Saved(path, text) => {
                 let path = path.display().to_string();
                 world.save(&path, text);
@@ -265,7 +271,10 @@ impl Run {
             self.calm = Some(now);
             world.blind_at = None;
             world.net.bridges.retain(|_, bridge| bridge.ours);
-            world.net.namespaces.retain(|_, space| space.foreign.is_none());
+            world
+                .net
+                .namespaces
+                .retain(|_, space| space.foreign.is_none());
             world.held_ports.clear();
             let strange = |path: &std::path::Path, file: &crate::world::File| {
                 path.starts_with("/etc") && file.mark.is_none()
@@ -337,8 +346,8 @@ impl Run {
                         .cgroups
                         .iter()
                         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
-                    let stopped = world.operator_stopped.iter().any(of)
-                        || world.kept.stopped.iter().any(of);
+                    let stopped =
+                        world.operator_stopped.iter().any(of) || world.kept.stopped.iter().any(of);
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
                     let done = oracle::rests(&world, work, &node) && !stopped;
                     if !up && !done && (stopped || gave_up) {
@@ -371,6 +380,9 @@ impl Run {
         let mut world = self.world.lock();
         why.extend(oracle::judge(&world, &self.model));
         let within = CONVERGES_WITHIN / SECOND;
-        world.violate(format!("not converged within {within} s: {}", why.join("; ")));
+        world.violate(format!(
+            "not converged within {within} s: {}",
+            why.join("; ")
+        ));
     }
 }

@@ -200,7 +200,10 @@ impl Run {
         let path = world.rng.pick(&paths).clone();
         let way = world.rng.range(0, 3);
         world.strangers_at = Some(world.now);
-        world.log(format_args!("somebody edits `{}`, way {way}", path.display()));
+        world.log(format_args!(
+            "somebody edits `{}`, way {way}",
+            path.display()
+        ));
         let mark = world.files.get(&path).and_then(|file| file.mark.clone());
         let text = world.files.get(&path).map(|file| file.text.clone());
         match way {
@@ -254,8 +257,14 @@ impl Run {
     fn request(&mut self) {
         let (verb, name) = {
             let mut world = self.world.lock();
-            let verb = *world.rng.pick(&[Verb::Restart, Verb::Restart, Verb::Stop, Verb::Start]);
-            let Some(model) = world.in_force.clone().filter(|model| !model.works.is_empty()) else {
+            let verb = *world
+                .rng
+                .pick(&[Verb::Restart, Verb::Restart, Verb::Stop, Verb::Start]);
+            let Some(model) = world
+                .in_force
+                .clone()
+                .filter(|model| !model.works.is_empty())
+            else {
                 return;
             };
             let work = world.rng.pick(&model.works);

@@ -227,7 +227,9 @@ impl Model {
             pre_start: false,
             files: Vec::new(),
             update: None,
-            drain: rng.chance(300).then(|| (100, *rng.pick(&[0, 500, 3_000, 20_000]))),
+            drain: rng
+                .chance(300)
+                .then(|| (100, *rng.pick(&[0, 500, 3_000, 20_000]))),
         }
     }
 }

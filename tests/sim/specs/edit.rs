@@ -45,6 +45,8 @@ impl Model {
             10 => {
                 if self.works.len() > 1 {
                     self.works.remove(work);
+                    // A later group may get its name, but not its services.
+                    self.mend();
                 }
             }
             11 => self.add_group(rng),
@@ -132,7 +134,9 @@ impl Model {
         };
         let has_proxy = self.works.iter().any(|work| work.role == Role::Proxy);
         for template in &mut self.templates {
-            template.services.retain(|service| services.contains(service));
+            template
+                .services
+                .retain(|service| services.contains(service));
             if matches!(template.reload, Reload::Process { .. }) && !has_proxy {
                 template.reload = Reload::None;
             }
@@ -168,7 +172,12 @@ impl Model {
             .templates
             .iter()
             .filter(|template| matches!(template.reload, Reload::Process { .. }))
-            .map(|template| (format!("templates/{}", template.name), template.destination.clone()))
+            .map(|template| {
+                (
+                    format!("templates/{}", template.name),
+                    template.destination.clone(),
+                )
+            })
             .collect();
         for work in &mut self.works {
             if work.role != Role::Proxy {
@@ -180,8 +189,10 @@ impl Model {
                 work.files = read.iter().map(|(_, file)| file.clone()).collect();
             }
             work.needs.retain(|(on, _)| !on.starts_with("templates/"));
-            work.needs
-                .extend(read.iter().map(|(name, _)| (name.clone(), Condition::Started)));
+            work.needs.extend(
+                read.iter()
+                    .map(|(name, _)| (name.clone(), Condition::Started)),
+            );
         }
     }
 }

@@ -15,7 +15,10 @@ impl Model {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         if let Some(port) = self.http {
-            writeln!(out, "registry: {{ embedded: {{ http: \"127.0.0.1:{port}\" }} }}")?;
+            writeln!(
+                out,
+                "registry: {{ embedded: {{ http: \"127.0.0.1:{port}\" }} }}"
+            )?;
         }
         section(out, "networks", self.networks.is_empty());
         for network in &self.networks {
@@ -73,7 +76,10 @@ fn work(out: &mut String, work: &Work) -> std::fmt::Result {
         writeln!(out, "    network: {network}")?;
     }
     if let Some(port) = work.firewall {
-        writeln!(out, "    firewall: {{ allow_tcp: [ {port} ], allow_ping: true }}")?;
+        writeln!(
+            out,
+            "    firewall: {{ allow_tcp: [ {port} ], allow_ping: true }}"
+        )?;
     }
     write!(
         out,

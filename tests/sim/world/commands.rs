@@ -21,7 +21,11 @@ impl Commands for Shared {
             return Err(why);
         }
         let bad = world.fires(Fault::BadCode, Action::Command);
-        let code = if bad { world.rng.range(1, 255) as i32 } else { 0 };
+        let code = if bad {
+            world.rng.range(1, 255) as i32
+        } else {
+            0
+        };
         world.log(format_args!("runs {command:?}: {code}"));
         Ok(Output {
             code: Some(code),
@@ -41,7 +45,10 @@ impl Commands for Shared {
         }
         let bad = candidates.iter().any(|file| file.content.contains("BAD"))
             || world.fires(Fault::Refusal, Action::Validate);
-        world.log(format_args!("validates {} files: bad {bad}", candidates.len()));
+        world.log(format_args!(
+            "validates {} files: bad {bad}",
+            candidates.len()
+        ));
         if bad {
             world.refused_at = Some(world.now);
         } else {
@@ -59,7 +66,9 @@ impl Commands for Shared {
     fn port_holder(&self, address: SocketAddr) -> Option<String> {
         let world = self.lock();
         let held = world.held_ports.contains(&address.port());
-        let listens = world.listening(Ipv4Addr::LOCALHOST, address.port()).is_some();
+        let listens = world
+            .listening(Ipv4Addr::LOCALHOST, address.port())
+            .is_some();
         (held || listens).then(|| "somebody".to_owned())
     }
 }
@@ -71,7 +80,9 @@ impl World {
         let asked = match &check.probe {
             ProbeNode::Http { url, .. } => {
                 let rest = url.strip_prefix("http://").unwrap_or(url);
-                rest.split('/').next().and_then(|at| at.parse::<SocketAddr>().ok())
+                rest.split('/')
+                    .next()
+                    .and_then(|at| at.parse::<SocketAddr>().ok())
             }
             ProbeNode::Tcp(at) => at.parse().ok(),
             ProbeNode::Exec { target, .. } => {
@@ -83,7 +94,9 @@ impl World {
         let found = match (&check.probe, asked) {
             (ProbeNode::Exec { .. }, _) => {
                 let serial = pid.and_then(|pid| self.pids.get(&pid)).copied();
-                self.cgroups.values().find(|cgroup| Some(cgroup.serial) == serial)
+                self.cgroups
+                    .values()
+                    .find(|cgroup| Some(cgroup.serial) == serial)
             }
             (_, Some(SocketAddr::V4(at))) => self.listening(*at.ip(), at.port()),
             _ => None,
@@ -98,7 +111,11 @@ impl World {
             return (check.timeout, answer);
         }
         let answer = Answer {
-            status: if well { Status::Passing } else { Status::Critical },
+            status: if well {
+                Status::Passing
+            } else {
+                Status::Critical
+            },
             output: String::new(),
         };
         (quick, answer)

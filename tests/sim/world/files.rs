@@ -96,7 +96,10 @@ impl Files for Shared {
             Reach::Nothing(why) | Reach::Half(why) => return Err(why),
         }
         if world.foreign(&file.path) {
-            let same = world.files.get(&file.path).is_some_and(|old| old.text == file.content);
+            let same = world
+                .files
+                .get(&file.path)
+                .is_some_and(|old| old.text == file.content);
             if !same {
                 return Err(error(ErrorKind::Foreign, "the file is a stranger's"));
             }
@@ -107,7 +110,10 @@ impl Files for Shared {
             written.mode = file.mode;
         }
         let servers = file.content.lines().count();
-        world.log(format_args!("writes `{}`: {servers} lines", file.path.display()));
+        world.log(format_args!(
+            "writes `{}`: {servers} lines",
+            file.path.display()
+        ));
         let path = file.path.clone();
         if world.followed.contains(&path) {
             let rest = world.rng.millis(200, 400);
@@ -128,7 +134,10 @@ impl Files for Shared {
     fn remove(&self, path: &Path, _stack: &str) -> Result<()> {
         let mut world = self.lock();
         if world.foreign(path) {
-            world.violate(format!("it asks to remove `{}`, a stranger's", path.display()));
+            world.violate(format!(
+                "it asks to remove `{}`, a stranger's",
+                path.display()
+            ));
         }
         if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::RemoveFile, false) {
             return Err(why);
@@ -147,6 +156,10 @@ impl Follow for Shared {
 
     fn unsettled(&self) -> BTreeSet<PathBuf> {
         let world = self.lock();
-        world.unsettled.intersection(&world.followed).cloned().collect()
+        world
+            .unsettled
+            .intersection(&world.followed)
+            .cloned()
+            .collect()
     }
 }

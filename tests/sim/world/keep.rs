@@ -89,7 +89,9 @@ impl Keep for Shared {
 
     fn clear(&self, _purge: bool) -> Result<()> {
         let mut world = self.lock();
-        world.files.retain(|path, _| !path.starts_with("/run/hatchery"));
+        world
+            .files
+            .retain(|path, _| !path.starts_with("/run/hatchery"));
         world.kept = Kept::default();
         Ok(())
     }
@@ -101,7 +103,9 @@ impl Listener for Shared {
         if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::OpenRegistry, false) {
             return Err(why);
         }
-        let held = registry.http.is_some_and(|http| world.held_ports.contains(&http.port()));
+        let held = registry
+            .http
+            .is_some_and(|http| world.held_ports.contains(&http.port()));
         if held {
             return Err(error(ErrorKind::Foreign, "the port is a stranger's"));
         }

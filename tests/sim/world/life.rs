@@ -132,7 +132,10 @@ impl World {
         self.cgroups.insert(start.id.clone(), cgroup);
         self.mutations += 1;
         self.last_view = None;
-        self.log(format_args!("makes cgroup {} {}", start.id.node, start.id.incarnation));
+        self.log(format_args!(
+            "makes cgroup {} {}",
+            start.id.node, start.id.incarnation
+        ));
     }
 
     fn watched_now(&self, id: &LifeId) -> BTreeMap<std::path::PathBuf, Option<String>> {
@@ -207,7 +210,8 @@ impl World {
             cgroup.tracked = epoch;
         }
         let main_pid = cgroup.main.as_ref().map_or(0, |main| main.pid);
-        let coming = cgroup.starting == Some(epoch) || (cgroup.container && cgroup.spawned && !cgroup.ran);
+        let coming =
+            cgroup.starting == Some(epoch) || (cgroup.container && cgroup.spawned && !cgroup.ran);
         let state = if cgroup.main.is_some() || coming {
             LifeState::Up
         } else if cgroup.populated() {

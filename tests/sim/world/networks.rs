@@ -44,7 +44,10 @@ impl World {
         if bridge.is_none_or(|bridge| !bridge.ours) {
             return;
         }
-        self.net.namespaces.entry(attachment.namespace.clone()).or_default();
+        self.net
+            .namespaces
+            .entry(attachment.namespace.clone())
+            .or_default();
     }
 
     /// Somebody else takes away a part of what is there.
@@ -109,7 +112,8 @@ impl Networks for Shared {
                 view.bridges.insert(name.clone(), seen);
             }
             if !bridge.ours {
-                view.foreign.extend(bridge.address.map(|net| (name.clone(), net.trunc())));
+                view.foreign
+                    .extend(bridge.address.map(|net| (name.clone(), net.trunc())));
             }
         }
         let prefix = format!("hatchery-{STACK}-");
@@ -119,7 +123,10 @@ impl Networks for Shared {
             }
             let seen = AttachmentView {
                 namespace: space.foreign.is_none(),
-                link: space.link.clone().map(|(link, bridge)| (link, Some(bridge))),
+                link: space
+                    .link
+                    .clone()
+                    .map(|(link, bridge)| (link, Some(bridge))),
                 address: space.address,
                 gateway: space.gateway,
                 firewall: space.firewall.clone(),
@@ -136,7 +143,11 @@ impl Networks for Shared {
         if let Reach::Nothing(why) = reach {
             return Err(why);
         }
-        let held = world.net.bridges.get(&network.bridge).is_some_and(|bridge| !bridge.ours);
+        let held = world
+            .net
+            .bridges
+            .get(&network.bridge)
+            .is_some_and(|bridge| !bridge.ours);
         if held {
             return Err(error(ErrorKind::Foreign, "the bridge is a stranger's"));
         }
@@ -159,15 +170,22 @@ impl Networks for Shared {
 
     fn remove(&self, bridge: &str) -> Result<()> {
         let mut world = self.lock();
-        if world.net.bridges.get(bridge).is_some_and(|bridge| !bridge.ours) {
+        if world
+            .net
+            .bridges
+            .get(bridge)
+            .is_some_and(|bridge| !bridge.ours)
+        {
             world.violate(format!("it asks to remove bridge `{bridge}`, a stranger's"));
         }
         if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::RemoveNetwork, false) {
             return Err(why);
         }
-        let used = world.net.namespaces.iter().find(|(_, space)| {
-            space.link.as_ref().is_some_and(|(_, to)| to == bridge)
-        });
+        let used = world
+            .net
+            .namespaces
+            .iter()
+            .find(|(_, space)| space.link.as_ref().is_some_and(|(_, to)| to == bridge));
         if let Some((name, _)) = used {
             let what = format!("bridge `{bridge}` goes while `{name}` is linked to it");
             world.violate(what);
@@ -189,12 +207,20 @@ impl Networks for Shared {
         if bridge.is_none_or(|bridge| !bridge.ours) {
             return Err(error(ErrorKind::Gone, "the bridge is not there"));
         }
-        if world.net.namespaces.get(name).is_some_and(|space| space.foreign.is_some()) {
+        if world
+            .net
+            .namespaces
+            .get(name)
+            .is_some_and(|space| space.foreign.is_some())
+        {
             return Err(error(ErrorKind::Foreign, "the namespace is a stranger's"));
         }
         let wanted = attachment.address;
         let other = world.net.namespaces.iter().find(|(other, space)| {
-            *other != name && space.address.is_some_and(|address| address.addr() == wanted)
+            *other != name
+                && space
+                    .address
+                    .is_some_and(|address| address.addr() == wanted)
         });
         if let Some((other, _)) = other {
             let what = format!("{name} gets {wanted}, which {other} has");
@@ -240,7 +266,10 @@ impl Networks for Shared {
             cgroup.namespace.as_deref() == Some(namespace) && cgroup.main.is_some()
         });
         if let Some((life, _)) = inside {
-            let what = format!("namespace `{namespace}` goes while {} runs in it", life.node);
+            let what = format!(
+                "namespace `{namespace}` goes while {} runs in it",
+                life.node
+            );
             world.violate(what);
         }
         world.net.namespaces.remove(namespace);

@@ -40,7 +40,10 @@ impl World {
         }
         let other = port.filter(|port| !container && self.port_taken(*port, serial));
         if other.is_some() {
-            return self.after(Duration::from_millis(3), Happening::Exit(serial, Exit::Code(98)));
+            return self.after(
+                Duration::from_millis(3),
+                Happening::Exit(serial, Exit::Code(98)),
+            );
         }
         match program.as_str() {
             "/bin/once" => self.run_once(serial),
@@ -75,7 +78,10 @@ impl World {
         });
         if !whole {
             self.log(format_args!("{} finds no good files", id.node));
-            return self.after(Duration::from_millis(5), Happening::Exit(serial, Exit::Code(1)));
+            return self.after(
+                Duration::from_millis(5),
+                Happening::Exit(serial, Exit::Code(1)),
+            );
         }
         if let Some((_, cgroup)) = self.by_serial(serial) {
             cgroup.proxy = Some(Proxy::default());
@@ -183,7 +189,10 @@ impl World {
         };
         self.pids.remove(&main.pid);
         self.count(&id.node, end);
-        self.log(format_args!("{} {} ends: {exit:?}", id.node, id.incarnation));
+        self.log(format_args!(
+            "{} {} ends: {exit:?}",
+            id.node, id.incarnation
+        ));
         let stays = self.fires(Fault::Outlives, Action::Process);
         let rest = match (stays, container) {
             (true, _) => Some(self.rng.millis(10, 5_000)),
@@ -228,9 +237,15 @@ impl World {
             let lasted = end.lasted / MILLI;
             lasted + 6_000 > work.reset_after && lasted < work.reset_after + 500
         };
-        let doubtful = ends.iter().rev().take(12).any(|end| near(end) && !end.asked);
+        let doubtful = ends
+            .iter()
+            .rev()
+            .take(12)
+            .any(|end| near(end) && !end.asked);
         // Which of an edit and an end was seen first is not always known.
-        let edited = ends.iter().any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
+        let edited = ends
+            .iter()
+            .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
         let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(120);
         known.then_some(counted.max(1))
@@ -239,7 +254,10 @@ impl World {
     /// The newest end of an instance, in whichever seat.
     pub fn last_end(&self, node: &NodeId) -> Option<&End> {
         let wanted = instance(node);
-        let facts = self.facts.iter().filter(|(node, _)| instance(node) == wanted);
+        let facts = self
+            .facts
+            .iter()
+            .filter(|(node, _)| instance(node) == wanted);
         facts
             .filter_map(|(_, facts)| facts.ends.last())
             .max_by_key(|end| end.at)
@@ -267,9 +285,7 @@ impl World {
             return false;
         }
         match cgroup.flapping {
-            Some((period, phase)) if self.faults.on => {
-                (self.now + phase) / period % 2 == 0
-            }
+            Some((period, phase)) if self.faults.on => (self.now + phase) / period % 2 == 0,
             _ => true,
         }
     }

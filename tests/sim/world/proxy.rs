@@ -97,16 +97,24 @@ impl World {
         proxy.read = read;
         proxy.generation += 1;
         let count = proxy.sends_to.len();
-        self.log(format_args!("{} reads its files (first {first}): {count} servers", id.node));
+        self.log(format_args!(
+            "{} reads its files (first {first}): {count} servers",
+            id.node
+        ));
     }
 
     /// How many connections proxies hold to an address.
     pub fn connections_to(&self, address: &str) -> u32 {
         let proxies = self.cgroups.values().filter(|cgroup| cgroup.main.is_some());
-        let held = proxies.filter_map(|cgroup| cgroup.proxy.as_ref()).filter(|proxy| {
-            proxy.sends_to.contains(address)
-                || proxy.lingers.get(address).is_some_and(|until| *until > self.now)
-        });
+        let held = proxies
+            .filter_map(|cgroup| cgroup.proxy.as_ref())
+            .filter(|proxy| {
+                proxy.sends_to.contains(address)
+                    || proxy
+                        .lingers
+                        .get(address)
+                        .is_some_and(|until| *until > self.now)
+            });
         held.count() as u32
     }
 }

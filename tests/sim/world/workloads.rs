@@ -24,7 +24,11 @@ impl Workloads for Shared {
         let now = world.now;
         // What was done through the driver is always seen; what happened by itself may be late.
         let fresh = |at: &u64| now - at < SECOND / 2;
-        let old = world.last_view.as_ref().filter(|(at, _)| fresh(at)).map(|(_, view)| view.clone());
+        let old = world
+            .last_view
+            .as_ref()
+            .filter(|(at, _)| fresh(at))
+            .map(|(_, view)| view.clone());
         if let Some(view) = old
             && world.fires(Fault::StaleView, Action::Observe)
         {
@@ -88,12 +92,19 @@ impl Workloads for Shared {
             return Err(why);
         }
         let now = world.now;
-        let Some(cgroup) = world.cgroups.get(life).filter(|cgroup| cgroup.main.is_some()) else {
+        let Some(cgroup) = world
+            .cgroups
+            .get(life)
+            .filter(|cgroup| cgroup.main.is_some())
+        else {
             return Err(error(ErrorKind::Gone, "it does not run"));
         };
         let (serial, deaf) = (cgroup.serial, cgroup.deaf && world.faults.on);
         invariants::before_signal(&mut world, life);
-        world.log(format_args!("{} {} gets {signal}", life.node, life.incarnation));
+        world.log(format_args!(
+            "{} {} gets {signal}",
+            life.node, life.incarnation
+        ));
         let delay = world.rng.millis(1, 400);
         let exit = match world.rng.chance(500) {
             true => Exit::Signal(signal.0),
@@ -120,7 +131,10 @@ impl Workloads for Shared {
         if let Reach::Nothing(why) | Reach::Half(why) = reach {
             return Err(why);
         }
-        let Some(cgroup) = world.cgroups.get_mut(life).filter(|cgroup| cgroup.main.is_some())
+        let Some(cgroup) = world
+            .cgroups
+            .get_mut(life)
+            .filter(|cgroup| cgroup.main.is_some())
         else {
             return Err(error(ErrorKind::Gone, "it does not run"));
         };
@@ -143,7 +157,9 @@ impl Workloads for Shared {
         let Some((address, _)) = world.address(cgroup) else {
             return Ok(0);
         };
-        let to = ports.iter().map(|port| world.connections_to(&format!("{address}:{port}")));
+        let to = ports
+            .iter()
+            .map(|port| world.connections_to(&format!("{address}:{port}")));
         Ok(to.sum())
     }
 
@@ -187,7 +203,10 @@ impl Workloads for Shared {
                     // Nobody can know any more how it ended.
                     world.facts.entry(life.node.clone()).or_default().forgiven = true;
                 }
-                world.log(format_args!("{} {} is cleared", life.node, life.incarnation));
+                world.log(format_args!(
+                    "{} {} is cleared",
+                    life.node, life.incarnation
+                ));
                 Ok(())
             }
         }
