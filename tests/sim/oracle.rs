@@ -37,7 +37,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
     !runs
         && last.is_some_and(|end| {
             let success = end.exit == Exit::Code(0) && end.known;
-            success && matches!(work.policy, "no" | "on-failure")
+            success && !end.asked && matches!(work.policy, "no" | "on-failure")
         })
 }
 

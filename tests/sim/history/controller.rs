@@ -284,7 +284,6 @@ impl Run {
             world.leaving.entry(life.clone()).or_insert(now);
         }
         let draining = &plan.notes.draining;
-        world.draining.retain(|life, _| draining.contains_key(life));
         for life in draining.keys() {
             world.draining.entry(life.clone()).or_insert(now);
         }

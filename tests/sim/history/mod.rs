@@ -180,6 +180,8 @@ impl Run {
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
             Happening::ProxyReads(serial) => world.proxy_reads(serial, false),
             Happening::Settled(path) => world.settled(path),
+            // What was being saved when the faults ended is saved by the last edit.
+            Happening::Saved(..) if self.calm.is_some() => {}
             Happening::Saved(path, text) => {
                 let path = path.display().to_string();
                 world.save(&path, text);

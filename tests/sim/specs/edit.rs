@@ -45,6 +45,8 @@ impl Model {
             10 => {
                 if self.works.len() > 1 {
                     self.works.remove(work);
+                    // A later group may get its name, but not its services.
+                    self.mend();
                 }
             }
             11 => self.add_group(rng),

@@ -145,7 +145,7 @@ pub struct World {
     pub down: bool,
     /// What the newest plan wants to leave, and since when.
     pub leaving: BTreeMap<LifeId, u64>,
-    /// Whose connections the newest plan waits for, and since when.
+    /// Whose connections were ever waited for, and since when.
     pub draining: BTreeMap<LifeId, u64>,
     pub operator_stopped: BTreeSet<NodeId>,
     /// The spec under which the step that is being done was planned.
