@@ -24,14 +24,15 @@ impl Hosts {
     pub fn of(desired: &Desired) -> Hosts {
         let mut text =
             String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
-        for node in desired.nodes.values() {
-            let Node::Workload(workload) = node else {
-                continue;
-            };
-            let Some(attachment) = &workload.attachment else {
-                continue;
-            };
-            let _ = write!(text, "{} {}", attachment.address, workload.id.name);
+        let named = desired.nodes.values().filter_map(|node| match node {
+            Node::Workload(workload) => Some((workload.attachment.as_ref()?.address, workload)),
+            _ => None,
+        });
+        let mut named: Vec<_> = named.collect();
+        // The order of the spec is not told: it may change while everybody runs.
+        named.sort_by_key(|(address, _)| *address);
+        for (address, workload) in named {
+            let _ = write!(text, "{address} {}", workload.id.name);
             if workload.group != workload.id.name {
                 let _ = write!(text, " {}", workload.group);
             }
