@@ -26,6 +26,8 @@ pub mod world;
 pub use context::words;
 pub use workload::{exit_words, names};
 
+use std::sync::Arc;
+
 use crate::graph::desired::{Desired, Node};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -38,7 +40,7 @@ use world::Observed;
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) -> Plan {
     let mut context = Context::new(desired, observed, memory, now);
     let mut plan = Plan {
-        waves: desired.waves.clone(),
+        waves: Arc::clone(&desired.waves),
         ..Plan::default()
     };
     for mut planned in prune::plan(&context, &mut plan.notes) {
