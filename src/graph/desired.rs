@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -33,7 +34,7 @@ pub struct Desired {
     /// What each node needs before it starts. Every node has an entry.
     pub needs: BTreeMap<NodeId, Vec<Need>>,
     /// Start waves: each node's needs are all in earlier waves.
-    pub waves: Vec<Vec<NodeId>>,
+    pub waves: Arc<Vec<Vec<NodeId>>>,
     /// The spec's `vars`, for templates.
     pub vars: IndexMap<String, serde_json::Value>,
     /// The two seats of each instance that is replaced start-first, and of each endpoint that

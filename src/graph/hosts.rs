@@ -27,18 +27,19 @@ impl Hosts {
     pub fn of(desired: &Desired, spare: &dyn Fn(&NodeId) -> bool) -> Hosts {
         let mut text =
             String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
-        for node in desired.nodes.values() {
-            let Node::Workload(workload) = node else {
-                continue;
-            };
-            let Some(attachment) = &workload.attachment else {
-                continue;
-            };
+        let named = desired.nodes.values().filter_map(|node| match node {
+            Node::Workload(workload) => Some((workload.attachment.as_ref()?.address, workload)),
+            _ => None,
+        });
+        let mut named: Vec<_> = named.collect();
+        // The order of the spec is not told: it may change while everybody runs.
+        named.sort_by_key(|(address, _)| *address);
+        for (address, workload) in named {
             if spare(&workload.id) {
                 continue;
             }
             let name = instance_of(&workload.id.name);
-            let _ = write!(text, "{} {name}", attachment.address);
+            let _ = write!(text, "{address} {name}");
             if workload.group != name {
                 let _ = write!(text, " {}", workload.group);
             }

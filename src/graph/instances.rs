@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::Compiler;
 use super::at::At;
 use super::names;
-use crate::spec::model::{Container, Expr, NetworkMode, UpdateOrder};
+use crate::spec::model::{Container, Expr, NetworkMode, Spec, UpdateOrder};
 use crate::spec::node::{Kind, NodeId};
 use crate::template::expr::Scope;
 
@@ -58,6 +58,7 @@ pub(super) fn expand<'a>(compiler: &mut Compiler<'a>) -> (Vec<Instance<'a>>, Gro
     let mut instances = Vec::new();
     let mut groups = Groups::new();
     let mut taken = BTreeMap::new();
+    let ports = ports(spec);
     let containers = spec
         .containers
         .iter()
@@ -71,7 +72,7 @@ pub(super) fn expand<'a>(compiler: &mut Compiler<'a>) -> (Vec<Instance<'a>>, Gro
         let ids = groups.entry(NodeId::new(kind, group)).or_default();
         for (replica, name) in members {
             let first = NodeId::new(kind, name.as_str());
-            let port = first_port(compiler, kind, group, &first);
+            let port = first_port(&ports, kind, group, &first);
             for id in seats(first, workload.update.order) {
                 claim_name(compiler, &mut taken, kind, group, &id.name);
                 ids.push(id.clone());
@@ -151,18 +152,25 @@ fn claim_name<'a>(
     }
 }
 
-fn first_port(compiler: &Compiler<'_>, kind: Kind, group: &str, id: &NodeId) -> Option<u16> {
-    compiler
-        .spec
-        .services
-        .values()
-        .find(|service| {
-            service
-                .target
-                .as_ref()
-                .is_some_and(|target| target == id || (target.kind == kind && target.name == group))
-        })
-        .map(|service| service.port)
+/// The port of the first service that names this instance or its group.
+fn first_port(ports: &Ports, kind: Kind, group: &str, id: &NodeId) -> Option<u16> {
+    let by_group = ports.get(&NodeId::new(kind, group));
+    let first = ports.get(id).into_iter().chain(by_group).min();
+    first.map(|(_, port)| *port)
+}
+
+/// Of each target, its first service's place in the spec, and that service's port.
+type Ports = BTreeMap<NodeId, (usize, u16)>;
+
+fn ports(spec: &Spec) -> Ports {
+    let mut ports = Ports::new();
+    for (place, service) in spec.services.values().enumerate() {
+        if let Some(target) = &service.target {
+            let first = ports.entry(target.clone());
+            first.or_insert((place, service.port));
+        }
+    }
+    ports
 }
 
 /// The host's address in a network.

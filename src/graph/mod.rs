@@ -133,7 +133,7 @@ fn assemble(
         requires: spec.requires.clone(),
         nodes: sorted,
         needs,
-        waves: order.waves,
+        waves: order.waves.into(),
         vars: spec.vars.clone(),
         pairs,
     }

@@ -20,7 +20,7 @@ pub fn waves_text(desired: &Desired) -> String {
         .unwrap_or(0);
     let families = families(desired);
     let mut text = String::new();
-    for (number, wave) in (1..).zip(&desired.waves) {
+    for (number, wave) in (1..).zip(desired.waves.iter()) {
         if number > 1 {
             text.push('\n');
         }

@@ -31,6 +31,8 @@ pub mod world;
 pub use context::words;
 pub use workload::{exit_words, names};
 
+use std::sync::Arc;
+
 use crate::graph::desired::{Desired, Node};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -48,7 +50,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Time) 
 fn survey(context: &mut Context<'_>) -> Plan {
     let desired = context.desired;
     let mut plan = Plan {
-        waves: desired.waves.clone(),
+        waves: Arc::clone(&desired.waves),
         ..Plan::default()
     };
     for mut planned in prune::plan(context, &mut plan.notes) {

@@ -22,7 +22,7 @@ pub struct Plan {
     /// How every node stands, in start order; nodes that left the spec come last.
     pub nodes: Vec<NodeStatus>,
     /// Start waves by node, for display.
-    pub waves: Vec<Vec<NodeId>>,
+    pub waves: Arc<Vec<Vec<NodeId>>>,
     /// When to look again though nothing happened.
     pub wake: Option<Time>,
     /// What the next plan wants to be told.

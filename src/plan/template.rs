@@ -153,6 +153,9 @@ fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
         });
     let memory = context.memory.templates.get(&node.name);
     let good = memory.is_some_and(|memory| memory.good);
+    if good && context.memory.unchecked.is_empty() {
+        return None;
+    }
     for endpoint in endpoints {
         let target = endpoint.target.as_ref();
         if target.is_some_and(|target| context.current(target).is_some() && !context.stays(target))

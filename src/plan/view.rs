@@ -65,7 +65,7 @@ impl PlanView {
         PlanView {
             format_version: 1,
             stack: stack.to_owned(),
-            waves: plan.waves.clone(),
+            waves: plan.waves.to_vec(),
             items: plan.items.iter().map(ItemView::new).collect(),
             add,
             change,

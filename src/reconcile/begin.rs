@@ -184,7 +184,7 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
         requires: Vec::new(),
         nodes: indexmap::IndexMap::new(),
         needs: BTreeMap::new(),
-        waves: Vec::new(),
+        waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
     }

@@ -51,7 +51,7 @@ fn lock(notes: &SharedNotes) -> MutexGuard<'_, Notes> {
 pub fn render(
     name: &str,
     source: &str,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     inputs: &Inputs,
 ) -> Result<Rendered, TemplateError> {
     let attempt = attempt(name, source, snapshot, inputs);
@@ -79,7 +79,7 @@ pub fn render(
 /// When the template is wrong in itself. That a value is missing is no error here once the
 /// template has looked into the catalog: with instances in it the value may be there.
 pub fn trial(name: &str, source: &str, inputs: &Inputs) -> Result<Reads, TemplateError> {
-    let empty = Snapshot::default();
+    let empty = Arc::new(Snapshot::default());
     let mut inputs = inputs.clone();
     let mut known = attempt(name, source, &empty, &inputs);
     for _ in 0..TRIAL_ROUNDS {
@@ -134,10 +134,10 @@ impl Attempt {
     }
 }
 
-fn attempt(name: &str, source: &str, snapshot: &Snapshot, inputs: &Inputs) -> Attempt {
+fn attempt(name: &str, source: &str, snapshot: &Arc<Snapshot>, inputs: &Inputs) -> Attempt {
     let notes = SharedNotes::default();
     let mut engine = engine(FUEL);
-    add_catalog(&mut engine, &Arc::new(snapshot.clone()), &notes);
+    add_catalog(&mut engine, snapshot, &notes);
     add_file(&mut engine, inputs, &notes);
     let context = Value::from(BTreeMap::from([
         ("env", Value::from(Serde(&inputs.env))),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -21,8 +22,8 @@ fn instance(id: &str, address: &str, tags: &[&str], status: Status) -> Instance 
     }
 }
 
-fn farm() -> Snapshot {
-    Snapshot {
+fn farm() -> Arc<Snapshot> {
+    Arc::new(Snapshot {
         services: BTreeMap::from([(
             "prime".to_owned(),
             vec![
@@ -35,7 +36,7 @@ fn farm() -> Snapshot {
             name: "host".to_owned(),
             address: "127.0.0.1".to_owned(),
         }],
-    }
+    })
 }
 
 fn inputs() -> Inputs {

@@ -247,7 +247,7 @@ fn nothing() -> Desired {
         requires: Vec::new(),
         nodes: indexmap::IndexMap::new(),
         needs: BTreeMap::new(),
-        waves: Vec::new(),
+        waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
     }
