@@ -182,7 +182,8 @@ pub(super) fn gateway(subnet: Ipv4Net) -> Option<Ipv4Addr> {
 
 /// Gives every container in a network its address: fixed ones first, then those that
 /// instances hold already, then the first free ones in spec order, second seats last. A change
-/// of one group so moves no other, as long as it runs.
+/// of one group so moves no other, as long as it runs. What an instance holds that left the spec
+/// is given away only when nothing else is free: it may serve for a while yet.
 fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
     let spec = compiler.spec;
     let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
@@ -212,11 +213,14 @@ fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
             instance.address = Some(held);
         }
     }
-    let mut free: BTreeMap<&str, ipnet::Ipv4AddrRange> = spec
-        .networks
-        .iter()
-        .map(|(name, network)| (name.as_str(), network.subnet.hosts()))
-        .collect();
+    let leaving: BTreeSet<Ipv4Addr> = held_by_others(compiler, instances);
+    let hosts = || -> BTreeMap<&str, ipnet::Ipv4AddrRange> {
+        let networks = spec.networks.iter();
+        networks
+            .map(|(name, network)| (name.as_str(), network.subnet.hosts()))
+            .collect()
+    };
+    let (mut free, mut rest) = (hosts(), hosts());
     let (seconds, firsts): (Vec<_>, Vec<_>) = instances
         .iter_mut()
         .partition(|instance| names::is_second_seat(&instance.id.name));
@@ -226,9 +230,15 @@ fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
         };
         if let Some((network, subnet)) = network_of(compiler, container) {
             if instance.address.is_none() && container.address.is_none() {
-                instance.address = free.get_mut(network).and_then(|hosts| {
-                    hosts.find(|host| is_free_host(subnet, *host) && taken.insert(*host))
-                });
+                let mut find = |hosts: Option<&mut ipnet::Ipv4AddrRange>, anyone: bool| {
+                    hosts?.find(|host| {
+                        is_free_host(subnet, *host)
+                            && (anyone || !leaving.contains(host))
+                            && taken.insert(*host)
+                    })
+                };
+                instance.address = find(free.get_mut(network), false)
+                    .or_else(|| find(rest.get_mut(network), true));
                 if instance.address.is_none() {
                     full(compiler, instance, network, subnet);
                 }
@@ -236,6 +246,15 @@ fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
             instance.reached_at = instance.address.map(|address| address.to_string());
         }
     }
+}
+
+/// Addresses that are held by what this spec does not have.
+fn held_by_others(compiler: &Compiler<'_>, instances: &[Instance<'_>]) -> BTreeSet<Ipv4Addr> {
+    let own: BTreeSet<&NodeId> = instances.iter().map(|instance| &instance.id).collect();
+    let held = compiler.inputs.held.iter();
+    held.filter(|(id, _)| !own.contains(id))
+        .map(|(_, address)| *address)
+        .collect()
 }
 
 fn container_of<'a>(compiler: &Compiler<'a>, instance: &Instance<'_>) -> Option<&'a Container> {

@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,7 @@ pub(super) struct Context<'a> {
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
     hosts: OnceCell<Hosts>,
     firewall: Memo<Firewall, String>,
+    holders: OnceCell<HashMap<Ipv4Addr, Vec<&'a str>>>,
     pub removals: Removals<'a>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: HashMap<&'a NodeId, Vec<&'a TemplateNode>>,
@@ -166,6 +168,7 @@ impl<'a> Context<'a> {
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
+            holders: OnceCell::new(),
             firewall: Memo::default(),
             removals: Removals::default(),
             reloads,
@@ -243,6 +246,19 @@ impl<'a> Context<'a> {
                 Some(Node::Workload(workload)) => vec![workload],
                 _ => Vec::new(),
             })
+    }
+
+    /// The namespaces of this stack that have each address.
+    pub fn holders(&self) -> &HashMap<Ipv4Addr, Vec<&'a str>> {
+        self.holders.get_or_init(|| {
+            let mut holders: HashMap<Ipv4Addr, Vec<&str>> = HashMap::new();
+            for (name, view) in &self.observed.network.attachments {
+                if let (Some(address), None) = (view.address, &view.foreign) {
+                    holders.entry(address.addr()).or_default().push(name);
+                }
+            }
+            holders
+        })
     }
 
     /// The hosts files, made when the first of them is looked at.

@@ -127,7 +127,10 @@ pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
 pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, life: &Life) -> bool {
     !planted::has(Bug::ForgottenDrain)
         && context.memory.down.is_none()
-        && !context.endpoints(node).is_empty()
+        // It serves by the spec, or did until now.
+        && (!context.endpoints(node).is_empty()
+            || context.registered_for(node).is_some()
+            || context.memory.leaving.contains_key(&life.id))
         && !context.memory.asked.contains_key(&life.id)
 }
 
@@ -144,6 +147,9 @@ pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life)
         return None;
     }
     let endpoints = context.endpoints(node);
+    if endpoints.is_empty() {
+        return still_listed(context, node, life);
+    }
     if let Some(endpoint) = endpoints.iter().find(|endpoint| {
         context
             .observed

@@ -118,6 +118,9 @@ pub struct LastExit {
     pub incarnation: u64,
     /// We asked for it.
     pub asked: bool,
+    /// It had to end because it did not become ready in time: a failure, whatever it says.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// The last action on a node.

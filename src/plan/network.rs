@@ -192,6 +192,17 @@ pub(super) fn blocked(context: &Context<'_>, node: &WorkloadNode) -> Option<Stri
     ))
 }
 
+/// Which other instance of this stack has the address that a workload is to get: two of them
+/// would answer in turn.
+pub(super) fn address_taken(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
+    let attachment = node.attachment.as_ref()?;
+    let holder = context.holders().get(&attachment.address)?;
+    let other = holder.iter().find(|name| **name != attachment.namespace)?;
+    let other = crate::graph::container_of(&context.desired.stack, other)
+        .map_or_else(|| format!("`{other}`"), |node| node.to_string());
+    Some(format!("{other} to give up {}", attachment.address))
+}
+
 /// The id of a bridge that left the spec.
 pub(super) fn id_of_bridge(bridge: &str) -> NodeId {
     NodeId::new(Kind::Networks, bridge)

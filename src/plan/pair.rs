@@ -7,17 +7,20 @@ use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::workload::{ending_of, keeps, leave, outdated};
 use super::world::{Life, LifeState};
 use super::{rolling, start, workload};
-use crate::graph::desired::{Node, WorkloadNode};
+use crate::graph::desired::{EndpointNode, Node, WorkloadNode};
 use crate::spec::node::NodeId;
 
 impl<'a> Context<'a> {
     /// How far `on` is for `node`. Of two seats the one that is further counts, except for the
-    /// endpoints of each.
+    /// endpoint of either.
     pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
         let own = self.level(on);
-        match self.desired.pairs.get(on) {
-            Some(partner) if !self.desired.pairs.contains_key(node) => own.or(self.level(partner)),
-            _ => own,
+        let leads_to = |endpoint: &EndpointNode| endpoint.target.as_ref() == Some(on);
+        match (self.desired.pairs.get(on), self.desired.nodes.get(node)) {
+            // An endpoint is about the one seat that it leads to.
+            (Some(_), Some(Node::Endpoint(endpoint))) if leads_to(endpoint) => own,
+            (Some(partner), _) => own.or(self.level(partner)),
+            (None, _) => own,
         }
     }
 

@@ -72,7 +72,7 @@ fn after_exit(
             at: None,
         });
     }
-    let success = last.exit == Exit::Code(0);
+    let success = last.exit == Exit::Code(0) && !last.late;
     let again = match node.restart.policy {
         RestartPolicy::No => false,
         RestartPolicy::OnFailure => !success,
@@ -155,6 +155,7 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, du
     };
     let mut wake = None;
     let mut waits = context.lacking(&node.id);
+    waits.extend(network::address_taken(context, node));
     let mut state = NodeState::Waiting;
     if let Some(at) = due.at.filter(|at| *at > context.now) {
         waits.push(format!(

@@ -300,7 +300,11 @@ pub(super) fn ending_of<'a>(node: &'a WorkloadNode, life: &'a Life) -> Ending<'a
         signal: node.stop_signal,
         grace: node.stop_grace_period,
         drain: node.drain,
-        ports: &node.ports,
+        // A service that left the spec led to it until now.
+        ports: match &life.farewell {
+            Some(farewell) if node.ports.is_empty() => &farewell.ports,
+            _ => &node.ports,
+        },
     }
 }
 

@@ -134,6 +134,9 @@ impl Engine {
     /// Looks, plans, and gives what begins now. It blocks as drivers do.
     pub fn pass(&mut self) -> Pass {
         self.look();
+        if self.controller.dirty.lives || self.controller.dirty.network {
+            return self.blind();
+        }
         let mut plan = self.make_plan();
         if !plan.notes.lacks.is_empty() {
             let lacks = std::mem::take(&mut plan.notes.lacks);
@@ -163,6 +166,20 @@ impl Engine {
         });
         controller.keep_events();
         Pass { jobs, watch, end }
+    }
+
+    /// What runs could not be seen. A plan on what was seen before would start a second time
+    /// what began since, so there is none until it can be.
+    fn blind(&mut self) -> Pass {
+        let controller = &mut self.controller;
+        let now = controller.host.clock.now();
+        controller.plan.wake = Some(now + LOOK_AGAIN);
+        controller.keep_events();
+        let watch = std::mem::take(&mut controller.rewatch).then(|| controller.watched.clone());
+        Pass {
+            watch,
+            ..Pass::default()
+        }
     }
 
     fn look(&mut self) {

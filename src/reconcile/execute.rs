@@ -148,6 +148,10 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
             confirm,
             applied,
         } => {
+            // What it has read is unknown from the signal on until it is noted: whoever comes
+            // after a crash in between tells it once more.
+            let unknown = applied.keys().map(|name| (name.clone(), String::new()));
+            host.workloads.note_applied(life, &unknown.collect())?;
             host.workloads.reload(life, *signal, *confirm, RELOAD)?;
             host.workloads.note_applied(life, applied)?;
         }

@@ -155,7 +155,8 @@ impl Controller {
                 LifeState::Ended { .. } if planted::has(Bug::LostExit) => {}
                 LifeState::Ended { exit, at } => {
                     // What did not become ready in time failed, though it was asked to end.
-                    let asked = !self.memory.late.contains(&life.id)
+                    let late = self.memory.late.contains(&life.id);
+                    let asked = !late
                         && (self.memory.asked.contains_key(&life.id)
                             || self.memory.restart.contains(&life.id));
                     let last = LastExit {
@@ -163,6 +164,7 @@ impl Controller {
                         at,
                         incarnation: life.id.incarnation,
                         asked,
+                        late,
                     };
                     note_exit(&mut self.memory, &self.desired, life, last);
                 }
@@ -270,6 +272,7 @@ impl Controller {
             false => Wanted::new(),
         };
         let mut rounds = self.rounds;
+        let mut announced: Vec<(&CheckNode, Option<&Life>)> = Vec::new();
         for node in self.desired.nodes.values() {
             match node {
                 Node::Workload(workload) => {
@@ -292,12 +295,18 @@ impl Controller {
                     {
                         continue;
                     }
-                    for check in &endpoint.checks {
-                        self.watch(&mut wanted, &mut rounds, check, life.flatten());
-                    }
+                    let checks = endpoint.checks.iter();
+                    announced.extend(checks.map(|check| (check, life.flatten())));
                 }
                 _ => {}
             }
+        }
+        // An answer about what the registry does not know yet would be lost.
+        self.host.catalog.read(|catalog| {
+            announced.retain(|(check, _)| catalog.check_status(&check.id).is_some());
+        });
+        for (check, life) in announced {
+            self.watch(&mut wanted, &mut rounds, check, life);
         }
         if self.memory.down.is_some() {
             wanted.clear();

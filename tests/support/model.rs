@@ -345,6 +345,7 @@ impl Model {
             at: now,
             incarnation: id.incarnation,
             asked,
+            late: false,
         });
     }
 

@@ -122,6 +122,7 @@ fn no_more_failures_are_kept_than_count() {
             at: Time(incarnation * 1_000_000_000),
             incarnation,
             asked,
+            late: false,
         };
         memory.note_exit(last, Duration::ZERO, Some(&restart));
     };

@@ -279,6 +279,7 @@ impl World {
             at: now,
             incarnation: life.id.incarnation,
             asked,
+            late: false,
         };
         let memory = self.memory.workloads.entry(node.clone()).or_default();
         memory.note_exit(last, now.since(life.started), restart);

@@ -116,10 +116,12 @@ impl Run {
             seed: self.seed,
         };
         let begun = Engine::begin(beginning, &happenings);
+        if begun.is_ok() {
+            crate::invariants::takes(&mut self.world.lock(), &text);
+        }
         self.world.lock().beginning = false;
         match begun {
             Ok(engine) => {
-                crate::invariants::takes(&mut self.world.lock(), &text);
                 self.controller = Some(Controller {
                     engine,
                     epoch,
