@@ -1,7 +1,7 @@
 //! Looks at the parts of the world that may have changed, and brings memory, catalog and
 //! monitors in line with what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::controller::Controller;
 use super::execute::life_check;
@@ -182,14 +182,20 @@ impl Controller {
         self.tell_ends(&there);
     }
 
-    /// Whether this node's newest life is up and ready.
-    fn serving(&self, node: &NodeId) -> Result<(), String> {
-        let newest = self
-            .observed
-            .lives
-            .iter()
-            .filter(|life| life.id.node == *node)
-            .max_by_key(|life| life.id.incarnation);
+    /// The newest life of every node that has one.
+    fn newest_lives(&self) -> HashMap<&NodeId, &Life> {
+        let mut newest: HashMap<&NodeId, &Life> = HashMap::new();
+        for life in &self.observed.lives {
+            let known = newest.entry(&life.id.node).or_insert(life);
+            if known.id.incarnation <= life.id.incarnation {
+                *known = life;
+            }
+        }
+        newest
+    }
+
+    /// Whether a node, whose newest life this is, is up and ready.
+    fn serving(&self, node: &NodeId, newest: Option<&Life>) -> Result<(), String> {
         let Some(life) = newest else {
             return Err(format!("{node} does not run"));
         };
@@ -219,8 +225,9 @@ impl Controller {
     /// What ended serves no longer, whatever its checks said last.
     fn observe_catalog(&mut self) {
         let now = self.host.clock.now();
+        let newest = self.newest_lives();
         for (service_id, target) in &self.targets {
-            let serving = self.serving(target);
+            let serving = self.serving(target, newest.get(target).copied());
             self.host.catalog.with(|catalog| {
                 let (status, words) = match &serving {
                     Ok(()) => (Status::Passing, "it runs".to_owned()),
@@ -233,10 +240,10 @@ impl Controller {
         self.host.catalog.with(|catalog| catalog.expire(now));
         self.observed.catalog = self.host.catalog.snapshot();
         let registered = self.host.catalog.with(|catalog| catalog.registered());
-        self.targets.retain(|service_id, _| {
-            registered.contains_key(service_id)
-                || self.memory.attempts.values().any(|attempt| attempt.running)
-        });
+        let mut attempts = self.memory.attempts.values();
+        let busy = attempts.any(|attempt| attempt.running);
+        self.targets
+            .retain(|service_id, _| busy || registered.contains_key(service_id));
         self.observed.registered = registered
             .into_iter()
             .map(|(id, (hash, service))| {

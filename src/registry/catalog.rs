@@ -30,6 +30,8 @@ pub struct Catalog {
     forgotten: u64,
     entries: BTreeMap<String, ServiceEntry>,
     names: BTreeMap<String, Name>,
+    /// How many of the names have instances.
+    present: usize,
     /// Which service has a check.
     holders: BTreeMap<String, String>,
     /// How many of the entries are outsiders'.
@@ -66,6 +68,7 @@ impl Catalog {
             forgotten: first,
             entries: BTreeMap::new(),
             names: BTreeMap::new(),
+            present: 0,
             holders: BTreeMap::new(),
             clients: 0,
         }
@@ -230,6 +233,7 @@ impl Catalog {
             self.holders.insert(check.spec.id.clone(), id.clone());
         }
         let listing = self.names.entry(name).or_default();
+        self.present += usize::from(listing.ids.is_empty());
         listing.ids.insert(id.clone());
         for tag in &entry.registration.tags {
             *listing.tags.entry(tag.clone()).or_default() += 1;
@@ -418,7 +422,8 @@ impl Catalog {
             self.holders.remove(&check.spec.id);
         }
         if let Some(name) = self.names.get_mut(&entry.registration.service) {
-            name.ids.remove(id);
+            let last = name.ids.remove(id) && name.ids.is_empty();
+            self.present -= usize::from(last);
             for tag in &entry.registration.tags {
                 if let Some(count) = name.tags.get_mut(tag) {
                     *count -= 1;
@@ -480,15 +485,12 @@ impl Catalog {
         for name in touched {
             self.names.entry(name.clone()).or_default().index = self.index;
         }
-        let former = |names: &BTreeMap<String, Name>| {
-            let gone = names.iter().filter(|(_, name)| name.ids.is_empty());
-            let oldest = gone.clone().min_by_key(|(_, name)| name.index);
-            let oldest = oldest.map(|(text, name)| (text.clone(), name.index));
-            oldest.filter(|_| gone.count() > MAX_FORMER_NAMES)
-        };
-        if self.names.len() > MAX_FORMER_NAMES
-            && let Some((name, index)) = former(&self.names)
-        {
+        if self.names.len() - self.present <= MAX_FORMER_NAMES {
+            return;
+        }
+        let former = self.names.iter().filter(|(_, name)| name.ids.is_empty());
+        let oldest = former.min_by_key(|(_, name)| name.index);
+        if let Some((name, index)) = oldest.map(|(text, name)| (text.clone(), name.index)) {
             self.names.remove(&name);
             self.forgotten = self.forgotten.max(index);
         }

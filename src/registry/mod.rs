@@ -17,7 +17,7 @@ pub use model::{
 };
 
 /// The largest number of services in one catalog, whoever registered them.
-pub const MAX_SERVICES: usize = 8192;
+pub const MAX_SERVICES: usize = 32_768;
 /// How many of them outsiders may hold; the rest stays free for the stack.
 pub const MAX_CLIENT_SERVICES: usize = 4096;
 /// The largest number of checks of one service.
