@@ -63,7 +63,8 @@ pub fn before_start(world: &mut World, start: &Start) {
     }
     let facts = world.facts.entry(node).or_default();
     facts.started = Some(now);
-    facts.forgiven = false;
+    // What ended before was cleared for this: it is judged once.
+    facts.forgiven = true;
 }
 
 /// What a node needs by the spec, with the network and the files that are implied.
@@ -286,7 +287,8 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
             .refused_at
             .is_some_and(|at| world.now - at < 120 * SECOND);
         let foreign = world.files.get(path).is_none_or(|file| file.mark.is_none());
-        if !good || !confirms || refused || foreign || template.keep {
+        let unread = world.unread_at.is_some_and(|at| world.now - at < 40 * SECOND);
+        if !good || !confirms || refused || unread || foreign || template.keep {
             return None;
         }
     }

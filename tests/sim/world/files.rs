@@ -81,6 +81,7 @@ impl Files for Shared {
     fn read(&self, path: &Path, _limit: u64) -> Result<String> {
         let mut world = self.lock();
         if world.fires(Fault::Unreadable, Action::Read) {
+            world.unread_at = Some(world.now);
             return Err(error(ErrorKind::Failed, "input/output error"));
         }
         let file = world.files.get(path);

@@ -157,6 +157,8 @@ pub struct World {
     pub healthy_at: BTreeMap<String, u64>,
     pub meddled_at: Option<u64>,
     pub strangers_at: Option<u64>,
+    /// When a file could not be read.
+    pub unread_at: Option<u64>,
     pub took_at: u64,
     /// A controller is just looking around for the first time.
     pub beginning: bool,
@@ -238,6 +240,7 @@ impl World {
             healthy_at: BTreeMap::new(),
             meddled_at: None,
             strangers_at: None,
+            unread_at: None,
             took_at: 0,
             beginning: false,
             allow_empty: false,

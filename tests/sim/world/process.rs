@@ -31,6 +31,7 @@ impl World {
         if let Some((_, cgroup)) = self.by_serial(serial) {
             cgroup.main = Some(Main { pid, since: now });
         }
+        self.facts.entry(id.node.clone()).or_default().forgiven = false;
         self.log(format_args!("{} {} runs as {pid}", id.node, id.incarnation));
         crate::invariants::one_copy(self, &id);
         if self.fires(Fault::InstantExit, Action::Process) {
