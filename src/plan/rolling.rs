@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::context::{Context, earliest, words};
 use super::model::{Gate, NodeState, NodeStatus, Notes, Plan};
+use super::start;
 use super::workload::{is_ready, outdated};
 use crate::graph::desired::{Node, WorkloadNode};
 use crate::spec::model::{FailureAction, Status};
@@ -126,7 +127,12 @@ fn standing(context: &Context<'_>, first: &WorkloadNode) -> Standing {
         .flatten()
         .filter_map(|seat| Some((seat, context.current(&seat.id)?)));
     let (Some((seat, life)), None) = (alive.next(), alive.next()) else {
-        return Standing::Away;
+        // One that ended for good is as it should be.
+        let mut seats = seats.into_iter().flatten();
+        return match seats.any(|seat| start::rests(context, seat)) {
+            true => Standing::Well,
+            false => Standing::Away,
+        };
     };
     let on_its_way = context.memory.leaving.contains_key(&life.id)
         || context.memory.asked.contains_key(&life.id);

@@ -50,6 +50,14 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
     start(context, node, wanted, due)
 }
 
+/// Whether nothing of it runs and its policy leaves it so.
+pub(super) fn rests(context: &Context<'_>, node: &WorkloadNode) -> bool {
+    let rests = [NodeState::Completed, NodeState::Exited];
+    context.current(&node.id).is_none()
+        && !context.lives(&node.id).is_empty()
+        && rests.contains(&absent(context, node).status.state)
+}
+
 struct Due {
     change: Change,
     reason: String,

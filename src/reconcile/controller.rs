@@ -33,6 +33,8 @@ pub(super) struct Dirty {
     pub network: bool,
     pub files: bool,
     pub catalog: bool,
+    /// The spec's own file.
+    pub spec: bool,
 }
 
 impl Dirty {
@@ -41,6 +43,8 @@ impl Dirty {
         network: true,
         files: true,
         catalog: true,
+        // A spec that was taken by request need not be the file's.
+        spec: false,
     };
 
     /// What a step may have changed.
@@ -285,6 +289,7 @@ impl Controller {
             Ok(()) => {
                 // What changed before the watch began was told by nobody.
                 self.dirty.files = true;
+                self.dirty.spec = true;
                 self.wake_at(self.host.clock.now());
             }
             // Told once; the resync observes what cannot be followed.

@@ -186,11 +186,17 @@ impl Engine {
         let controller = &mut self.controller;
         let now = controller.host.clock.now();
         if now.since(controller.synced) >= RESYNC {
-            controller.dirty = Dirty::ALL;
+            controller.dirty = Dirty {
+                spec: true,
+                ..Dirty::ALL
+            };
             controller.synced = now;
             if let Err(error) = controller.host.workloads.rotate_logs() {
                 controller.warn(error.message);
             }
+        }
+        if std::mem::take(&mut controller.dirty.spec) {
+            controller.look_at_spec();
         }
         controller.observe();
         controller.settle_unchecked();

@@ -35,6 +35,19 @@ impl Controller {
         }
     }
 
+    /// Takes an edit of the spec's file of which nobody told: one before the watch began, or one
+    /// whose notification was lost.
+    pub(super) fn look_at_spec(&mut self) {
+        let path = &self.spec.path;
+        if !self.follows || self.host.follow.unsettled().contains(path) {
+            return;
+        }
+        let text = self.host.files.read(path, super::load::INPUT_LIMIT);
+        if text.as_ref() != Ok(&self.spec.text) {
+            self.follow_spec();
+        }
+    }
+
     /// Reads the spec's file and the template sources again.
     fn follow_spec(&mut self) {
         let controller = self;

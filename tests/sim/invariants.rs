@@ -287,7 +287,9 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
             .refused_at
             .is_some_and(|at| world.now - at < 120 * SECOND);
         let foreign = world.files.get(path).is_none_or(|file| file.mark.is_none());
-        let unread = world.unread_at.is_some_and(|at| world.now - at < 40 * SECOND);
+        let unread = world
+            .unread_at
+            .is_some_and(|at| world.now - at < 40 * SECOND);
         if !good || !confirms || refused || unread || foreign || template.keep {
             return None;
         }
