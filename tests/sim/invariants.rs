@@ -46,7 +46,11 @@ pub fn before_start(world: &mut World, start: &Start) {
     let Some(work) = model.work_of(&node) else {
         return world.violate(format!("{node} is started, and the spec has no such thing"));
     };
-    for (on, condition) in needs(&model, work) {
+    // What an edit took away while the start was on its way is not there.
+    let current = world.in_force.as_ref();
+    let edited = current.is_none_or(|current| !std::sync::Arc::ptr_eq(current, &model));
+    let needs = needs(&model, work);
+    for (on, condition) in needs.into_iter().filter(|_| !edited) {
         if let Some(why) = unmet(world, &model, &on, condition) {
             world.violate(format!("{node} is started before its need {on}: {why}"));
         }

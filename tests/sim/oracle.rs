@@ -22,23 +22,17 @@ pub fn judge(world: &World, model: &Model) -> Option<String> {
 
 /// Whether a node ended as its policy lets it rest, or an operator stopped it.
 pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
-    if world
-        .operator_stopped
-        .iter()
-        .any(|one| instance(one) == *node)
-    {
-        return true;
-    }
+    let of = |other: &NodeId| instance(other) == *node;
     let runs = world
         .cgroups
         .iter()
-        .any(|(id, cgroup)| instance(&id.node) == *node && cgroup.populated());
-    let last = world.last_end(node);
-    !runs
-        && last.is_some_and(|end| {
-            let success = end.exit == Exit::Code(0) && end.known;
-            success && !end.asked && matches!(work.policy, "no" | "on-failure")
-        })
+        .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
+    let stopped = world.operator_stopped.iter().any(of);
+    let completed = world.last_end(node).is_some_and(|end| {
+        let success = end.exit == Exit::Code(0) && end.known;
+        success && !end.asked && matches!(work.policy, "no" | "on-failure")
+    });
+    !runs && (stopped || completed)
 }
 
 fn lives(world: &World, model: &Model) -> Option<String> {

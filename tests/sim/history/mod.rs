@@ -12,7 +12,7 @@ use hatchery::reconcile::engine::Input;
 
 use crate::faults::{Action, Fault};
 use crate::oracle;
-use crate::specs::{Model, SPEC, instance};
+use crate::specs::{Model, Role, SPEC, instance};
 use crate::world::{Happening, SECOND, Shared, World};
 
 use controller::Controller;
@@ -269,7 +269,6 @@ impl Run {
             world.log(format_args!("the faults end"));
             let now = world.now;
             self.calm = Some(now);
-            world.blind_at = None;
             world.net.bridges.retain(|_, bridge| bridge.ours);
             world
                 .net
@@ -349,8 +348,10 @@ impl Run {
                     let stopped =
                         world.operator_stopped.iter().any(of) || world.kept.stopped.iter().any(of);
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
-                    let done = oracle::rests(&world, work, &node) && !stopped;
-                    if !up && !done && (stopped || gave_up) {
+                    // What ended well may have others wait for what it serves, for good.
+                    let late = self.nudges > 2 && work.role == Role::App;
+                    let done = oracle::rests(&world, work, &node) && !stopped && !late;
+                    if !up && !done && (stopped || gave_up || late) {
                         names.push(node.to_string());
                     }
                 }

@@ -201,7 +201,7 @@ impl Workloads for Shared {
                 world.cgroups.remove(life);
                 if !world.starts {
                     // Nobody can know any more how it ended.
-                    world.facts.entry(life.node.clone()).or_default().forgiven = true;
+                    world.facts.remove(&life.node);
                 }
                 world.log(format_args!(
                     "{} {} is cleared",
