@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -134,6 +135,8 @@ struct StoreKeep {
     dirs: Dirs,
     store: Mutex<Option<Store>>,
     kept: Mutex<Kept>,
+    /// The disk refused what is in `kept`.
+    unsaved: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -154,6 +157,7 @@ impl StoreKeep {
             dirs: store.dirs().clone(),
             store: Mutex::new(Some(store)),
             kept: Mutex::new(kept),
+            unsaved: AtomicBool::new(false),
         }
     }
 
@@ -161,10 +165,13 @@ impl StoreKeep {
         let mut kept = lock(&self.kept);
         let before = kept.clone();
         change(&mut kept);
-        if *kept == before {
+        if *kept == before && !self.unsaved.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.with_store(|store| store.save_memory(&*kept))
+        let saved = self.with_store(|store| store.save_memory(&*kept));
+        // What a full disk refused is tried again with the next change.
+        self.unsaved.store(saved.is_err(), Ordering::Relaxed);
+        saved
     }
 
     /// Once the stack is down there is nothing to keep anything in.

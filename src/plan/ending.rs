@@ -124,14 +124,16 @@ pub(super) fn leftovers(context: &Context<'_>, ending: &Ending<'_>) -> Planned {
 
 /// Whether a life leaves the registry before it ends. When everything is taken down, the
 /// proxies end first and nobody has to be told.
-pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, life: &Life) -> bool {
+pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, ending: &Ending<'_>) -> bool {
+    let life = &ending.life.id;
     !planted::has(Bug::ForgottenDrain)
         && context.memory.down.is_none()
-        // It serves by the spec, or did until now.
+        // It serves by the spec, or did once: connections may outlive a service's place in it.
         && (!context.endpoints(node).is_empty()
             || context.registered_for(node).is_some()
-            || context.memory.leaving.contains_key(&life.id))
-        && !context.memory.asked.contains_key(&life.id)
+            || !ending.ports.is_empty()
+            || context.memory.leaving.contains_key(life))
+        && !context.memory.asked.contains_key(life)
 }
 
 /// What still leads requests to a life that is to end; `None` when nothing does, or when the

@@ -125,7 +125,11 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
         signal: farewell.signal,
         grace: farewell.grace,
         drain: farewell.drain,
-        ports: &farewell.ports,
+        // A service that left the spec before led to it once.
+        ports: match &life.farewell {
+            Some(noted) if farewell.ports.is_empty() => &noted.ports,
+            _ => &farewell.ports,
+        },
     };
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
         notes.leaving.insert(life.id.clone());

@@ -149,7 +149,8 @@ fn write(
             wake: Some(quiet),
         };
     }
-    let needs = lacking(context, id);
+    let mut needs = lacking(context, id);
+    needs.extend(busy_readers(context, state));
     if !needs.is_empty() {
         item.gate = Gate::Waiting(needs);
         return Planned {
@@ -170,6 +171,23 @@ fn write(
         };
     };
     judge(context, state, command, item, level)
+}
+
+/// Processes that read the file at this very moment, as far as anybody can tell: they are being
+/// started or told. Which text they have read would be known to nobody if it changed now.
+fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
+    let reload = state.node.reload.as_ref();
+    let Some(process) = reload.and_then(super::template::reload_process) else {
+        return Vec::new();
+    };
+    let readers = context.group_named(process).into_iter();
+    readers
+        .filter(|reader| {
+            let attempt = context.memory.attempts.get(&reader.id);
+            attempt.is_some_and(|attempt| attempt.running)
+        })
+        .map(|reader| format!("{} to have read it", reader.id))
+        .collect()
 }
 
 /// When the text has been the same for long enough, or changing for too long.

@@ -64,6 +64,20 @@ struct Due {
     at: Option<crate::spec::time::Time>,
 }
 
+/// Files that a process reads and that are about to change: it would have read nobody knows
+/// which text.
+fn unwritten(context: &Context<'_>, node: &WorkloadNode) -> Vec<String> {
+    let templates = context.reloads_of(node);
+    templates
+        .iter()
+        .filter(|read| {
+            let state = context.templates.get(read.name.as_str());
+            state.is_some_and(|state| template::writes_soon(context, state))
+        })
+        .map(|read| format!("`{}`", read.destination.display()))
+        .collect()
+}
+
 /// When it starts again after this exit; or how it rests.
 fn after_exit(
     context: &Context<'_>,
@@ -164,6 +178,7 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, du
     let mut wake = None;
     let mut waits = context.lacking(&node.id);
     waits.extend(network::address_taken(context, node));
+    waits.extend(unwritten(context, node));
     let mut state = NodeState::Waiting;
     if let Some(at) = due.at.filter(|at| *at > context.now) {
         waits.push(format!(

@@ -279,7 +279,7 @@ fn end(
 ) -> Planned {
     let ending = ending_of(node, life);
     context.leaving.insert(node.id.clone());
-    if ending::must_leave(context, &node.id, life) {
+    if ending::must_leave(context, &node.id, &ending) {
         notes.leaving.insert(life.id.clone());
         if let Some(still) = ending::still_announced(context, &node.id, life) {
             return ending::waiting(context, life, change, reason, vec![still]);

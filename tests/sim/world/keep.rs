@@ -30,6 +30,8 @@ pub struct Kept {
     /// It was lost or could not be written: what was stopped may run again.
     pub lossy: bool,
     older: Option<Box<Kept>>,
+    /// What is on disk, where that is not all that the controller knows.
+    disk: Option<Box<Kept>>,
 }
 
 impl World {
@@ -39,19 +41,30 @@ impl World {
         }
         if self.fires(Fault::KeepFails, Action::Keep) {
             self.kept.lossy = true;
+            // The controller itself knows it all the same, as long as it lives.
+            if self.kept.disk.is_none() {
+                self.kept.disk = Some(Box::new(self.kept.clone()));
+            }
+            change(&mut self.kept);
             return Err(error(ErrorKind::Failed, "no space left on device"));
         }
         let older = Kept {
             older: None,
+            disk: None,
             ..self.kept.clone()
         };
         change(&mut self.kept);
         self.kept.older = Some(Box::new(older));
+        self.kept.disk = None;
         Ok(())
     }
 
     /// What may become of the state before a controller begins.
     pub fn decay(&mut self) {
+        if let Some(disk) = self.kept.disk.take() {
+            self.kept = *disk;
+            self.kept.lossy = true;
+        }
         if self.fires(Fault::KeepGone, Action::Keep) {
             self.kept = Kept::default();
             self.kept.lossy = true;
