@@ -200,6 +200,12 @@ impl<'a> Context<'a> {
         self.lives.get(node).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether an action on a node is under way.
+    pub fn is_busy(&self, node: &NodeId) -> bool {
+        let attempt = self.memory.attempts.get(node);
+        attempt.is_some_and(|attempt| attempt.running)
+    }
+
     /// The newest life of which something still runs.
     pub fn current(&self, node: &NodeId) -> Option<&'a Life> {
         self.lives(node)

@@ -262,8 +262,11 @@ fn attachments(context: &Context<'_>) -> Vec<Planned> {
         .map(|(name, _)| {
             let instance = name.strip_prefix(&prefix).unwrap_or(name);
             let node = NodeId::new(Kind::Containers, instance);
+            // A start under way needs it before anything of it can be seen.
+            let starts = context.is_busy(&node);
             let waits = match context.current(&node) {
                 Some(_) => vec![format!("{node} to end")],
+                None if starts => vec![format!("the start of {node}")],
                 None => Vec::new(),
             };
             let node = NodeId::new(Kind::Networks, format!("links/{instance}"));

@@ -182,10 +182,7 @@ fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String>
     };
     let readers = context.group_named(process).into_iter();
     readers
-        .filter(|reader| {
-            let attempt = context.memory.attempts.get(&reader.id);
-            attempt.is_some_and(|attempt| attempt.running)
-        })
+        .filter(|reader| context.is_busy(&reader.id))
         .map(|reader| format!("{} to have read it", reader.id))
         .collect()
 }

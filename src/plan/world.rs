@@ -88,6 +88,8 @@ pub struct Life {
     pub cgroup: PathBuf,
     /// How it was meant to end when it began; `None` when that was not noted.
     pub farewell: Option<Farewell>,
+    /// Some controller asked it to end.
+    pub asked: bool,
 }
 
 /// How a life is.

@@ -148,6 +148,10 @@ impl Controller {
             match life.state {
                 LifeState::Up => {
                     self.memory.seen.entry(life.id.clone()).or_insert(now);
+                    if life.asked {
+                        // Perhaps by an earlier controller: its grace begins anew.
+                        self.memory.asked.entry(life.id.clone()).or_insert(now);
+                    }
                 }
                 LifeState::Ending => {
                     self.memory.ending.entry(life.id.clone()).or_insert(now);
@@ -157,7 +161,8 @@ impl Controller {
                     // What did not become ready in time failed, though it was asked to end.
                     let late = self.memory.late.contains(&life.id);
                     let asked = !late
-                        && (self.memory.asked.contains_key(&life.id)
+                        && (life.asked
+                            || self.memory.asked.contains_key(&life.id)
                             || self.memory.restart.contains(&life.id));
                     let last = LastExit {
                         exit,

@@ -327,7 +327,8 @@ impl Controller {
                     memory.restarts = memory.restarts.saturating_add(1);
                 }
             }
-            Step::RemoveFile { path, .. } => {
+            // A spec that came meanwhile may render it again.
+            Step::RemoveFile { path, .. } if !self.renders(path) => {
                 let mut rendered = self.host.keep.rendered();
                 if rendered.remove(path)
                     && let Err(error) = self.host.keep.set_rendered(&rendered)
@@ -337,6 +338,12 @@ impl Controller {
             }
             _ => {}
         }
+    }
+
+    /// Whether a template of the spec has this destination.
+    fn renders(&self, path: &std::path::Path) -> bool {
+        let mut nodes = self.desired.nodes.values();
+        nodes.any(|node| matches!(node, Node::Template(template) if template.destination == path))
     }
 
     /// What reload commands have told is kept: the next controller need not tell it again.

@@ -48,7 +48,8 @@ pub fn before_start(world: &mut World, start: &Start) {
     };
     // What an edit took away while the start was on its way is not there.
     let current = world.in_force.as_ref();
-    let edited = current.is_none_or(|current| !std::sync::Arc::ptr_eq(current, &model));
+    let edited =
+        world.down || current.is_none_or(|current| !std::sync::Arc::ptr_eq(current, &model));
     let needs = needs(&model, work);
     for (on, condition) in needs.into_iter().filter(|_| !edited) {
         if let Some(why) = unmet(world, &model, &on, condition) {

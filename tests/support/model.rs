@@ -261,6 +261,7 @@ impl Model {
             applied: start.applied.clone(),
             cgroup: PathBuf::new(),
             farewell: Some(start.farewell.clone()),
+            asked: false,
         });
         if let Some(Node::Workload(workload)) = self.desired.nodes.get(&node)
             && matches!(workload.ready, ReadyNode::Check { .. })

@@ -103,6 +103,7 @@ fn without_a_controller_the_kernel_is_shown() {
         applied: Default::default(),
         cgroup: "/".into(),
         farewell: None,
+        asked: false,
     };
     let ended = LifeState::Ended {
         exit: Exit::Code(3),

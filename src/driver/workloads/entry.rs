@@ -207,6 +207,21 @@ impl Entry {
         (self.emptied.is_some() && self.unreaped()).then_some(10 * SOON)
     }
 
+    /// Notes that we ask it to end, before we do: the next controller is to know an exit that was
+    /// asked for when it sees one.
+    pub fn note_asked(&mut self) -> std::io::Result<()> {
+        if self.mark.asked || !self.main().is_some_and(|main| main.runs()) {
+            return Ok(());
+        }
+        let mark = Mark {
+            asked: true,
+            ..self.mark.clone()
+        };
+        mark.write(&self.folder)?;
+        self.mark = mark;
+        Ok(())
+    }
+
     /// The life as the planner sees it.
     pub fn life(&self, now: Time) -> Life {
         let main_pid = self.main().map_or(0, |tracked| match tracked.runs() {
@@ -229,6 +244,7 @@ impl Entry {
             applied: self.mark.applied.clone(),
             cgroup: self.folder.clone(),
             farewell: self.mark.farewell.clone(),
+            asked: self.mark.asked,
         }
     }
 

@@ -51,6 +51,9 @@ pub(super) struct Mark {
     /// How it is meant to end.
     #[serde(default)]
     pub farewell: Option<Farewell>,
+    /// We asked it to end: whatever it says then is no failure, and no completion.
+    #[serde(default)]
+    pub asked: bool,
 }
 
 impl Mark {

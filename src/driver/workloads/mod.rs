@@ -228,6 +228,8 @@ impl Workloads for HostWorkloads {
 
     fn signal(&self, life: &LifeId, signal: Signal) -> Result<()> {
         self.with(life, |entry| {
+            let noted = entry.note_asked();
+            noted.map_err(|error| cannot("mark the cgroup of", life, &error))?;
             match entry.main().filter(|main| main.runs()) {
                 Some(main) => main
                     .process
@@ -265,6 +267,8 @@ impl Workloads for HostWorkloads {
 
     fn kill(&self, life: &LifeId) -> Result<()> {
         self.with(life, |entry| {
+            let noted = entry.note_asked();
+            noted.map_err(|error| cannot("mark the cgroup of", life, &error))?;
             cgroup::kill(&entry.folder).map_err(|error| cannot("kill", life, &error))?;
             // A main process that left its cgroup by itself is still ours to end.
             if let Some(main) = entry.main().filter(|main| main.runs()) {

@@ -81,5 +81,6 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         log_size: u64::MAX,
         log_files: 0,
         farewell: None,
+        asked: false,
     }
 }

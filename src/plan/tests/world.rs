@@ -158,6 +158,7 @@ impl World {
                 applied: start.applied.clone(),
                 cgroup: PathBuf::new(),
                 farewell: Some(start.farewell.clone()),
+                asked: false,
             }),
             Step::Signal { life, .. } | Step::Kill(life) => {
                 self.memory.asked.entry(life.clone()).or_insert(self.now);

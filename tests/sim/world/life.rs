@@ -246,6 +246,7 @@ impl World {
             applied: cgroup.applied.clone(),
             cgroup: std::path::PathBuf::from("/sys/fs/cgroup/hatchery"),
             farewell: cgroup.farewell.clone().filter(|_| cgroup.marked),
+            asked: cgroup.marked && cgroup.asked.is_some(),
         })
     }
 

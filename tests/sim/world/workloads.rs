@@ -176,7 +176,9 @@ impl Workloads for Shared {
         world.log(format_args!("{} {} is killed", life.node, life.incarnation));
         let now = world.now;
         if let Some(cgroup) = world.cgroups.get_mut(life) {
-            cgroup.asked.get_or_insert(now);
+            if up {
+                cgroup.asked.get_or_insert(now);
+            }
             cgroup.spawned &= up;
         }
         let delay = world.rng.millis(0, 30);
