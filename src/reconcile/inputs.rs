@@ -55,7 +55,9 @@ impl Controller {
             return;
         }
         let mut spec = controller.spec.clone();
-        if controller.follows {
+        // A file that is being saved is read once it has settled; this is about another one.
+        let unsettled = controller.host.follow.unsettled().contains(&spec.path);
+        if controller.follows && !unsettled {
             match controller
                 .host
                 .files
@@ -71,7 +73,8 @@ impl Controller {
         }
         // Template sources are followed though the spec itself is passed over.
         let passed_over = controller.passed_over.take();
-        let passed_over = passed_over.filter(|over| !controller.follows || over.spec == spec);
+        let passed_over =
+            passed_over.filter(|over| !controller.follows || unsettled || over.spec == spec);
         if passed_over.is_some() {
             spec = controller.spec.clone();
         }

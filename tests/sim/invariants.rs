@@ -51,7 +51,9 @@ pub fn before_start(world: &mut World, start: &Start) {
     let edited =
         world.down || current.is_none_or(|current| !std::sync::Arc::ptr_eq(current, &model));
     let needs = needs(&model, work);
-    for (on, condition) in needs.into_iter().filter(|_| !edited) {
+    // What ended while the machine slept was there when the start was decided.
+    let woken = world.blind_at.is_some_and(|at| now - at < SECOND);
+    for (on, condition) in needs.into_iter().filter(|_| !edited && !woken) {
         if let Some(why) = unmet(world, &model, &on, condition) {
             world.violate(format!("{node} is started before its need {on}: {why}"));
         }

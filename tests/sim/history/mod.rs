@@ -281,6 +281,12 @@ impl Run {
             world.files.retain(|path, file| !strange(path, file));
             world.tell(hatchery::driver::Event::Network);
         }
+        if self.controller.is_none() {
+            // The last edit may have closed a cycle: no controller takes that.
+            for work in &mut self.model.works {
+                work.needs.clear();
+            }
+        }
         self.model.revision = 1_000_000;
         let text = self.publish();
         self.write_sources();

@@ -65,7 +65,7 @@ impl World {
 impl Files for Shared {
     fn look(&self, path: &Path) -> FileView {
         let mut world = self.lock();
-        if world.fires(Fault::Unreadable, Action::Look) {
+        if !world.down && world.fires(Fault::Unreadable, Action::Look) {
             return FileView::Unreadable("input/output error".to_owned());
         }
         match world.files.get(path) {
