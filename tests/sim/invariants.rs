@@ -58,7 +58,8 @@ pub fn before_start(world: &mut World, start: &Start) {
             world.violate(format!("{node} is started before its need {on}: {why}"));
         }
     }
-    if world.operator_stopped.contains(&node) && !world.kept.lossy {
+    let stopped = world.operator_stopped.get(&node);
+    if stopped.is_some_and(|at| *at < world.planned_at) && !world.kept.lossy {
         world.violate(format!("{node} is started though an operator stopped it"));
     }
     let facts = world.facts.get(&node).cloned().unwrap_or_default();
@@ -204,7 +205,8 @@ pub fn one_copy(world: &mut World, id: &LifeId) {
 
 /// A stop signal is on its way to a life that runs.
 pub fn before_signal(world: &mut World, life: &LifeId) {
-    if world.down {
+    // What was planned before the host slept is done after it.
+    if world.down || !world.sighted_for(1) {
         return;
     }
     let Some(cgroup) = world.cgroups.get(life) else {
@@ -378,7 +380,9 @@ pub fn takes(world: &mut World, text: &str) {
     world.took_at = now;
     let nodes = world.in_force.as_ref().map(|model| model.nodes());
     if let Some(nodes) = nodes {
-        world.operator_stopped.retain(|node| nodes.contains(node));
+        world
+            .operator_stopped
+            .retain(|node, _| nodes.contains(&instance(node)));
     }
     for facts in world.facts.values_mut() {
         facts.failures = facts.failures.min(1);
@@ -455,10 +459,13 @@ pub fn backs_off(world: &mut World, plan: &Plan) {
         let Some(failures) = world.failures_known(&status.node, work, end) else {
             continue;
         };
-        // A tenth of jitter, and what may have outlived the main process.
-        let most = delay(work, failures) * 12 / 10 + Duration::from_secs(7);
-        let passed = Duration::from_nanos(world.now - end.at);
-        if passed > most && world.sighted_for(120) {
+        let Some(gone) = end.gone else {
+            continue;
+        };
+        // A tenth of jitter, and a moment to look.
+        let most = delay(work, failures) * 11 / 10 + Duration::from_secs(1);
+        let passed = Duration::from_nanos(world.now - gone);
+        if passed > most {
             let node = &status.node;
             let what = format!("{node} still backs off {passed:?} after failure {failures}");
             return world.violate(what);

@@ -27,7 +27,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
         .cgroups
         .iter()
         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
-    let stopped = world.operator_stopped.iter().any(of);
+    let stopped = world.operator_stopped.keys().any(of);
     let completed = world.last_end(node).is_some_and(|end| {
         let success = end.exit == Exit::Code(0) && end.known;
         success && !end.asked && matches!(work.policy, "no" | "on-failure")

@@ -9,18 +9,17 @@ use hatchery::health::Answer;
 use hatchery::plan::model::{Gate, Step};
 use hatchery::reconcile::Job;
 use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
-use hatchery::reconcile::handle::{Request, SpecText, Verb};
+use hatchery::reconcile::handle::SpecText;
 use hatchery::reconcile::host::Host;
 use hatchery::reconcile::load::Surroundings;
 use hatchery::reconcile::monitors::Schedule;
 use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::registry::{Catalog, Config};
-use hatchery::spec::generation::{Cause, User};
 use hatchery::spec::model::Status;
 use hatchery::spec::time::Time;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
-use super::Run;
+use super::{Run, step};
 use crate::faults::{Action, Fault};
 use crate::specs::{Model, SPEC, STACK};
 use crate::world::{Happening, SECOND, World};
@@ -31,7 +30,7 @@ const PASSES: u64 = 2_000;
 /// A controller.
 pub struct Controller {
     pub engine: Engine,
-    epoch: u64,
+    pub epoch: u64,
     schedule: Schedule,
     host: Host,
     jobs: BTreeMap<u64, Running>,
@@ -40,7 +39,7 @@ pub struct Controller {
     launch_at: Option<u64>,
     /// Passes in this second.
     passes: (u64, u64),
-    _story: broadcast::Receiver<hatchery::reconcile::handle::Happening>,
+    story: broadcast::Receiver<hatchery::reconcile::handle::Happening>,
 }
 
 /// A job under way.
@@ -50,6 +49,8 @@ struct Running {
     planned: VecDeque<Step>,
     under: Option<Arc<Model>>,
     starts: bool,
+    /// When it was planned.
+    since: u64,
 }
 
 impl Controller {
@@ -75,6 +76,7 @@ impl Run {
             world.epochs += 1;
             world.epoch = world.epochs;
             world.beginning = true;
+            world.failures_begin();
             let file = world.files.get(std::path::Path::new(SPEC));
             let text = file.map(|file| file.text.clone()).unwrap_or_default();
             let epoch = world.epoch;
@@ -99,7 +101,7 @@ impl Run {
             catalog: SharedCatalog::new(Catalog::new(config, 1)),
         };
         self.world.lock().catalog = Some(host.catalog.clone());
-        let (happenings, story) = broadcast::channel(16);
+        let (happenings, story) = broadcast::channel(64);
         let beginning = Beginning {
             host: host.clone(),
             around: Surroundings {
@@ -132,7 +134,7 @@ impl Run {
                     pass_at: None,
                     launch_at: None,
                     passes: (0, 0),
-                    _story: story,
+                    story,
                 });
                 self.pass_soon();
             }
@@ -264,7 +266,7 @@ impl Run {
 
     /// What the newest plan tells the oracle.
     fn note_plan(&mut self) {
-        let Some(controller) = &self.controller else {
+        let Some(controller) = &mut self.controller else {
             return;
         };
         let mut world = self.world.lock();
@@ -279,7 +281,18 @@ impl Run {
                 world.trace.remark(now, line);
             }
         }
+        while world.trace.printing()
+            && let Ok(line) = controller.story.try_recv()
+        {
+            let text = line.text;
+            world.trace.remark(now, format_args!("it says: {text}"));
+        }
         crate::invariants::backs_off(&mut world, plan);
+        for life in &plan.notes.late {
+            if let Some(cgroup) = world.cgroups.get_mut(life) {
+                cgroup.late = true;
+            }
+        }
         let leaving = &plan.notes.leaving;
         world.leaving.retain(|life, _| leaving.contains(life));
         for life in leaving {
@@ -337,6 +350,7 @@ impl Run {
             planned,
             under,
             starts,
+            since: now,
         };
         controller.jobs.insert(number, running);
         let delay = Duration::from_micros(world.rng.range(10, 2_000));
@@ -371,6 +385,7 @@ impl Run {
         };
         world.acting = running.under.clone();
         world.starts = running.starts;
+        world.planned_at = running.since;
         let delay = world.begin_step(step);
         world.after(delay, Happening::Advance(epoch, number));
     }
@@ -394,7 +409,7 @@ impl Run {
             let mut world = self.world.lock();
             world.acting = running.under.clone();
             world.starts = running.starts;
-            let (node, step) = (running.job.node(), name(running.job.next_step()));
+            let (node, step) = (running.job.node(), step::name(running.job.next_step()));
             world.log(format_args!("{node}: {step}"));
         }
         running.planned.pop_front();
@@ -463,147 +478,6 @@ impl Run {
         }
         self.launch(epoch);
     }
-
-    pub(super) fn apply(&mut self, text: String, allow_empty: bool) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let (answer, _told) = oneshot::channel();
-        let spec = SpecText {
-            path: SPEC.into(),
-            text,
-        };
-        let epoch = controller.epoch;
-        self.world.lock().allow_empty = allow_empty;
-        let request = Request::Apply {
-            spec,
-            allow_empty,
-            saved: None,
-            cause: Cause::Apply { by: operator() },
-            answer,
-        };
-        self.tell(epoch, Input::Request(request));
-        self.world.lock().allow_empty = false;
-    }
-
-    pub(super) fn operate(&mut self, verb: Verb, names: Vec<String>) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let epoch = controller.epoch;
-        let (answer, mut told) = oneshot::channel();
-        self.world
-            .lock()
-            .log(format_args!("operator: {verb:?} {names:?}"));
-        let request = Request::Operate {
-            verb,
-            names,
-            by: operator(),
-            answer,
-        };
-        // Judged before it is asked: a start may follow at once.
-        self.tell(epoch, Input::Request(request));
-        let Ok(Ok(nodes)) = told.try_recv() else {
-            return;
-        };
-        let mut world = self.world.lock();
-        for node in nodes {
-            if verb == Verb::Stop {
-                world.operator_stopped.insert(node);
-                continue;
-            }
-            world.operator_stopped.remove(&node);
-            world.facts.entry(node).or_default().forgiven = true;
-        }
-    }
-
-    /// Asks what would be done for a spec: nothing may be done for that.
-    pub(super) fn ask_for_plan(&mut self, text: String) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let epoch = controller.epoch;
-        let (answer, _told) = oneshot::channel();
-        let before = self.world.lock().mutations;
-        let spec = SpecText {
-            path: SPEC.into(),
-            text,
-        };
-        self.tell(epoch, Input::Request(Request::Plan(spec, answer)));
-        let mut world = self.world.lock();
-        if world.mutations != before {
-            world.violate("`plan` changed something".to_owned());
-        }
-    }
-
-    pub(super) fn take_down(&mut self, kill: bool) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let epoch = controller.epoch;
-        let (answer, _told) = oneshot::channel();
-        {
-            let mut world = self.world.lock();
-            world.log(format_args!("operator: down, kill {kill}"));
-            world.down = true;
-            world.down_kill = kill;
-        }
-        let request = Request::Down {
-            purge: false,
-            kill,
-            by: operator(),
-            answer,
-        };
-        self.tell(epoch, Input::Request(request));
-    }
-
-    fn went_down(&mut self) {
-        let mut world = self.world.lock();
-        world.log(format_args!("the stack is down"));
-        world.cgroups.clear();
-        world.controller_gone();
-        world.facts.clear();
-        world.operator_stopped.clear();
-        let again = world.rng.millis(100, 4_000);
-        world.after(again, Happening::Up);
-        drop(world);
-        self.controller = None;
-    }
-
-    pub(super) fn leave(&mut self) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let epoch = controller.epoch;
-        let (answer, _told) = oneshot::channel();
-        self.tell(epoch, Input::Request(Request::Leave(answer)));
-    }
-}
-
-fn name(step: Option<&Step>) -> &'static str {
-    match step {
-        None => "nothing",
-        Some(Step::OpenRegistry(_)) => "open registry",
-        Some(Step::CreateNetwork(_)) => "create network",
-        Some(Step::RemoveNetwork(_)) => "remove network",
-        Some(Step::Attach(_)) => "attach",
-        Some(Step::Firewall { .. }) => "firewall",
-        Some(Step::Detach(_)) => "detach",
-        Some(Step::Rewrite { .. }) => "rewrite",
-        Some(Step::PortFree(_)) => "port free",
-        Some(Step::PreStart { .. }) => "pre-start",
-        Some(Step::Start(_)) => "start",
-        Some(Step::Signal { .. }) => "signal",
-        Some(Step::Kill(_)) => "kill",
-        Some(Step::Clear(_)) => "clear",
-        Some(Step::Register(_)) => "register",
-        Some(Step::Deregister(_)) => "deregister",
-        Some(Step::Validate { .. }) => "validate",
-        Some(Step::Write(_)) => "write",
-        Some(Step::RemoveFile { .. }) => "remove file",
-        Some(Step::ReloadProcess { .. }) => "reload",
-        Some(Step::ReloadCommand { .. }) => "reload command",
-    }
 }
 
 fn dirs(stack: &str) -> Dirs {
@@ -612,9 +486,4 @@ fn dirs(stack: &str) -> Dirs {
         state: format!("/var/lib/hatchery/{stack}").into(),
         log: format!("/var/log/hatchery/{stack}").into(),
     }
-}
-
-/// Who asks.
-fn operator() -> User {
-    User { uid: 0, name: None }
 }

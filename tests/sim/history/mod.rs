@@ -1,7 +1,9 @@
 //! One seed's history: everything that happens, in the order of virtual time.
 
 mod controller;
+mod operator;
 mod outside;
+mod step;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -352,7 +354,7 @@ impl Run {
                         .iter()
                         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
                     let stopped =
-                        world.operator_stopped.iter().any(of) || world.kept.stopped.iter().any(of);
+                        world.operator_stopped.keys().any(of) || world.kept.stopped.iter().any(of);
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
                     // What ended well may have others wait for what it serves, for good.
                     let late = self.nudges > 2 && work.role == Role::App;

@@ -204,7 +204,7 @@ impl Model {
             version: 1,
             port: None,
             network: None,
-            policy: *rng.pick(&["on-failure", "on-failure", "always", "unless-stopped"]),
+            policy: rng.pick::<&str>(&["on-failure", "on-failure", "always", "unless-stopped"]),
             delay,
             max_delay: delay * *rng.pick(&[1, 4, 20]),
             reset_after: *rng.pick(&[2_000, 10_000]),

@@ -11,8 +11,9 @@ impl Model {
     pub fn edit(&mut self, rng: &mut Rng) {
         for _ in 0..rng.range(1, 3) {
             self.change(rng);
+            // Before anything new gets the name of what went.
+            self.mend();
         }
-        self.mend();
     }
 
     fn change(&mut self, rng: &mut Rng) {
@@ -45,8 +46,6 @@ impl Model {
             10 => {
                 if self.works.len() > 1 {
                     self.works.remove(work);
-                    // A later group may get its name, but not its services.
-                    self.mend();
                 }
             }
             11 => self.add_group(rng),

@@ -64,7 +64,10 @@ pub struct Cgroup {
     pub asked: Option<u64>,
     /// When a plan first had it end.
     pub ending_planned: Option<u64>,
-    pub exec_at: Option<u64>,
+    /// A plan said that it is not ready in time.
+    pub late: bool,
+    /// When the cgroup was made.
+    pub made: u64,
 }
 
 impl Cgroup {
@@ -127,7 +130,8 @@ impl World {
             seen_empty: None,
             asked: None,
             ending_planned: None,
-            exec_at: None,
+            late: false,
+            made: self.now,
         };
         self.cgroups.insert(start.id.clone(), cgroup);
         self.mutations += 1;
@@ -160,6 +164,18 @@ impl World {
             .iter_mut()
             .find(|(_, cgroup)| cgroup.serial == serial)
             .map(|(id, cgroup)| (id.clone(), cgroup))
+    }
+
+    /// A controller begins: of what ended before it, it knows the last end.
+    pub fn failures_begin(&mut self) {
+        for facts in self.facts.values_mut() {
+            facts.failures = 0;
+        }
+        for (id, cgroup) in &self.cgroups {
+            if !cgroup.populated() {
+                self.facts.entry(id.node.clone()).or_default().failures = 1;
+            }
+        }
     }
 
     /// What a crash of the controller leaves of starts under way.

@@ -97,8 +97,12 @@ pub struct End {
     pub known: bool,
     pub at: u64,
     pub lasted: u64,
+    /// When nothing of it was left.
+    pub gone: Option<u64>,
     /// Somebody had asked for it.
     pub asked: bool,
+    /// Because it was not ready in time: a failure, though it was asked for.
+    pub late: bool,
     /// How the controller counted at that time: which life of it.
     pub epoch: u64,
     pub identity: hatchery::plan::world::Identity,
@@ -147,9 +151,12 @@ pub struct World {
     pub leaving: BTreeMap<LifeId, u64>,
     /// Whose connections were ever waited for, and since when.
     pub draining: BTreeMap<LifeId, u64>,
-    pub operator_stopped: BTreeSet<NodeId>,
+    /// What an operator stopped, and when.
+    pub operator_stopped: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
+    /// When that was.
+    pub planned_at: u64,
     /// The job that is being done starts its node.
     pub starts: bool,
     pub catalog: Option<SharedCatalog>,
@@ -233,8 +240,9 @@ impl World {
             down: false,
             leaving: BTreeMap::new(),
             draining: BTreeMap::new(),
-            operator_stopped: BTreeSet::new(),
+            operator_stopped: BTreeMap::new(),
             acting: None,
+            planned_at: 0,
             starts: false,
             catalog: None,
             healthy_at: BTreeMap::new(),
@@ -435,9 +443,6 @@ impl World {
         self.down = false;
         self.down_kill = false;
         self.healthy_at.clear();
-        for facts in self.facts.values_mut() {
-            facts.failures = 0;
-        }
     }
 }
 

@@ -25,7 +25,6 @@ impl World {
         let program = cgroup.command.first().cloned().unwrap_or_default();
         cgroup.ran = true;
         cgroup.spawned = cgroup.container;
-        cgroup.exec_at = Some(now);
         let (port, container) = (cgroup.port(), cgroup.container);
         let pid = self.pid(serial);
         if let Some((_, cgroup)) = self.by_serial(serial) {
@@ -183,13 +182,19 @@ impl World {
             known,
             at: now,
             lasted: now - main.since,
+            gone: None,
             asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some(),
             epoch,
+            late: cgroup.late,
             identity: cgroup.identity.clone(),
             pid: main.pid,
         };
         self.pids.remove(&main.pid);
-        self.count(&id.node, end);
+        self.facts
+            .entry(id.node.clone())
+            .or_default()
+            .ends
+            .push(end);
         self.log(format_args!(
             "{} {} ends: {exit:?}",
             id.node, id.incarnation
@@ -212,18 +217,24 @@ impl World {
         }
     }
 
-    fn count(&mut self, node: &NodeId, end: End) {
+    /// A life is over: it counts from the making of its cgroup until nothing was left in it.
+    fn count(&mut self, node: &NodeId, lasted: u64) {
+        let now = self.now;
         let model = self.in_force.clone();
         let reset = model.and_then(|model| Some(model.work_of(node)?.reset_after));
         let facts = self.facts.entry(node.clone()).or_default();
+        let Some(end) = facts.ends.last_mut() else {
+            return;
+        };
+        end.lasted = lasted;
+        end.gone = Some(now);
         facts.failures = if end.asked {
             0
-        } else if reset.is_some_and(|reset| end.lasted >= reset * MILLI) {
+        } else if reset.is_some_and(|reset| lasted >= reset * MILLI) {
             1
         } else {
             facts.failures + 1
         };
-        facts.ends.push(end);
     }
 
     /// The failures in a row that a controller must know of, where the truth leaves no doubt.
@@ -234,21 +245,18 @@ impl World {
     /// The same; `None` where there is doubt.
     pub fn failures_known(&self, node: &NodeId, work: &Work, end: &End) -> Option<u32> {
         let ends = self.facts.get(node).map_or(&[][..], |facts| &facts.ends);
-        let near = |end: &End| {
-            let lasted = end.lasted / MILLI;
-            lasted + 6_000 > work.reset_after && lasted < work.reset_after + 500
-        };
+        let near = |end: &End| (end.lasted / MILLI).abs_diff(work.reset_after) < 50;
         let doubtful = ends
             .iter()
             .rev()
             .take(12)
-            .any(|end| near(end) && !end.asked);
+            .any(|end| end.late || near(end) && !end.asked);
         // Which of an edit and an end was seen first is not always known.
         let edited = ends
             .iter()
             .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
-        let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(120);
+        let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(40);
         known.then_some(counted.max(1))
     }
 
@@ -276,6 +284,8 @@ impl World {
         cgroup.rest = false;
         cgroup.spawned = false;
         cgroup.emptied = Some(now);
+        let lasted = now.saturating_sub(cgroup.made);
+        self.count(&id.node, lasted);
         self.log(format_args!("{} {} is gone", id.node, id.incarnation));
         self.tell(Event::Ended(id));
     }
@@ -286,7 +296,9 @@ impl World {
             return false;
         }
         match cgroup.flapping {
-            Some((period, phase)) if self.faults.on => (self.now + phase) / period % 2 == 0,
+            Some((period, phase)) if self.faults.on => {
+                ((self.now + phase) / period).is_multiple_of(2)
+            }
             _ => true,
         }
     }

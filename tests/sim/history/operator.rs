@@ -1,0 +1,146 @@
+//! What operators ask of a controller, and what the oracle makes of it.
+
+use hatchery::reconcile::engine::Input;
+use hatchery::reconcile::handle::{Request, SpecText, Verb};
+use hatchery::spec::generation::{Cause, User};
+use tokio::sync::oneshot;
+
+use super::Run;
+use crate::specs::SPEC;
+use crate::world::Happening;
+
+impl Run {
+    /// Hands over a spec.
+    pub(super) fn apply(&mut self, text: String, allow_empty: bool) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let (answer, mut told) = oneshot::channel();
+        let spec = SpecText {
+            path: SPEC.into(),
+            text,
+        };
+        let epoch = controller.epoch;
+        self.world.lock().allow_empty = allow_empty;
+        let request = Request::Apply {
+            spec,
+            allow_empty,
+            saved: None,
+            cause: Cause::Apply { by: operator() },
+            answer,
+        };
+        self.tell(epoch, Input::Request(request));
+        let mut world = self.world.lock();
+        world.allow_empty = false;
+        let calm = !world.faults.on && !world.down;
+        if let Ok(Err(report)) = told.try_recv() {
+            world
+                .trace
+                .remark(world.now, format_args!("refused: {report}"));
+            if calm {
+                world.violate(format!("the last spec is refused: {report}"));
+            }
+        }
+    }
+
+    pub(super) fn operate(&mut self, verb: Verb, names: Vec<String>) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, mut told) = oneshot::channel();
+        self.world
+            .lock()
+            .log(format_args!("operator: {verb:?} {names:?}"));
+        let request = Request::Operate {
+            verb,
+            names,
+            by: operator(),
+            answer,
+        };
+        // Judged before it is asked: a start may follow at once.
+        self.tell(epoch, Input::Request(request));
+        let Ok(Ok(nodes)) = told.try_recv() else {
+            return;
+        };
+        let mut world = self.world.lock();
+        for node in nodes {
+            if verb == Verb::Stop {
+                let now = world.now;
+                world.operator_stopped.insert(node, now);
+                continue;
+            }
+            world.operator_stopped.remove(&node);
+            let facts = world.facts.entry(node).or_default();
+            facts.forgiven = true;
+            facts.failures = 0;
+        }
+    }
+
+    /// Asks what would be done for a spec: nothing may be done for that.
+    pub(super) fn ask_for_plan(&mut self, text: String) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        let before = self.world.lock().mutations;
+        let spec = SpecText {
+            path: SPEC.into(),
+            text,
+        };
+        self.tell(epoch, Input::Request(Request::Plan(spec, answer)));
+        let mut world = self.world.lock();
+        if world.mutations != before {
+            world.violate("`plan` changed something".to_owned());
+        }
+    }
+
+    pub(super) fn take_down(&mut self, kill: bool) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        {
+            let mut world = self.world.lock();
+            world.log(format_args!("operator: down, kill {kill}"));
+            world.down = true;
+            world.down_kill = kill;
+        }
+        let request = Request::Down {
+            purge: false,
+            kill,
+            by: operator(),
+            answer,
+        };
+        self.tell(epoch, Input::Request(request));
+    }
+
+    pub(super) fn went_down(&mut self) {
+        let mut world = self.world.lock();
+        world.log(format_args!("the stack is down"));
+        world.cgroups.clear();
+        world.controller_gone();
+        world.facts.clear();
+        world.operator_stopped.clear();
+        let again = world.rng.millis(100, 4_000);
+        world.after(again, Happening::Up);
+        drop(world);
+        self.controller = None;
+    }
+
+    pub(super) fn leave(&mut self) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let epoch = controller.epoch;
+        let (answer, _told) = oneshot::channel();
+        self.tell(epoch, Input::Request(Request::Leave(answer)));
+    }
+}
+
+/// Who asks.
+fn operator() -> User {
+    User { uid: 0, name: None }
+}
