@@ -155,6 +155,10 @@ fn failed_at(context: &Context<'_>, node: &WorkloadNode) -> Option<Time> {
 pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
     for node in context.desired.nodes.values() {
         let Node::Workload(node) = node else { continue };
+        // Where no time is asked for, nobody asks since when.
+        if node.update.min_healthy_time.is_zero() {
+            continue;
+        }
         if let Some(life) = context.current(&node.id)
             && serves(context, node)
         {
