@@ -30,6 +30,9 @@ use history::Outcome;
 /// Seeds that once found something.
 const KNOWN: &str = include_str!("../../fixtures/seeds.txt");
 
+/// How many are tried unless somebody says: a plain build is ten times slower.
+const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 2000 };
+
 struct Wanted {
     seed: Option<u64>,
     seeds: u64,
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
 fn arguments() -> Result<Wanted, String> {
     let mut wanted = Wanted {
         seed: None,
-        seeds: 2000,
+        seeds: SEEDS,
         from: 0,
         soak: None,
         jobs: 2,

@@ -30,7 +30,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
     let stopped = world.operator_stopped.keys().any(of);
     let completed = world.last_end(node).is_some_and(|end| {
         let success = end.exit == Exit::Code(0) && end.known;
-        success && !end.asked && matches!(work.policy, "no" | "on-failure")
+        success && !end.signalled && matches!(work.policy, "no" | "on-failure")
     });
     !runs && (stopped || completed)
 }

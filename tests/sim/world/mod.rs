@@ -101,6 +101,8 @@ pub struct End {
     pub gone: Option<u64>,
     /// Somebody had asked for it.
     pub asked: bool,
+    /// The signal really came before the end.
+    pub signalled: bool,
     /// Because it was not ready in time: a failure, though it was asked for.
     pub late: bool,
     /// How the controller counted at that time: which life of it.

@@ -185,6 +185,7 @@ impl World {
             gone: None,
             asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some(),
             epoch,
+            signalled: cgroup.asked.is_some(),
             late: cgroup.late,
             identity: cgroup.identity.clone(),
             pid: main.pid,
