@@ -154,6 +154,15 @@ impl Model {
             });
         }
         self.observed.catalog = Arc::new(snapshot);
+        self.count_connections();
+    }
+
+    /// Nobody is connected to anything that drains.
+    fn count_connections(&mut self) {
+        let draining = self.memory.draining.keys();
+        self.observed.connections = draining.map(|life| (life.clone(), 0)).collect();
+        self.memory
+            .count_connections(&self.observed.connections, self.now);
     }
 
     /// What is outstanding now; only looks.
