@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hatchery::driver::workloads::exec_command;
 use hatchery::driver::{ErrorKind, Event, Workloads};
 use hatchery::graph::desired::{MountRun, NetworkRun, RootRun};
+use hatchery::plan::model::Note;
 use hatchery::plan::world::{Exit, LifeState};
 use hatchery::spec::model::{RootMode, Signal};
 use hatchery::spec::node::Kind;
@@ -97,7 +98,8 @@ fn the_next_controller_adopts_a_container_and_sees_its_end() {
     let after = bench.life(&start.id).unwrap();
     assert_eq!(before, after);
     let applied = BTreeMap::from([("upstream".to_owned(), "h2".to_owned())]);
-    bench.workloads.note_applied(&start.id, &applied).unwrap();
+    let note = Note::Applied(applied.clone());
+    bench.workloads.note(&start.id, &note).unwrap();
     let bench2 = bench.succeed();
     bench = bench2;
     assert_eq!(bench.life(&start.id).unwrap().applied, applied);

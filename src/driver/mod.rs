@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
 use crate::health::Answer;
+use crate::plan::model::Note;
 pub use crate::plan::model::{ErrorKind, NewFile, Start};
 use crate::plan::world::{FileView, Life, LifeId, NetworkView};
 use crate::spec::model::{Confirm, Firewall, Signal};
@@ -84,12 +85,8 @@ pub trait Workloads: Send + Sync {
     fn clear_stack(&self) -> Result<()>;
     /// Rotates the logs that are over their bound.
     fn rotate_logs(&self) -> Result<()>;
-    /// Notes on the cgroup what templates it has read.
-    fn note_applied(
-        &self,
-        life: &LifeId,
-        applied: &std::collections::BTreeMap<String, String>,
-    ) -> Result<()>;
+    /// Notes something on the cgroup of a life that runs.
+    fn note(&self, life: &LifeId, note: &Note) -> Result<()>;
 }
 
 /// Bridges, namespaces, links, firewalls.

@@ -204,8 +204,8 @@ const ROWS: &[Row] = &[
     row(
         WORKLOAD,
         &["stop_signal", "stop_grace_period"],
-        Nothing,
-        "the next stop goes by it",
+        InPlace,
+        "noted on what runs; the next stop goes by it",
     ),
     row(
         WORKLOAD,
@@ -247,8 +247,8 @@ const ROWS: &[Row] = &[
     row(
         WORKLOAD,
         &["drain", "drain.quiet", "drain.timeout"],
-        Nothing,
-        "the next stop waits by it",
+        InPlace,
+        "noted on what runs; the next stop waits by it",
     ),
     row(
         WORKLOAD,
@@ -317,8 +317,8 @@ const ROWS: &[Row] = &[
     row(
         TEMPLATE,
         &["destination"],
-        InPlace,
-        "the file is written at its new place, and the old one removed",
+        Reload,
+        "the file is written at its new place, the old one removed, and the readers are told",
     ),
     row(
         TEMPLATE,

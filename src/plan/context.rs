@@ -263,6 +263,9 @@ impl<'a> Context<'a> {
                     holders.entry(address.addr()).or_default().push(name);
                 }
             }
+            for (name, address) in self.memory.attaching() {
+                holders.entry(address).or_default().push(name);
+            }
             holders
         })
     }

@@ -1,15 +1,15 @@
 //! How a life ends: it leaves the registry and the proxy, is asked, and is killed when its
 //! grace is over.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::context::{Context, Level, Planned, status, words};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::template;
 use super::world::{Life, LifeState};
+use crate::graph::desired::{Farewell, WorkloadNode};
 use crate::planted::{self, Bug};
-use crate::spec::model::{Drain, Signal};
+use crate::spec::model::Drain;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -28,10 +28,21 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// A life and how it is asked to end.
 pub(super) struct Ending<'a> {
     pub life: &'a Life,
-    pub signal: Signal,
-    pub grace: Duration,
-    pub drain: Drain,
-    pub ports: &'a BTreeSet<u16>,
+    pub farewell: Farewell,
+}
+
+/// How a life of this node is to end. A service that led to it once counts for good: its
+/// connections may outlive it.
+pub(super) fn farewell(node: &WorkloadNode, life: &Life) -> Farewell {
+    served(node.farewell(), life)
+}
+
+/// The same with the ports at which the life is noted to have served.
+pub(super) fn served(mut farewell: Farewell, life: &Life) -> Farewell {
+    if let Some(noted) = &life.farewell {
+        farewell.ports.extend(&noted.ports);
+    }
+    farewell
 }
 
 fn planned(life: &Life, item: Item, words: String, wake: Option<Time>) -> Planned {
@@ -131,7 +142,7 @@ pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, ending: &Ending<'
         // It serves by the spec, or did once: connections may outlive a service's place in it.
         && (!context.endpoints(node).is_empty()
             || context.registered_for(node).is_some()
-            || !ending.ports.is_empty()
+            || !ending.farewell.ports.is_empty()
             || context.memory.leaving.contains_key(life))
         && !context.memory.asked.contains_key(life)
 }
@@ -193,8 +204,13 @@ pub(super) fn still_connected(
     ending: &Ending<'_>,
     notes: &mut Notes,
 ) -> Option<(String, Time)> {
-    let Drain { quiet, timeout } = ending.drain;
-    if ending.ports.is_empty() || timeout.is_zero() || ending.life.main_pid <= 0 {
+    let Farewell {
+        drain: Drain { quiet, timeout },
+        ports,
+        ..
+    } = &ending.farewell;
+    let (quiet, timeout) = (*quiet, *timeout);
+    if ports.is_empty() || timeout.is_zero() || ending.life.main_pid <= 0 {
         return None;
     }
     let id = &ending.life.id;
@@ -208,7 +224,7 @@ pub(super) fn still_connected(
     if quiet_since.is_some_and(|since| context.now >= since + quiet) {
         return None;
     }
-    notes.draining.insert(id.clone(), ending.ports.clone());
+    notes.draining.insert(id.clone(), ports.clone());
     let words = match context.observed.connections.get(id) {
         Some(0) => format!("no connection for {}", words(quiet)),
         Some(1) => "its last connection".to_owned(),
@@ -232,7 +248,7 @@ fn unborn(context: &Context<'_>, ending: &Ending<'_>, change: Change, reason: &s
         .get(&life.id)
         .copied()
         .unwrap_or(context.now);
-    let end = since + ending.grace;
+    let end = since + ending.farewell.grace;
     if context.now >= end {
         return kill(context, life, change, reason);
     }
@@ -261,14 +277,14 @@ pub(super) fn end(
         }
         let steps = vec![Step::Signal {
             life: life.id.clone(),
-            signal: ending.signal,
+            signal: ending.farewell.signal,
         }];
         let item = item(life, change, reason, Gate::Ready, steps);
         return planned(life, item, reason.to_owned(), None);
     };
-    let end = *asked + ending.grace;
+    let end = *asked + ending.farewell.grace;
     if context.now >= end {
-        let (grace, signal) = (words(ending.grace), ending.signal);
+        let (grace, signal) = (words(ending.farewell.grace), ending.farewell.signal);
         let late = format!("{reason}; not gone {grace} after {signal}");
         return kill(context, life, change, &late);
     }

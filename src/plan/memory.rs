@@ -3,7 +3,7 @@
 //! Losing all of it costs a probe and a restart delay, never a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -128,6 +128,9 @@ pub struct LastExit {
 pub struct Attempt {
     /// It is under way.
     pub running: bool,
+    /// The namespace that it attaches while it is under way, and at which address: nobody else
+    /// may be given that, though it is not seen yet.
+    pub attaches: Option<(String, Ipv4Addr)>,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last one failed.
@@ -285,6 +288,15 @@ impl Memory {
                 _ => draining.quiet = None,
             }
         }
+    }
+
+    /// The namespaces that are being attached, and at which addresses.
+    pub fn attaching(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+        let under_way = self.attempts.values().filter(|attempt| attempt.running);
+        under_way.filter_map(|attempt| {
+            let (namespace, address) = attempt.attaches.as_ref()?;
+            Some((namespace.as_str(), *address))
+        })
     }
 
     /// The verdicts that are kept at most.

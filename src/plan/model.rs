@@ -213,6 +213,13 @@ pub enum Step {
         /// Whose mark it must carry.
         stack: String,
     },
+    /// Notes something on a life, for whoever comes after us.
+    Note {
+        /// On which.
+        life: LifeId,
+        /// What.
+        note: Note,
+    },
     /// Tells a process, and notes on it what it has read now.
     ReloadProcess {
         /// Whom.
@@ -233,6 +240,16 @@ pub enum Step {
         /// What it has told, by template.
         applied: BTreeMap<String, String>,
     },
+}
+
+/// What is noted on a life's cgroup after its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// What it has read, by template: hashes; empty where nobody knows.
+    Applied(BTreeMap<String, String>),
+    /// How it is to end.
+    Farewell(Farewell),
 }
 
 /// How a node stands.

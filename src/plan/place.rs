@@ -1,16 +1,24 @@
 //! What a running workload can be given without ending it: its link, firewall, hosts file, and
 //! the news that a file changed.
 
-use super::context::{Context, detail};
-use super::model::{Change, Detail, Gate, Item, Step};
+use super::context::{Context, detail, words};
+use super::model::{Change, Detail, Gate, Item, Note, Step};
 use super::world::{FileView, Life};
-use super::{network, template, workload};
-use crate::graph::desired::{ReloadNode, WorkloadNode};
-use crate::spec::model::Firewall;
+use super::{ending, network, template, workload};
+use crate::graph::desired::{Farewell, ReloadNode, WorkloadNode};
+use crate::spec::model::{Drain, Firewall};
 
-/// What differs and can change while it runs: link, firewall, hosts file.
-pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode) -> Option<Item> {
-    let (steps, details) = surroundings(context, node);
+/// What differs and can change while it runs: link, firewall, hosts file, and how it is to end.
+pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
+    let (mut steps, mut details) = surroundings(context, node);
+    let farewell = ending::farewell(node, life);
+    if life.farewell.as_ref() != Some(&farewell) {
+        details.extend(farewell_details(life.farewell.as_ref(), &farewell));
+        steps.push(Step::Note {
+            life: life.id.clone(),
+            note: Note::Farewell(farewell),
+        });
+    }
     let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
     let reason = format!("{} changed", names.join(", "));
     (!steps.is_empty()).then(|| Item {
@@ -22,6 +30,35 @@ pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode) -> Option<Ite
         details,
         diff: None,
     })
+}
+
+/// What differs in how a life is to end.
+fn farewell_details(noted: Option<&Farewell>, due: &Farewell) -> Vec<Detail> {
+    let Drain { quiet, timeout } = due.drain;
+    let ports: Vec<String> = due.ports.iter().map(u16::to_string).collect();
+    let all = [
+        (
+            noted.map(|noted| noted.signal) != Some(due.signal),
+            detail("stop_signal", due.signal),
+        ),
+        (
+            noted.map(|noted| noted.grace) != Some(due.grace),
+            detail("stop_grace_period", words(due.grace)),
+        ),
+        (
+            noted.map(|noted| noted.drain) != Some(due.drain),
+            detail(
+                "drain",
+                format!("quiet {}, timeout {}", words(quiet), words(timeout)),
+            ),
+        ),
+        (
+            noted.map(|noted| &noted.ports) != Some(&due.ports),
+            detail("drained ports", ports.join(",")),
+        ),
+    ];
+    let differing = all.into_iter().filter(|(differs, _)| *differs);
+    differing.map(|(_, detail)| detail).collect()
 }
 
 /// The steps that bring about what a container stands in, as far as it is not there.

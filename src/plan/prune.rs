@@ -108,9 +108,8 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
 fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) -> Planned {
     let reason = reason(context);
     let mut waits = context.dependents_left(node);
-    if waits.is_empty() && node.kind == Kind::Containers && order_unknown(context, node) {
-        // Nobody remembers what needed it: host processes, proxies among them, go first.
-        waits = context.unwanted_processes().to_vec();
+    if node.kind == Kind::Containers {
+        waits.extend(context.strangers().iter().cloned());
     }
     if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
         return ending::waiting(context, life, Change::Remove, reason, waits);
@@ -122,14 +121,7 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
         .unwrap_or(&FAREWELL);
     let ending = Ending {
         life,
-        signal: farewell.signal,
-        grace: farewell.grace,
-        drain: farewell.drain,
-        // A service that left the spec before led to it once.
-        ports: match &life.farewell {
-            Some(noted) if farewell.ports.is_empty() => &noted.ports,
-            _ => &farewell.ports,
-        },
+        farewell: ending::served(farewell.clone(), life),
     };
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
         notes.leaving.insert(life.id.clone());
@@ -143,10 +135,6 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
         }
     }
     ending::end(context, &ending, Change::Remove, reason)
-}
-
-fn order_unknown(context: &Context<'_>, node: &NodeId) -> bool {
-    !context.was_needed(node) && !context.desired.nodes.contains_key(node)
 }
 
 fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {

@@ -18,10 +18,8 @@ pub(super) struct Removals<'a> {
     dependents: OnceCell<HashMap<&'a NodeId, BTreeSet<&'a NodeId>>>,
     /// The first registration of each workload that has one.
     registered: OnceCell<HashMap<&'a NodeId, &'a str>>,
-    /// The processes that run and are not wanted, in words.
-    unwanted_processes: OnceCell<Vec<String>>,
-    /// What something needed in a spec that is gone.
-    once_needed: OnceCell<HashSet<&'a NodeId>>,
+    /// The processes that are to go and of which nobody remembers what they need, in words.
+    strangers: OnceCell<Vec<String>>,
 }
 
 impl<'a> Context<'a> {
@@ -53,13 +51,20 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// The processes that run and are not wanted, in words.
-    pub fn unwanted_processes(&self) -> &[String] {
-        self.removals.unwanted_processes.get_or_init(|| {
+    /// The processes that are to go and of which nobody remembers what they need: proxies may be
+    /// among them, so they go before any container.
+    pub fn strangers(&self) -> &[String] {
+        self.removals.strangers.get_or_init(|| {
+            let known = |node: &NodeId| {
+                self.desired.needs.contains_key(node) || self.memory.past_needs.contains_key(node)
+            };
             let nodes = self.nodes_with_lives(|node| {
-                node.kind == Kind::Processes && !wanted(self, node) && self.current(node).is_some()
+                node.kind == Kind::Processes && !known(node) && self.current(node).is_some()
             });
-            nodes.into_iter().map(ToString::to_string).collect()
+            nodes
+                .into_iter()
+                .map(|node| format!("{node} to end"))
+                .collect()
         })
     }
 
@@ -70,16 +75,6 @@ impl<'a> Context<'a> {
             .registered
             .get_or_init(|| registered(self.observed));
         registered.get(node).copied()
-    }
-
-    /// Whether something needed this node in a spec that is gone.
-    pub fn was_needed(&self, node: &NodeId) -> bool {
-        let past = &self.memory.past_needs;
-        let needed = self
-            .removals
-            .once_needed
-            .get_or_init(|| past.values().flatten().collect());
-        needed.contains(node)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
-use super::model::{Change, FileDiff, Gate, Item, NodeState, Notes, Step};
+use super::model::{Change, FileDiff, Gate, Item, NodeState, Note, Notes, Step};
 use super::template::{
     TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
 };
-use crate::graph::desired::{Need, ReloadNode};
+use crate::graph::desired::{Need, ReloadNode, WorkloadNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
@@ -162,7 +162,7 @@ fn write(
     }
     let validate = state.node.validate.as_ref();
     let Some(command) = validate.filter(|_| !planted::has(Bug::WriteBeforeValidate)) else {
-        item.steps = write_step(context, state);
+        item.steps = write_steps(context, state);
         return Planned {
             status: running,
             item: Some(item),
@@ -173,14 +173,17 @@ fn write(
     judge(context, state, command, item, level)
 }
 
+/// The processes that are told when the file changes.
+fn readers<'a>(context: &Context<'a>, state: &TemplateState<'_>) -> Vec<&'a WorkloadNode> {
+    let reload = state.node.reload.as_ref();
+    let process = reload.and_then(super::template::reload_process);
+    process.map_or_else(Vec::new, |process| context.group_named(process))
+}
+
 /// Processes that read the file at this very moment, as far as anybody can tell: they are being
 /// started or told. Which text they have read would be known to nobody if it changed now.
 fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
-    let reload = state.node.reload.as_ref();
-    let Some(process) = reload.and_then(super::template::reload_process) else {
-        return Vec::new();
-    };
-    let readers = context.group_named(process).into_iter();
+    let readers = readers(context, state).into_iter();
     readers
         .filter(|reader| context.is_busy(&reader.id))
         .map(|reader| format!("{} to have read it", reader.id))
@@ -212,11 +215,30 @@ pub(super) fn is_listing(need: &Need) -> bool {
     need.on.kind == Kind::Services && need.condition == Condition::Started
 }
 
-fn write_step(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<Step> {
-    let file = candidate(context, state);
-    file.map(|file| Step::Write(Box::new(file)))
-        .into_iter()
-        .collect()
+/// Writes the file. Whoever read this text before has met another in its place meanwhile, and
+/// may have read that too: it counts as untold again.
+fn write_steps(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<Step> {
+    let Some(file) = candidate(context, state) else {
+        return Vec::new();
+    };
+    let name = &state.node.name;
+    let lives = readers(context, state).into_iter();
+    let lives = lives.filter_map(|reader| context.current(&reader.id));
+    let doubtful = lives.filter(|life| {
+        state.on_disk != state.hash() && life.applied.get(name).map(String::as_str) == state.hash()
+    });
+    let mut steps: Vec<Step> = doubtful
+        .map(|life| {
+            let mut applied = life.applied.clone();
+            applied.insert(name.clone(), String::new());
+            Step::Note {
+                life: life.id.clone(),
+                note: Note::Applied(applied),
+            }
+        })
+        .collect();
+    steps.push(Step::Write(Box::new(file)));
+    steps
 }
 
 /// Asks the validator, waits for it, believes it.
@@ -233,7 +255,7 @@ fn judge(
     let mut running = status(&id, NodeState::Starting, "has a new text");
     let mut wake = None;
     match context.memory.verdicts.get(&key) {
-        Some(verdict) if verdict.accepted => item.steps = write_step(context, state),
+        Some(verdict) if verdict.accepted => item.steps = write_steps(context, state),
         verdict => {
             let again = verdict.map(|v| (v.at + verdict_delay(v.times), &v.output));
             if let Some((at, output)) = again {

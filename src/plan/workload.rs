@@ -294,17 +294,10 @@ fn end(
 }
 
 /// How a life of this node ends.
-pub(super) fn ending_of<'a>(node: &'a WorkloadNode, life: &'a Life) -> Ending<'a> {
+pub(super) fn ending_of<'a>(node: &WorkloadNode, life: &'a Life) -> Ending<'a> {
     Ending {
         life,
-        signal: node.stop_signal,
-        grace: node.stop_grace_period,
-        drain: node.drain,
-        // A service that left the spec led to it until now.
-        ports: match &life.farewell {
-            Some(farewell) if node.ports.is_empty() => &farewell.ports,
-            _ => &node.ports,
-        },
+        farewell: ending::farewell(node, life),
     }
 }
 
@@ -346,7 +339,8 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
             .unwrap_or(context.now);
         planned.wake = Some(since + *timeout);
     }
-    planned.item = place::in_place(context, node).or_else(|| place::reload(context, node, life));
+    planned.item =
+        place::in_place(context, node, life).or_else(|| place::reload(context, node, life));
     planned
 }
 

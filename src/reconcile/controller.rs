@@ -13,6 +13,7 @@ use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings};
 use super::schedule::Wanted;
+use crate::graph::container_of;
 use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
@@ -61,6 +62,7 @@ impl Dirty {
             | Step::Signal { .. }
             | Step::Kill(_)
             | Step::Clear(_)
+            | Step::Note { .. }
             | Step::ReloadProcess { .. } => self.lives = true,
             Step::PortFree(_)
             | Step::PreStart { .. }
@@ -191,7 +193,11 @@ impl Controller {
 
     /// The addresses that instances hold now, which a new compilation is to keep.
     pub fn held(&self) -> BTreeMap<NodeId, Ipv4Addr> {
-        held(&self.desired.stack, &self.observed)
+        let mut held = held(&self.desired.stack, &self.observed);
+        for (namespace, address) in self.memory.attaching() {
+            held.extend(container_of(&self.desired.stack, namespace).map(|node| (node, address)));
+        }
+        held
     }
 
     /// Begins everything that the plan has ready.
@@ -208,6 +214,7 @@ impl Controller {
         for (node, mut steps) in ready {
             let attempt = self.memory.attempts.entry(node.clone()).or_insert(Attempt {
                 running: false,
+                attaches: None,
                 failures: 0,
                 error: None,
                 retry_at: now,
@@ -224,6 +231,10 @@ impl Controller {
                 }
             }
             attempt.running = !planted::has(Bug::DoubleStart);
+            attempt.attaches = steps.iter().find_map(|step| match step {
+                Step::Attach(wanted) => Some((wanted.namespace.clone(), wanted.address)),
+                _ => None,
+            });
             for step in &steps {
                 // Noted before it is done, so that the exit that follows is known as asked for.
                 if let Step::Signal { life, .. } | Step::Kill(life) = step
@@ -319,16 +330,9 @@ impl Controller {
 
 /// The addresses that instances of `stack` hold.
 pub fn held(stack: &str, observed: &Observed) -> BTreeMap<NodeId, Ipv4Addr> {
-    let prefix = format!("hatchery-{stack}-");
-    observed
-        .network
-        .attachments
-        .iter()
-        .filter_map(|(name, view)| {
-            let instance = name.strip_prefix(&prefix)?;
-            let node = NodeId::new(crate::spec::node::Kind::Containers, instance);
-            Some((node, view.address?.addr()))
-        })
+    let attachments = observed.network.attachments.iter();
+    attachments
+        .filter_map(|(name, view)| Some((container_of(stack, name)?, view.address?.addr())))
         .collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::driver::{DriverError, ErrorKind, Output};
 use crate::graph::desired::{EndpointNode, ProbeNode};
 use crate::plan::endpoint::registration_hash;
-use crate::plan::model::Step;
+use crate::plan::model::{Note, Step};
 use crate::registry::{CheckKind, CheckSpec, Origin, Registration};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
@@ -142,6 +142,7 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
         }
         Step::Write(file) => host.files.write(file)?,
         Step::RemoveFile { path, stack } => host.files.remove(path, stack)?,
+        Step::Note { life, note } => absent_is_fine(host.workloads.note(life, note))?,
         Step::ReloadProcess {
             life,
             signal,
@@ -151,9 +152,11 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
             // What it has read is unknown from the signal on until it is noted: whoever comes
             // after a crash in between tells it once more.
             let unknown = applied.keys().map(|name| (name.clone(), String::new()));
-            host.workloads.note_applied(life, &unknown.collect())?;
+            let unknown = Note::Applied(unknown.collect());
+            host.workloads.note(life, &unknown)?;
             host.workloads.reload(life, *signal, *confirm, RELOAD)?;
-            host.workloads.note_applied(life, applied)?;
+            let known = Note::Applied(applied.clone());
+            host.workloads.note(life, &known)?;
         }
         Step::ReloadCommand { command, dir, .. } => {
             succeed("the reload command", command, || {

@@ -166,6 +166,7 @@ impl Controller {
             done.node,
             Attempt {
                 running: false,
+                attaches: None,
                 failures,
                 error: Some((error.kind, error.message)),
                 retry_at: now + retry,

@@ -78,7 +78,7 @@ names! {
         Reload "reload",
         Kill "kill",
         Remove "clear",
-        NoteApplied "note applied",
+        Note "note",
         CreateNetwork "create network",
         RemoveNetwork "remove network",
         Attach "attach",

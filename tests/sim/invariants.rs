@@ -128,7 +128,7 @@ fn unmet_node(
 ) -> Option<&'static str> {
     let recent = |at: u64| world.now - at <= grace(world);
     let last = world.last_end(node);
-    let completed = last.is_some_and(|end| end.exit == Exit::Code(0) && end.known);
+    let completed = last.is_some_and(End::completed);
     if condition == Condition::Completed {
         return (!completed).then_some("did not complete");
     }
@@ -163,7 +163,7 @@ fn unmet_node(
 
 /// The last life ended by itself, and nothing changed since.
 fn again_too_soon(world: &mut World, node: &NodeId, work: &Work, end: &End) {
-    let success = end.exit == Exit::Code(0) && end.known;
+    let success = end.completed();
     let rests = match work.policy {
         "no" => true,
         "on-failure" => success,
@@ -375,6 +375,15 @@ pub fn takes(world: &mut World, text: &str) {
         if up && model.as_ref().is_some_and(|model| model.works.is_empty()) {
             world.violate("it takes a spec that removes everything".to_owned());
         }
+    }
+    let before = world.in_force.take();
+    let command = |model: &Option<std::sync::Arc<Model>>, node: &NodeId| {
+        let work = model.as_ref()?.work_of(node)?;
+        Some(work.command())
+    };
+    for (node, facts) in &mut world.facts {
+        // Another program in its place, and be it for a moment, begins anew.
+        facts.forgiven |= command(&before, node) != command(&model, node);
     }
     world.in_force = model;
     world.took_at = now;

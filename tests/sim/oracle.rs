@@ -29,7 +29,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
     let stopped = world.operator_stopped.keys().any(of);
     let completed = world.last_end(node).is_some_and(|end| {
-        let success = end.exit == Exit::Code(0) && end.known;
+        let success = end.completed();
         success && !end.signalled && matches!(work.policy, "no" | "on-failure")
     });
     !runs && (stopped || completed)

@@ -13,7 +13,7 @@ use hatchery::graph::{self, CompileInputs};
 use hatchery::plan::endpoint::registration_hash;
 use hatchery::plan::firewall;
 use hatchery::plan::memory::{LastExit, Memory};
-use hatchery::plan::model::{Gate, Plan, Start, Step};
+use hatchery::plan::model::{Gate, Note, Plan, Start, Step};
 use hatchery::plan::world::{
     AttachmentView, BridgeView, Exit, FileMark, FileView, Life, LifeId, LifeState, Observed,
     Registered, RegistryView,
@@ -239,6 +239,15 @@ impl Model {
             Step::Write(file) => put(observed, &file.path, &file.content, file.mark.clone()),
             Step::RemoveFile { path, .. } => {
                 observed.files.insert(path.clone(), FileView::Missing);
+            }
+            Step::Note { life, note } => {
+                let lives = observed.lives.iter_mut();
+                for noted in lives.filter(|other| other.id == *life) {
+                    match note {
+                        Note::Applied(applied) => noted.applied.clone_from(applied),
+                        Note::Farewell(farewell) => noted.farewell = Some(farewell.clone()),
+                    }
+                }
             }
             Step::ReloadProcess { life, applied, .. } => {
                 let lives = observed.lives.iter_mut();

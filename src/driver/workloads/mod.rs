@@ -39,6 +39,7 @@ use self::watch::Watch;
 use super::cgroup::{self, Cgroups};
 use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log, network};
 use crate::graph::desired::Dirs;
+use crate::plan::model::Note;
 use crate::plan::world::{Life, LifeId};
 use crate::spec::model::{Confirm, LogLimit, Signal};
 use crate::spec::node::{Kind, NodeId};
@@ -299,10 +300,13 @@ impl Workloads for HostWorkloads {
         Ok(())
     }
 
-    fn note_applied(&self, life: &LifeId, applied: &BTreeMap<String, String>) -> Result<()> {
+    fn note(&self, life: &LifeId, note: &Note) -> Result<()> {
         self.with(life, |entry| {
             let mut mark = entry.mark.clone();
-            mark.applied = applied.clone();
+            match note {
+                Note::Applied(applied) => mark.applied.clone_from(applied),
+                Note::Farewell(farewell) => mark.farewell = Some(farewell.clone()),
+            }
             mark.write(&entry.folder)
                 .map_err(|error| cannot("mark the cgroup of", life, &error))?;
             entry.mark = mark;

@@ -171,8 +171,6 @@ fn the_table_of_effects_tells_the_truth() {
                 .any(|(id, identity)| new.get(id).is_some_and(|other| other != identity));
             let said = table.get(&path).copied();
             let right = match said {
-                // The other seat of an instance is there for its first replacement.
-                _ if path.ends_with("update.order") => seen != Effect::Replace,
                 // A probe is exchanged by the monitors, which follow what is wanted.
                 Some(Effect::InPlace) => {
                     seen == Effect::InPlace || (seen == Effect::Nothing && from != to)

@@ -113,6 +113,7 @@ fn a_container_that_does_not_come_up() {
         prime1,
         Attempt {
             running: false,
+            attaches: None,
             failures: 3,
             error: Some((
                 ErrorKind::Failed,

@@ -81,6 +81,7 @@ fn what_is_blocked_and_what_is_under_way_have_it_too() {
     let mut world = World::new(farm(1, "python3"));
     let attempt = Attempt {
         running: true,
+        attaches: None,
         failures: 1,
         error: Some((ErrorKind::Failed, "no".to_owned())),
         retry_at: world.now,

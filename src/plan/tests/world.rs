@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::endpoint::registration_hash;
 use super::super::memory::{LastExit, Memory};
-use super::super::model::{Gate, Plan, Step};
+use super::super::model::{Gate, Note, Plan, Step};
 use super::super::world::{
     AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered, RegistryView,
 };
@@ -186,6 +186,15 @@ impl World {
             Step::Write(file) => put(observed, &file.path, &file.content, file.mark.clone()),
             Step::RemoveFile { path, .. } => {
                 observed.files.insert(path.clone(), FileView::Missing);
+            }
+            Step::Note { life, note } => {
+                let lives = observed.lives.iter_mut();
+                for noted in lives.filter(|other| other.id == *life) {
+                    match note {
+                        Note::Applied(applied) => noted.applied.clone_from(applied),
+                        Note::Farewell(farewell) => noted.farewell = Some(farewell.clone()),
+                    }
+                }
             }
             Step::ReloadProcess { life, applied, .. } => {
                 for other in &mut observed.lives {

@@ -106,7 +106,8 @@ impl Run {
             let mut world = self.world.lock();
             world.log(format_args!("operator: down, kill {kill}"));
             world.down = true;
-            world.down_kill = kill;
+            // A kill that is on its way is not called back.
+            world.down_kill |= kill;
         }
         let request = Request::Down {
             purge: false,

@@ -24,6 +24,7 @@ pub fn name(step: Option<&Step>) -> &'static str {
         Some(Step::Validate { .. }) => "validate",
         Some(Step::Write(_)) => "write",
         Some(Step::RemoveFile { .. }) => "remove file",
+        Some(Step::Note { .. }) => "note",
         Some(Step::ReloadProcess { .. }) => "reload",
         Some(Step::ReloadCommand { .. }) => "reload command",
     }

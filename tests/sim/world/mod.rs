@@ -111,6 +111,13 @@ pub struct End {
     pub pid: i32,
 }
 
+impl End {
+    /// It did what it was to do, as far as anybody could tell.
+    pub fn completed(&self) -> bool {
+        self.exit == hatchery::plan::world::Exit::Code(0) && self.known && !self.late
+    }
+}
+
 /// All of it.
 pub struct World {
     /// Since the run began. The boot clock is this less `boot`.

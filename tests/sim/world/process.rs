@@ -200,6 +200,7 @@ impl World {
             "{} {} ends: {exit:?}",
             id.node, id.incarnation
         ));
+        self.hang_up(serial);
         let stays = self.fires(Fault::Outlives, Action::Process);
         let rest = match (stays, container) {
             (true, _) => Some(self.rng.millis(10, 5_000)),

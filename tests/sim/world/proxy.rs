@@ -103,6 +103,21 @@ impl World {
         ));
     }
 
+    /// The connections to a life end with it.
+    pub fn hang_up(&mut self, serial: u64) {
+        let Some(cgroup) = self.cgroups.values().find(|cgroup| cgroup.serial == serial) else {
+            return;
+        };
+        let Some((address, port)) = self.address(cgroup) else {
+            return;
+        };
+        let at = format!("{address}:{port}");
+        let proxies = self.cgroups.values_mut();
+        for proxy in proxies.filter_map(|cgroup| cgroup.proxy.as_mut()) {
+            proxy.lingers.remove(&at);
+        }
+    }
+
     /// How many connections proxies hold to an address.
     pub fn connections_to(&self, address: &str) -> u32 {
         let proxies = self.cgroups.values().filter(|cgroup| cgroup.main.is_some());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hatchery::driver::{ErrorKind, Result, Start, Workloads};
+use hatchery::plan::model::Note;
 use hatchery::plan::world::{Exit, Life, LifeId};
 use hatchery::spec::model::{Confirm, Signal};
 
@@ -224,15 +225,18 @@ impl Workloads for Shared {
         Ok(())
     }
 
-    fn note_applied(&self, life: &LifeId, applied: &BTreeMap<String, String>) -> Result<()> {
+    fn note(&self, life: &LifeId, note: &Note) -> Result<()> {
         let mut world = self.lock();
-        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::NoteApplied, false) {
+        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::Note, false) {
             return Err(why);
         }
         match world.cgroups.get_mut(life) {
             None => Err(error(ErrorKind::Gone, "it is gone")),
             Some(cgroup) => {
-                cgroup.applied.clone_from(applied);
+                match note {
+                    Note::Applied(applied) => cgroup.applied.clone_from(applied),
+                    Note::Farewell(farewell) => cgroup.farewell = Some(farewell.clone()),
+                }
                 Ok(())
             }
         }
