@@ -187,6 +187,9 @@ impl WorkloadMemory {
             return;
         }
         self.last_exit = Some(last);
+        if last.exit == Exit::NotBegun {
+            return;
+        }
         if last.asked {
             self.forget_failures();
             return;

@@ -9,7 +9,7 @@ use super::memory::{LastExit, WorkloadMemory};
 use super::model::{Change, Detail, Gate, Item, NodeState, Start, Step};
 use super::place::{firewall_words, surroundings};
 use super::workload::{difference, exit_words, wanted};
-use super::world::{Exit, Identity, LifeId};
+use super::world::{Exit, Identity, Life, LifeId, LifeState};
 use super::{network, template};
 use crate::graph::desired::{ProbeNode, ReadyNode, RootRun, WorkloadNode};
 use crate::spec::model::{Restart, RestartPolicy, RootMode};
@@ -32,7 +32,9 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         reason: "not running".to_owned(),
         at: None,
     };
-    if let Some(changed) = changed {
+    if ended.is_some_and(|life| never_began(life)) {
+        due.reason = "its start was cut off".to_owned();
+    } else if let Some(changed) = changed {
         due = Due {
             change: Change::Replace,
             reason: changed,
@@ -48,6 +50,14 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         }
     }
     start(context, node, wanted, due)
+}
+
+fn never_began(life: &Life) -> bool {
+    let exit = match life.state {
+        LifeState::Ended { exit, .. } => Some(exit),
+        _ => None,
+    };
+    exit == Some(Exit::NotBegun)
 }
 
 /// Whether nothing of it runs and its policy leaves it so.

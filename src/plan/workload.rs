@@ -63,6 +63,7 @@ pub fn exit_words(exit: Exit) -> String {
             format!("killed by {}", crate::spec::model::Signal(signal))
         }
         Exit::Unknown => "ended unseen".to_owned(),
+        Exit::NotBegun => "never began".to_owned(),
     }
 }
 

@@ -119,6 +119,8 @@ pub enum Exit {
     Signal(i32),
     /// Nobody saw it.
     Unknown,
+    /// It never began: whoever started it was gone before it had a process.
+    NotBegun,
 }
 
 /// Links and namespaces.

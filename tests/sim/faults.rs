@@ -52,6 +52,7 @@ names! {
         KeepFails "state cannot be written",
         KeepGone "state is gone",
         KeepOld "state is older",
+        KeepTorn "state is torn",
         EditValid "valid edit",
         EditBack "back to an earlier spec",
         EditInvalid "invalid edit",

@@ -189,7 +189,11 @@ impl Entry {
         let main = self.main().and_then(Tracked::exit);
         main.or_else(|| self.spawned.as_ref().and_then(Tracked::exit))
             .or(self.mark.exit)
-            .unwrap_or(Exit::Unknown)
+            .unwrap_or_else(|| match mark::read_process(&self.folder) {
+                // Its process would have noted itself before it did anything else.
+                None if !self.scope => Exit::NotBegun,
+                _ => Exit::Unknown,
+            })
     }
 
     /// When to look again though the kernel will not call.

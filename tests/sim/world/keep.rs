@@ -73,6 +73,14 @@ impl World {
         {
             self.kept = *older;
             self.kept.lossy = true;
+        } else if self.fires(Fault::KeepTorn, Action::Keep) {
+            self.kept.lossy = true;
+            match self.rng.range(0, 3) {
+                0 => self.kept.stopped.clear(),
+                1 => self.kept.rendered.clear(),
+                2 => self.kept.ends.clear(),
+                _ => drop(self.kept.generations.pop_last()),
+            }
         }
     }
 }
@@ -160,7 +168,12 @@ impl Keep for Shared {
         world
             .files
             .retain(|path, _| !path.starts_with("/run/hatchery"));
-        world.kept = Kept::default();
+        // What was rendered and forgotten is found by nobody later either.
+        let strays = world.files.values().any(|file| file.mark.is_some());
+        world.kept = Kept {
+            lossy: world.kept.lossy && strays,
+            ..Kept::default()
+        };
         Ok(())
     }
 }

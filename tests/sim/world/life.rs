@@ -41,6 +41,8 @@ pub struct Cgroup {
     pub starting: Option<u64>,
     /// The spawned process is there: nspawn, or what will become the program.
     pub spawned: bool,
+    /// There was a process in it at some time, and it noted itself.
+    pub process: bool,
     pub main: Option<Main>,
     /// It ran its program at some time.
     pub ran: bool,
@@ -115,6 +117,7 @@ impl World {
             watched,
             starting: Some(self.epoch),
             spawned: false,
+            process: false,
             main: None,
             ran: false,
             rest: false,
@@ -172,8 +175,9 @@ impl World {
             facts.failures = 0;
         }
         for (id, cgroup) in &self.cgroups {
-            if !cgroup.populated() {
-                self.facts.entry(id.node.clone()).or_default().failures = 1;
+            let facts = self.facts.entry(id.node.clone()).or_default();
+            if !cgroup.populated() && facts.ends.last().is_some_and(|end| !end.asked) {
+                facts.failures = 1;
             }
         }
     }
@@ -209,6 +213,7 @@ impl World {
                 // The spawned process goes on by itself.
                 _ => {
                     cgroup.spawned = true;
+                    cgroup.process = true;
                     self.after(delay, Happening::Exec(serial));
                 }
             }
@@ -243,7 +248,10 @@ impl World {
             };
             cgroup.seen_empty = Some((epoch, at));
             LifeState::Ended {
-                exit: cgroup.exit.unwrap_or(Exit::Unknown),
+                exit: cgroup.exit.unwrap_or(match cgroup.process {
+                    true => Exit::Unknown,
+                    false => Exit::NotBegun,
+                }),
                 at,
             }
         };

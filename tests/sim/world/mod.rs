@@ -87,6 +87,8 @@ pub struct Facts {
     pub failures: u32,
     /// An operator asked for a start or restart since the last start.
     pub forgiven: bool,
+    /// It is to be restarted by an operator's word: the end before that counts as asked for.
+    pub restarting: bool,
 }
 
 /// How a life ended, in truth.

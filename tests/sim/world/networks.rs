@@ -94,6 +94,7 @@ impl Networks for Shared {
             return Err(error(ErrorKind::Failed, "the controller is dead"));
         }
         if world.fires(Fault::NoView, Action::ObserveNetwork) {
+            world.blind_at = Some(world.now);
             return Err(error(ErrorKind::Failed, "no view"));
         }
         let net = &world.net;

@@ -24,13 +24,15 @@ impl World {
         }
         let program = cgroup.command.first().cloned().unwrap_or_default();
         cgroup.ran = true;
+        cgroup.process = true;
         cgroup.spawned = cgroup.container;
         let (port, container) = (cgroup.port(), cgroup.container);
         let pid = self.pid(serial);
         if let Some((_, cgroup)) = self.by_serial(serial) {
             cgroup.main = Some(Main { pid, since: now });
         }
-        self.facts.entry(id.node.clone()).or_default().forgiven = false;
+        let facts = self.facts.entry(id.node.clone()).or_default();
+        (facts.forgiven, facts.restarting) = (false, false);
         self.log(format_args!("{} {} runs as {pid}", id.node, id.incarnation));
         crate::invariants::one_copy(self, &id);
         if self.fires(Fault::InstantExit, Action::Process) {
@@ -230,7 +232,7 @@ impl World {
         };
         end.lasted = lasted;
         end.gone = Some(now);
-        facts.failures = if end.asked {
+        facts.failures = if end.asked || facts.restarting {
             0
         } else if reset.is_some_and(|reset| lasted >= reset * MILLI) {
             1
