@@ -72,7 +72,7 @@ pub(super) fn plan(
         };
     };
     let Some(other) = there else {
-        return Some(alone(context, node, life, notes));
+        return Some(alone(context, (node, life), partner, notes));
     };
     Some(both(context, (node, life), (partner, other), notes))
 }
@@ -160,11 +160,12 @@ fn spare(context: &mut Context<'_>, node: &WorkloadNode) -> Option<Planned> {
     })
 }
 
-/// Only this seat runs. It stays until another is well, unless somebody wants it to end.
+/// Only this seat runs. It stays until another is well, or was and did what it was to do, unless
+/// somebody wants it to end.
 fn alone(
     context: &mut Context<'_>,
-    node: &WorkloadNode,
-    life: &Life,
+    (node, life): (&WorkloadNode, &Life),
+    partner: &WorkloadNode,
     notes: &mut Notes,
 ) -> Planned {
     let moves = life.state == LifeState::Up
@@ -174,6 +175,11 @@ fn alone(
     let Some(reason) = reason else {
         return workload::alive(context, node, life, notes);
     };
+    if !context.lives(&partner.id).is_empty()
+        && start::absent(context, partner).status.state == NodeState::Completed
+    {
+        return leave(context, node, life, &reason, notes);
+    }
     stays_until(context, node, &ending_of(node, life), &reason)
 }
 

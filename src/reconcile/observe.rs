@@ -18,6 +18,9 @@ use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
+/// What is said of a check that nobody has asked yet.
+const UNCHECKED: &str = "not checked yet";
+
 impl Controller {
     /// Observes what is dirty. What cannot be observed stays dirty, and as it was.
     pub(super) fn observe(&mut self) {
@@ -242,6 +245,7 @@ impl Controller {
                 let _ = catalog.set_check(&life_check(service_id), status, &words, now);
             });
         }
+        self.forget_answers(&newest);
         self.host.catalog.with(|catalog| catalog.expire(now));
         self.observed.catalog = self.host.catalog.snapshot();
         let registered = self.host.catalog.with(|catalog| catalog.registered());
@@ -268,6 +272,32 @@ impl Controller {
             up: true,
             http: self.host.listener.address(),
         };
+    }
+
+    /// What an endpoint's checks said about an earlier life says nothing about this one.
+    fn forget_answers(&self, newest: &HashMap<&NodeId, &Life>) {
+        let now = self.host.clock.now();
+        for node in self.desired.nodes.values() {
+            let Node::Endpoint(endpoint) = node else {
+                continue;
+            };
+            let target = endpoint.target.as_ref();
+            let Some(life) = target.and_then(|target| newest.get(target)) else {
+                continue;
+            };
+            for check in &endpoint.checks {
+                let asked = self.watched.get(&check.id);
+                if matches!(check.probe, ProbeNode::Ttl(_))
+                    || asked.is_some_and(|asked| asked.since == life.started)
+                {
+                    continue;
+                }
+                self.host.catalog.with(|catalog| {
+                    // One that is not registered yet begins critical.
+                    let _ = catalog.set_check(&check.id, Status::Critical, UNCHECKED, now);
+                });
+            }
+        }
     }
 
     /// Tells the monitors what is to be asked from now on.
@@ -331,7 +361,7 @@ impl Controller {
             if !same && !matches!(watched.check.probe, ProbeNode::Ttl(_)) {
                 self.host.catalog.with(|catalog| {
                     // A readiness check has no entry in the catalog.
-                    let _ = catalog.set_check(id, Status::Critical, "not checked yet", now);
+                    let _ = catalog.set_check(id, Status::Critical, UNCHECKED, now);
                 });
             }
         }

@@ -377,13 +377,11 @@ pub fn takes(world: &mut World, text: &str) {
         }
     }
     let before = world.in_force.take();
-    let command = |model: &Option<std::sync::Arc<Model>>, node: &NodeId| {
-        let work = model.as_ref()?.work_of(node)?;
-        Some(work.command())
-    };
     for (node, facts) in &mut world.facts {
-        // Another program in its place, and be it for a moment, begins anew.
-        facts.forgiven |= command(&before, node) != command(&model, node);
+        // Another in its place, and be it for a moment, begins anew.
+        let was = before.as_ref().and_then(|model| model.work_of(node));
+        let is = model.as_ref().and_then(|model| model.work_of(node));
+        facts.forgiven |= was != is;
     }
     world.in_force = model;
     world.took_at = now;

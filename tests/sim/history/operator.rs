@@ -73,7 +73,7 @@ impl Run {
             world.operator_stopped.remove(&node);
             let facts = world.facts.entry(node).or_default();
             facts.forgiven = true;
-            facts.restarting = true;
+            facts.restarting = verb == Verb::Restart;
             facts.failures = 0;
         }
     }

@@ -134,14 +134,12 @@ impl Files for Shared {
 
     fn remove(&self, path: &Path, _stack: &str) -> Result<()> {
         let mut world = self.lock();
-        if world.foreign(path) {
-            world.violate(format!(
-                "it asks to remove `{}`, a stranger's",
-                path.display()
-            ));
-        }
         if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::RemoveFile, false) {
             return Err(why);
+        }
+        // As the drivers do: what it is now counts, not what was seen before.
+        if world.foreign(path) {
+            return Err(error(ErrorKind::Foreign, "it is a stranger's"));
         }
         world.files.remove(path);
         world.log(format_args!("removes `{}`", path.display()));

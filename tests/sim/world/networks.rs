@@ -234,6 +234,7 @@ impl Networks for Shared {
         }
         space.address = Ipv4Net::new(attachment.address, attachment.prefix).ok();
         space.gateway = Some(attachment.gateway);
+        world.hang_up_all(attachment.address);
         world.log(format_args!("{name} is attached at {}", attachment.address));
         world.tell(Event::Network);
         Ok(())

@@ -103,6 +103,15 @@ impl World {
         ));
     }
 
+    /// Who has an address now knows nothing of the connections of who had it before.
+    pub fn hang_up_all(&mut self, address: std::net::Ipv4Addr) {
+        let prefix = format!("{address}:");
+        let proxies = self.cgroups.values_mut();
+        for proxy in proxies.filter_map(|cgroup| cgroup.proxy.as_mut()) {
+            proxy.lingers.retain(|at, _| !at.starts_with(&prefix));
+        }
+    }
+
     /// The connections to a life end with it.
     pub fn hang_up(&mut self, serial: u64) {
         let Some(cgroup) = self.cgroups.values().find(|cgroup| cgroup.serial == serial) else {
