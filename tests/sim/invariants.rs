@@ -16,9 +16,6 @@ use crate::world::{Cgroup, End, MILLI, SECOND, World};
 /// How long a proxy may keep up the end of an instance: `plan/ending.rs`.
 const LEAVE_AT_MOST: u64 = 10 * SECOND;
 
-/// Whether the planner waits for established connections.
-const DRAINS: bool = true;
-
 /// How long after something changed a plan may still build on what was.
 fn grace(world: &World) -> u64 {
     if world.sighted_for(60) {
@@ -259,7 +256,7 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
         .draining
         .get(life)
         .is_some_and(|since| world.now - since + MILLI >= timeout);
-    if DRAINS && timeout > 0 && !waited && world.connections_to(&at) > 0 {
+    if cgroup.served && timeout > 0 && !waited && world.connections_to(&at) > 0 {
         world.violate(format!(
             "{} gets its stop signal while connections to it live",
             life.node

@@ -304,6 +304,12 @@ impl Run {
         }
         let world = &mut *world;
         controller.host.catalog.read(|catalog| {
+            for (id, cgroup) in &mut world.cgroups {
+                let own = format!("-{}", id.node.name);
+                cgroup.served |= catalog
+                    .entries()
+                    .any(|entry| entry.registration.id.ends_with(&own));
+            }
             for entry in catalog
                 .entries()
                 .filter(|entry| entry.status() == Status::Passing)

@@ -46,6 +46,8 @@ pub struct Cgroup {
     pub main: Option<Main>,
     /// It ran its program at some time.
     pub ran: bool,
+    /// The registry led to it at some time.
+    pub served: bool,
     /// Something of it outlives its main process.
     pub rest: bool,
     /// It is ready and listens.
@@ -118,6 +120,7 @@ impl World {
             starting: Some(self.epoch),
             spawned: false,
             process: false,
+            served: false,
             main: None,
             ran: false,
             rest: false,
