@@ -99,6 +99,8 @@ pub(super) struct Context<'a> {
     hosts: OnceCell<Hosts>,
     firewall: Memo<Firewall, String>,
     holders: OnceCell<HashMap<Ipv4Addr, Vec<&'a str>>>,
+    /// The addresses that instances are to have.
+    due: OnceCell<HashSet<Ipv4Addr>>,
     pub removals: Removals<'a>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: HashMap<&'a NodeId, Vec<&'a TemplateNode>>,
@@ -169,6 +171,7 @@ impl<'a> Context<'a> {
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
             holders: OnceCell::new(),
+            due: OnceCell::new(),
             firewall: Memo::default(),
             removals: Removals::default(),
             reloads,
@@ -268,6 +271,19 @@ impl<'a> Context<'a> {
             }
             holders
         })
+    }
+
+    /// Whether some instance of this spec is to have this address.
+    pub fn is_due(&self, address: Ipv4Addr) -> bool {
+        let due = self.due.get_or_init(|| {
+            let nodes = self.desired.nodes.values();
+            let attachments = nodes.filter_map(|node| match node {
+                Node::Workload(workload) => workload.attachment.as_ref(),
+                _ => None,
+            });
+            attachments.map(|attachment| attachment.address).collect()
+        });
+        due.contains(&address)
     }
 
     /// The hosts files, made when the first of them is looked at.

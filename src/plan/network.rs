@@ -203,6 +203,26 @@ pub(super) fn address_taken(context: &Context<'_>, node: &WorkloadNode) -> Optio
     Some(format!("{other} to give up {}", attachment.address))
 }
 
+/// Whether nobody is in a namespace that has another address than it is to have, one that another
+/// instance waits for.
+pub(super) fn in_the_way(context: &Context<'_>, due: &Attachment, view: &AttachmentView) -> bool {
+    let Some(address) = view.address.map(|address| address.addr()) else {
+        return false;
+    };
+    let node = crate::graph::container_of(&context.desired.stack, &due.namespace);
+    address != due.address
+        && node.is_some_and(|node| context.current(&node).is_none() && !context.is_busy(&node))
+        && context.is_due(address)
+}
+
+/// The old link of an instance that is about to start, where it has to go first.
+pub(super) fn old_link(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
+    let due = node.attachment.as_ref()?;
+    let attachments = &context.observed.network.attachments;
+    let view = attachments.get(&due.namespace)?;
+    in_the_way(context, due, view).then(|| "its old link to go".to_owned())
+}
+
 /// The id of a bridge that left the spec.
 pub(super) fn id_of_bridge(bridge: &str) -> NodeId {
     NodeId::new(Kind::Networks, bridge)

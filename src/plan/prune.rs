@@ -1,14 +1,15 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
-use super::network::id_of_bridge;
+use super::network::{self, id_of_bridge};
+use super::workload;
 use super::world::{FileView, Life, LifeState};
-use crate::graph::desired::{Farewell, Node};
+use crate::graph::desired::{Attachment, Farewell, Node};
 use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
@@ -227,10 +228,11 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Namespaces of containers that left. The container goes first.
+/// Namespaces of containers that left, and those that nobody is in while another is to have their
+/// address. The container goes first.
 fn attachments(context: &Context<'_>) -> Vec<Planned> {
     let down = context.memory.down.is_some();
-    let wanted: HashSet<&str> = context
+    let wanted: HashMap<&str, &Attachment> = context
         .desired
         .nodes
         .values()
@@ -238,34 +240,45 @@ fn attachments(context: &Context<'_>) -> Vec<Planned> {
             Node::Workload(workload) => workload.attachment.as_ref(),
             _ => None,
         })
-        .map(|attachment| attachment.namespace.as_str())
+        .map(|attachment| (attachment.namespace.as_str(), attachment))
         .collect();
     let prefix = format!("hatchery-{}-", context.desired.stack);
-    context
-        .observed
-        .network
-        .attachments
-        .iter()
-        .filter(|(name, view)| view.foreign.is_none() && (down || !wanted.contains(name.as_str())))
-        .map(|(name, _)| {
-            let instance = name.strip_prefix(&prefix).unwrap_or(name);
-            let node = NodeId::new(Kind::Containers, instance);
-            // A start under way needs it before anything of it can be seen.
-            let starts = context.is_busy(&node);
-            let waits = match context.current(&node) {
-                Some(_) => vec![format!("{node} to end")],
-                None if starts => vec![format!("the start of {node}")],
-                None => Vec::new(),
-            };
-            let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
-            removal(
-                node,
-                reason(context),
-                waits,
-                vec![Step::Detach(name.clone())],
-            )
-        })
-        .collect()
+    let attachments = context.observed.network.attachments.iter();
+    let ours = attachments.filter(|(_, view)| view.foreign.is_none());
+    ours.filter(|(name, view)| match wanted.get(name.as_str()) {
+        Some(due) if !down => network::in_the_way(context, due, view),
+        _ => true,
+    })
+    .map(|(name, _)| {
+        let instance = name.strip_prefix(&prefix).unwrap_or(name);
+        let node = NodeId::new(Kind::Containers, instance);
+        // A start under way needs it before anything of it can be seen.
+        let starts = context.is_busy(&node);
+        let waits = match context.current(&node) {
+            Some(life) if in_it(context, life) => vec![format!("{node} to end")],
+            None if starts => vec![format!("the start of {node}")],
+            _ => Vec::new(),
+        };
+        let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
+        removal(
+            node,
+            reason(context),
+            waits,
+            vec![Step::Detach(name.clone())],
+        )
+    })
+    .collect()
+}
+
+/// Whether a life may be in the namespace of its node: one that is what the spec wants is not,
+/// where that wants no namespace.
+fn in_it(context: &Context<'_>, life: &Life) -> bool {
+    match context.desired.nodes.get(&life.id.node) {
+        Some(Node::Workload(node)) => {
+            node.attachment.is_some() || workload::outdated(context, node, life).is_some()
+        }
+        _ => true,
+    }
 }
 
 fn bridges(context: &Context<'_>) -> Vec<Planned> {

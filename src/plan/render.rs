@@ -33,9 +33,12 @@ pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Opt
         Text::Ready { text, hash, .. } => {
             if let Some(why) = state.foreign.as_ref().filter(|_| !adoptable(state)) {
                 let path = state.node.destination.display();
-                let error = format!(
-                    "cannot write `{path}`: {why}; move it away or choose another `destination`"
-                );
+                let error = match state.unreadable() {
+                    Some(why) => format!("cannot look at `{path}`: {why}"),
+                    None => format!(
+                        "cannot write `{path}`: {why}; move it away or choose another `destination`"
+                    ),
+                };
                 failed(id, state, error, level)
             } else if state.written() {
                 notes.good.insert(id.name.clone());

@@ -188,6 +188,7 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, du
     let mut wake = None;
     let mut waits = context.lacking(&node.id);
     waits.extend(network::address_taken(context, node));
+    waits.extend(network::old_link(context, node));
     waits.extend(unwritten(context, node));
     let mut state = NodeState::Waiting;
     if let Some(at) = due.at.filter(|at| *at > context.now) {

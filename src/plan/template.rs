@@ -50,6 +50,11 @@ impl TemplateState<'_> {
         }
     }
 
+    /// Why the file cannot be looked at, if it cannot.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.foreign.as_deref().filter(|_| self.on_disk.is_none())
+    }
+
     /// The file holds what it should.
     pub fn written(&self) -> bool {
         self.hash().is_some() && self.hash() == self.on_disk && self.foreign.is_none()
@@ -200,9 +205,11 @@ pub(super) fn unsettled<'a>(context: &Context<'a>) -> Vec<&'a str> {
         Text::Unknown(_) | Text::Failed(_) => false,
         Text::Unasked(_) | Text::Lacks(_) => true,
         Text::Ready { hash, .. } => {
-            state.foreign.is_none()
-                && refused(context, state).is_none()
-                && !(state.written() && told(context, state.node, hash))
+            // Nobody knows what one lists that cannot be looked at.
+            state.unreadable().is_some()
+                || state.foreign.is_none()
+                    && refused(context, state).is_none()
+                    && !(state.written() && told(context, state.node, hash))
         }
     });
     unsettled.map(|(name, _)| *name).collect()

@@ -22,6 +22,8 @@ pub struct Proxy {
     pub generation: u64,
     /// The generation before the signal that waits for its confirmation.
     pub signalled: Option<u64>,
+    /// When it last did.
+    pub read_at: u64,
     /// Until when connections to an address that it let go live.
     pub lingers: BTreeMap<String, u64>,
 }
@@ -96,6 +98,7 @@ impl World {
         proxy.sends_to = sends_to;
         proxy.read = read;
         proxy.generation += 1;
+        proxy.read_at = now;
         let count = proxy.sends_to.len();
         self.log(format_args!(
             "{} reads its files (first {first}): {count} servers",
@@ -129,11 +132,16 @@ impl World {
 
     /// How many connections proxies hold to an address.
     pub fn connections_to(&self, address: &str) -> u32 {
+        self.connections_older(address, self.now)
+    }
+
+    /// The same; new ones only of proxies that read their files by `then`.
+    pub fn connections_older(&self, address: &str, then: u64) -> u32 {
         let proxies = self.cgroups.values().filter(|cgroup| cgroup.main.is_some());
         let held = proxies
             .filter_map(|cgroup| cgroup.proxy.as_ref())
             .filter(|proxy| {
-                proxy.sends_to.contains(address)
+                proxy.read_at <= then && proxy.sends_to.contains(address)
                     || proxy
                         .lingers
                         .get(address)
