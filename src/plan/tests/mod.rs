@@ -12,6 +12,7 @@ mod crash;
 mod effects;
 mod explained;
 mod farm;
+mod found;
 mod rolling;
 mod schema;
 pub(super) mod world;

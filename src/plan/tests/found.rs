@@ -1,0 +1,250 @@
+//! What only long histories brought to light, each alone.
+
+use super::world::container;
+use super::*;
+use crate::graph::desired::Farewell;
+use crate::plan::model::{Note, Plan};
+use crate::plan::world::AttachmentView;
+use crate::spec::model::RestartPolicy;
+use farm::{each_container, seated};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn prime(number: u32) -> NodeId {
+    NodeId::new(Kind::Containers, format!("prime{number}"))
+}
+
+fn nginx() -> NodeId {
+    NodeId::new(Kind::Processes, "nginx")
+}
+
+fn gate<'a>(plan: &'a Plan, node: &NodeId) -> Option<&'a Gate> {
+    let item = plan.items.iter().find(|item| item.node == *node)?;
+    Some(&item.gate)
+}
+
+fn waits_on(plan: &Plan, node: &NodeId) -> String {
+    match gate(plan, node) {
+        Some(Gate::Waiting(on)) => on.join(", "),
+        other => panic!("{node}: {other:?}"),
+    }
+}
+
+fn view(address: &str) -> AttachmentView {
+    AttachmentView {
+        namespace: true,
+        link: Some(("link".to_owned(), Some("prime0".to_owned()))),
+        address: Some(address.parse().unwrap()),
+        gateway: None,
+        firewall: None,
+        foreign: None,
+    }
+}
+
+fn attempt(attaches: &str, address: &str, running: bool) -> Attempt {
+    Attempt {
+        running,
+        attaches: Some((attaches.to_owned(), address.parse().unwrap())),
+        failures: 0,
+        error: None,
+        retry_at: Default::default(),
+    }
+}
+
+#[test]
+fn what_is_being_attached_holds_its_address() {
+    let mut world = World::new(farm(1, "python3"));
+    world.pass();
+    let leaving = NodeId::new(Kind::Containers, "old");
+    let under_way = attempt("hatchery-t-old", "10.50.0.2", true);
+    world.memory.attempts.insert(leaving.clone(), under_way);
+    let words = waits_on(&world.plan(), &prime(1));
+    assert_eq!(words, "containers/old to give up 10.50.0.2");
+    // One that is over holds nothing: what it made is seen by now.
+    let over = attempt("hatchery-t-old", "10.50.0.2", false);
+    world.memory.attempts.insert(leaving, over);
+    assert_eq!(gate(&world.plan(), &prime(1)), Some(&Gate::Ready));
+}
+
+#[test]
+fn an_address_that_nobody_uses_is_given_up_for_one_who_is_to_have_it() {
+    let mut world = World::new(farm(2, "python3"));
+    world.pass();
+    // The second one's namespace is still where the first is to be.
+    let attachments = &mut world.observed.network.attachments;
+    attachments.insert("hatchery-t-prime2".to_owned(), view("10.50.0.2/24"));
+    let plan = world.plan();
+    let old = NodeId::new(Kind::Networks, "links/prime2");
+    assert_eq!(gate(&plan, &old), Some(&Gate::Ready));
+    assert_eq!(waits_on(&plan, &prime(2)), "its old link to go");
+    assert_eq!(
+        waits_on(&plan, &prime(1)),
+        "containers/prime2 to give up 10.50.0.2"
+    );
+    world.converge();
+    assert_eq!(world.lives().len(), 3);
+
+    // Where nobody is to have it, it is changed in place.
+    let mut world = World::new(farm(2, "python3"));
+    world.pass();
+    let attachments = &mut world.observed.network.attachments;
+    attachments.insert("hatchery-t-prime2".to_owned(), view("10.50.0.9/24"));
+    let plan = world.plan();
+    assert_eq!(gate(&plan, &old), None);
+    assert_eq!(gate(&plan, &prime(2)), Some(&Gate::Ready));
+}
+
+#[test]
+fn a_namespace_that_no_life_is_in_waits_for_none() {
+    let mut world = World::new(farm(1, "python3"));
+    let away = |desired: &mut Desired| {
+        each_container(desired, |node| {
+            node.attachment = None;
+            node.run.container.as_mut().unwrap().network = NetworkRun::Host;
+        });
+    };
+    away(&mut world.desired);
+    world.converge();
+    let attachments = &mut world.observed.network.attachments;
+    attachments.insert("hatchery-t-prime1".to_owned(), view("10.50.0.2/24"));
+    let link = NodeId::new(Kind::Networks, "links/prime1");
+    assert_eq!(gate(&world.plan(), &link), Some(&Gate::Ready));
+    // One that is to be replaced may still be in it.
+    let mut other = farm(1, "python3.13");
+    away(&mut other);
+    world.desired = other;
+    let words = waits_on(&world.plan(), &link);
+    assert_eq!(words, "containers/prime1 to end");
+}
+
+#[test]
+fn a_start_that_was_cut_off_is_made_again_at_once_and_counts_as_nothing() {
+    for policy in [RestartPolicy::No, RestartPolicy::OnFailure] {
+        let mut world = World::new(farm(1, "python3"));
+        each_container(&mut world.desired, |node| node.restart.policy = policy);
+        world.converge();
+        let cut = Exit::NotBegun;
+        world.exit(&prime(1), cut);
+        let memory = &world.memory.workloads[&prime(1)];
+        assert_eq!(memory.failures, 0);
+        let plan = world.plan();
+        let item = plan.items.iter().find(|item| item.node == prime(1));
+        let item = item.unwrap();
+        assert_eq!(
+            (&item.gate, item.reason.as_str()),
+            (&Gate::Ready, "its start was cut off")
+        );
+    }
+}
+
+#[test]
+fn a_newcomer_that_did_its_work_lets_the_old_one_go() {
+    for (exit, goes) in [(Exit::Code(0), true), (Exit::Code(1), false)] {
+        let mut world = World::new(seated(1, "python3"));
+        world.converge();
+        world.desired = seated(1, "python3.13");
+        let newcomer = NodeId::new(Kind::Containers, "prime1.b");
+        world.sick.insert(newcomer.name.clone());
+        while !world.lives().contains_key("containers/prime1.b") {
+            world.pass();
+        }
+        world.exit(&newcomer, exit);
+        for _ in 0..20 {
+            world.pass();
+        }
+        assert_eq!(!world.lives().contains_key("containers/prime1"), goes);
+    }
+}
+
+#[test]
+fn whoever_reads_a_file_is_told_again_when_it_held_something_else_for_a_moment() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    world.done.clear();
+    let text = match world.file() {
+        FileView::File { mark, .. } => mark.clone(),
+        other => panic!("{other:?}"),
+    };
+    let path = std::path::Path::new("/etc/upstream.conf");
+    put(&mut world.observed, path, "of somebody", text);
+    world.converge();
+    let at = |what: fn(&Step) -> bool| world.done.iter().position(what).unwrap();
+    let untold = at(|step| {
+        matches!(step, Step::Note { note: Note::Applied(applied), .. }
+            if applied["upstream"].is_empty())
+    });
+    let written = at(|step| matches!(step, Step::Write(_)));
+    let told = at(|step| matches!(step, Step::ReloadProcess { .. }));
+    assert!(untold < written && written < told);
+    let life = world.observed.lives.iter().find(|l| l.id.node == nginx());
+    assert!(!life.unwrap().applied["upstream"].is_empty());
+}
+
+#[test]
+fn how_a_life_ends_is_noted_as_it_changes_and_its_ports_stay() {
+    let mut world = World::new(farm(1, "python3"));
+    each_container(&mut world.desired, |node| {
+        node.ports.insert(8080);
+    });
+    world.converge();
+    world.desired = farm(1, "python3");
+    each_container(&mut world.desired, |node| {
+        node.ports.insert(9090);
+        node.stop_grace_period = 3 * SECOND;
+    });
+    let plan = world.plan();
+    let item = plan.items.iter().find(|item| item.node == prime(1));
+    let reason = &item.unwrap().reason;
+    assert_eq!(reason, "stop_grace_period, drained ports changed");
+    world.converge();
+    let life = world.observed.lives.iter().find(|l| l.id.node == prime(1));
+    let farewell: &Farewell = life.unwrap().farewell.as_ref().unwrap();
+    assert_eq!(farewell.grace, 3 * SECOND);
+    assert_eq!(farewell.ports, BTreeSet::from([8080, 9090]));
+    assert_eq!(container(1, "python3").farewell().ports, BTreeSet::new());
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_counts_as_untold() {
+    let mut world = World::new(farm(2, "python3"));
+    world.converge();
+    world.edit(farm(1, "python3"));
+    let path = std::path::PathBuf::from("/etc/upstream.conf");
+    let good = world.observed.files[&path].clone();
+    let error = FileView::Unreadable("input/output error".to_owned());
+    world.observed.files.insert(path.clone(), error);
+    world.pass();
+    let plan = world.plan();
+    assert_eq!(waits_on(&plan, &prime(2)), "the files that list it");
+    let template = NodeId::new(Kind::Templates, "upstream");
+    assert_eq!(
+        gate(&plan, &template),
+        Some(&Gate::Blocked(
+            "cannot look at `/etc/upstream.conf`: input/output error".to_owned()
+        ))
+    );
+    world.observed.files.insert(path, good);
+    world.converge();
+}
+
+#[test]
+fn removals_that_nobody_remembers_the_order_of_wait_in_no_circle() {
+    let mut world = World::new(farm(2, "python3"));
+    world.converge();
+    // The next controller knows this spec only, in which nginx needs another thing.
+    world.memory = Memory::default();
+    let needs = world.desired.needs.clone();
+    let mut left = farm(0, "python3");
+    left.nodes.shift_remove(&nginx());
+    left.needs.remove(&nginx());
+    for (node, needs) in needs.iter().filter(|(node, _)| **node != nginx()) {
+        let on = needs.iter().map(|need| need.on.clone()).collect();
+        world.memory.past_needs.insert(node.clone(), on);
+    }
+    world.desired = left;
+    let plan = world.plan();
+    assert_eq!(waits_on(&plan, &prime(1)), "processes/nginx to end");
+    assert_eq!(gate(&plan, &nginx()), Some(&Gate::Ready));
+    world.converge();
+    assert!(world.lives().is_empty());
+}
