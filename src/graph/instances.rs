@@ -248,11 +248,14 @@ fn assign(compiler: &mut Compiler<'_>, instances: &mut [Instance<'_>]) {
     }
 }
 
-/// Addresses that are held by what this spec does not have.
+/// Addresses that are held by what this spec does not have, or has elsewhere.
 fn held_by_others(compiler: &Compiler<'_>, instances: &[Instance<'_>]) -> BTreeSet<Ipv4Addr> {
-    let own: BTreeSet<&NodeId> = instances.iter().map(|instance| &instance.id).collect();
+    let stays: BTreeMap<&NodeId, Ipv4Addr> = instances
+        .iter()
+        .filter_map(|instance| Some((&instance.id, instance.address?)))
+        .collect();
     let held = compiler.inputs.held.iter();
-    held.filter(|(id, _)| !own.contains(id))
+    held.filter(|(id, address)| stays.get(id) != Some(address))
         .map(|(_, address)| *address)
         .collect()
 }

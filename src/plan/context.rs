@@ -266,8 +266,9 @@ impl<'a> Context<'a> {
                     holders.entry(address.addr()).or_default().push(name);
                 }
             }
-            for (name, address) in self.memory.attaching() {
-                holders.entry(address).or_default().push(name);
+            for wanted in self.memory.attaching() {
+                let holder = holders.entry(wanted.address).or_default();
+                holder.push(&wanted.namespace);
             }
             holders
         })

@@ -7,7 +7,7 @@ use super::context::{Context, Level, Planned, status, words};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::template;
 use super::world::{Life, LifeState};
-use crate::graph::desired::{Farewell, WorkloadNode};
+use crate::graph::desired::{EndpointNode, Farewell, WorkloadNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::Drain;
 use crate::spec::node::NodeId;
@@ -163,18 +163,17 @@ pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life)
     if endpoints.is_empty() {
         return still_listed(context, node, life);
     }
-    if let Some(endpoint) = endpoints.iter().find(|endpoint| {
-        context
-            .observed
-            .registered
-            .contains_key(&endpoint.service_id)
-    }) {
+    let announced = |endpoint: &EndpointNode| {
+        let registered = &context.observed.registered;
+        // A registration that is under way counts: it is there in a moment.
+        let coming = || context.is_busy(&NodeId::endpoint(&endpoint.service, &node.name));
+        registered.contains_key(&endpoint.service_id) || coming()
+    };
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| announced(endpoint)) {
         return Some(format!("`{}` to leave the registry", endpoint.service_id));
     }
-    endpoints
-        .iter()
-        .find(|endpoint| !template::settled(context, Some(&endpoint.service)))
-        .map(|endpoint| format!("the files that list `{}`", endpoint.service))
+    let listed = endpoints.first().filter(|_| !template::settled(context));
+    listed.map(|endpoint| format!("the files that list `{}`", endpoint.service))
 }
 
 /// The same for a life whose node left the spec: which services it served is known only from
@@ -191,7 +190,7 @@ pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) ->
     }
     match context.registered_for(node) {
         Some(id) => Some(format!("`{id}` to leave the registry")),
-        None if template::settled(context, None) => None,
+        None if template::settled(context) => None,
         None => Some("the files that list it".to_owned()),
     }
 }

@@ -3,7 +3,6 @@
 //! Losing all of it costs a probe and a restart delay, never a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{ErrorKind, Notes};
 use super::permit::Permit;
 use super::world::{Exit, LifeId};
-use crate::graph::desired::Farewell;
+use crate::graph::desired::{Attachment, Farewell};
 use crate::planted::{self, Bug};
 use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
@@ -128,9 +127,9 @@ pub struct LastExit {
 pub struct Attempt {
     /// It is under way.
     pub running: bool,
-    /// The namespace that it attaches while it is under way, and at which address: nobody else
-    /// may be given that, though it is not seen yet.
-    pub attaches: Option<(String, Ipv4Addr)>,
+    /// What it attaches while it is under way: nobody else may be given that address, and its
+    /// bridge is in use, though nothing of it is seen yet.
+    pub attaches: Option<Box<Attachment>>,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last one failed.
@@ -226,8 +225,7 @@ impl Memory {
         self.attempts.retain(|_, attempt| attempt.running);
         self.verdicts.retain(|_, verdict| verdict.accepted);
         for workload in self.workloads.values_mut() {
-            workload.failures = workload.failures.min(1);
-            workload.failed_at.clear();
+            workload.forget_failures();
         }
         self.permitted = None;
     }
@@ -293,13 +291,10 @@ impl Memory {
         }
     }
 
-    /// The namespaces that are being attached, and at which addresses.
-    pub fn attaching(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+    /// What is being attached.
+    pub fn attaching(&self) -> impl Iterator<Item = &Attachment> {
         let under_way = self.attempts.values().filter(|attempt| attempt.running);
-        under_way.filter_map(|attempt| {
-            let (namespace, address) = attempt.attaches.as_ref()?;
-            Some((namespace.as_str(), *address))
-        })
+        under_way.filter_map(|attempt| attempt.attaches.as_deref())
     }
 
     /// The verdicts that are kept at most.

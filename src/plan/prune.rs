@@ -192,7 +192,7 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
             let mut waits = context.dependents_left(&node);
             if !down && let Some(state) = context.templates.get(mark.template.as_str()) {
                 // It has another destination now; the old file serves until the new one does.
-                if !state.written() || !super::template::settled(context, None) {
+                if !state.written() || !super::template::settled(context) {
                     waits.push(format!("`{}`", state.node.destination.display()));
                 }
                 let node = NodeId::new(Kind::Templates, format!("{}/old", mark.template));
@@ -293,8 +293,10 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         })
         .collect();
     let attachments = context.observed.network.attachments.values();
+    let coming = context.memory.attaching();
     let in_use: BTreeSet<&str> = attachments
         .filter_map(|attachment| attachment.link.as_ref()?.1.as_deref())
+        .chain(coming.map(|attachment| attachment.bridge.as_str()))
         .collect();
     context
         .observed

@@ -182,19 +182,10 @@ fn unasked(context: &Context<'_>, node: &TemplateNode, reads: &Reads) -> Option<
     None
 }
 
-/// Whether telling about a departure is over: no template that reads `service` (any, for
-/// `None`) has anything left to write or to tell.
-pub(super) fn settled(context: &Context<'_>, service: Option<&str>) -> bool {
-    let unsettled = context.unsettled();
-    let mut states = unsettled
-        .iter()
-        .filter_map(|name| context.templates.get(name));
-    states.all(|state| match (&state.text, service) {
-        (Text::Ready { reads, .. }, Some(service)) => {
-            !reads.catalog && !reads.services.contains_key(service)
-        }
-        _ => false,
-    })
+/// Whether telling about a departure is over: no template has anything left to write or to tell.
+/// What a file lists until then is known to nobody: its source may have changed as well.
+pub(super) fn settled(context: &Context<'_>) -> bool {
+    context.unsettled().is_empty()
 }
 
 /// The templates that have something left to write or to tell. One that cannot render or was

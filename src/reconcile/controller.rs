@@ -194,8 +194,9 @@ impl Controller {
     /// The addresses that instances hold now, which a new compilation is to keep.
     pub fn held(&self) -> BTreeMap<NodeId, Ipv4Addr> {
         let mut held = held(&self.desired.stack, &self.observed);
-        for (namespace, address) in self.memory.attaching() {
-            held.extend(container_of(&self.desired.stack, namespace).map(|node| (node, address)));
+        for wanted in self.memory.attaching() {
+            let node = container_of(&self.desired.stack, &wanted.namespace);
+            held.extend(node.map(|node| (node, wanted.address)));
         }
         held
     }
@@ -232,7 +233,7 @@ impl Controller {
             }
             attempt.running = !planted::has(Bug::DoubleStart);
             attempt.attaches = steps.iter().find_map(|step| match step {
-                Step::Attach(wanted) => Some((wanted.namespace.clone(), wanted.address)),
+                Step::Attach(wanted) => Some(wanted.clone()),
                 _ => None,
             });
             for step in &steps {

@@ -391,7 +391,7 @@ pub fn takes(world: &mut World, text: &str) {
             .retain(|node, _| nodes.contains(&instance(node)));
     }
     for facts in world.facts.values_mut() {
-        facts.failures = facts.failures.min(1);
+        facts.failures = 0;
     }
 }
 

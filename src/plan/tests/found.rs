@@ -41,10 +41,12 @@ fn view(address: &str) -> AttachmentView {
     }
 }
 
-fn attempt(attaches: &str, address: &str, running: bool) -> Attempt {
+fn attempt(namespace: &str, running: bool) -> Attempt {
+    let mut attaches = container(1, "python3").attachment.unwrap();
+    attaches.namespace = namespace.to_owned();
     Attempt {
         running,
-        attaches: Some((attaches.to_owned(), address.parse().unwrap())),
+        attaches: Some(Box::new(attaches)),
         failures: 0,
         error: None,
         retry_at: Default::default(),
@@ -56,14 +58,43 @@ fn what_is_being_attached_holds_its_address() {
     let mut world = World::new(farm(1, "python3"));
     world.pass();
     let leaving = NodeId::new(Kind::Containers, "old");
-    let under_way = attempt("hatchery-t-old", "10.50.0.2", true);
+    let under_way = attempt("hatchery-t-old", true);
     world.memory.attempts.insert(leaving.clone(), under_way);
     let words = waits_on(&world.plan(), &prime(1));
     assert_eq!(words, "containers/old to give up 10.50.0.2");
     // One that is over holds nothing: what it made is seen by now.
-    let over = attempt("hatchery-t-old", "10.50.0.2", false);
+    let over = attempt("hatchery-t-old", false);
     world.memory.attempts.insert(leaving, over);
     assert_eq!(gate(&world.plan(), &prime(1)), Some(&Gate::Ready));
+}
+
+#[test]
+fn a_bridge_stays_while_something_is_being_attached_to_it() {
+    let mut world = World::new(farm(1, "python3"));
+    world.pass();
+    world.memory.down = Some(Down { kill: false });
+    let bridge = NodeId::new(Kind::Networks, "prime0");
+    assert_eq!(gate(&world.plan(), &bridge), Some(&Gate::Ready));
+    let under_way = attempt("hatchery-t-prime1", true);
+    world.memory.attempts.insert(prime(1), under_way);
+    assert_eq!(waits_on(&world.plan(), &bridge), "the links of `prime0`");
+}
+
+#[test]
+fn a_registration_under_way_is_one_to_be_taken_back() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    world.desired = farm(1, "python3.13");
+    world.observed.registered.clear();
+    let mut under_way = attempt("nothing", true);
+    under_way.attaches = None;
+    let endpoint = NodeId::endpoint("prime", "prime1");
+    world.memory.attempts.insert(endpoint.clone(), under_way);
+    let plan = world.plan();
+    let words = waits_on(&plan, &prime(1));
+    assert_eq!(words, "`t-prime-prime1` to leave the registry");
+    world.memory.attempts.remove(&endpoint);
+    world.converge();
 }
 
 #[test]

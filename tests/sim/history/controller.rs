@@ -341,10 +341,8 @@ impl Run {
         let planned: VecDeque<Step> = item.steps.iter().cloned().collect();
         let now = world.now;
         for step in &planned {
-            if let Step::Signal { life, .. } | Step::Kill(life) = step
-                && let Some(cgroup) = world.cgroups.get_mut(life)
-            {
-                cgroup.ending_planned.get_or_insert(now);
+            if let Step::Signal { life, .. } | Step::Kill(life) = step {
+                world.end_planned(life);
             }
         }
         let starts = planned.iter().any(|step| matches!(step, Step::Start(_)));

@@ -66,6 +66,7 @@ impl Files for Shared {
     fn look(&self, path: &Path) -> FileView {
         let mut world = self.lock();
         if !world.down && world.fires(Fault::Unreadable, Action::Look) {
+            world.unread_at = Some(world.now);
             return FileView::Unreadable("input/output error".to_owned());
         }
         match world.files.get(path) {

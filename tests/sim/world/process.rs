@@ -221,6 +221,23 @@ impl World {
         }
     }
 
+    /// A plan has it end. Where it ended by itself and nobody saw that yet, that end is taken for
+    /// the one that was asked for.
+    pub fn end_planned(&mut self, life: &LifeId) {
+        let now = self.now;
+        let Some(cgroup) = self.cgroups.get_mut(life) else {
+            return;
+        };
+        cgroup.ending_planned.get_or_insert(now);
+        if cgroup.main.is_none()
+            && let Some(facts) = self.facts.get_mut(&life.node)
+            && let Some(end) = facts.ends.last_mut()
+        {
+            end.asked = true;
+            facts.failures = 0;
+        }
+    }
+
     /// A life is over: it counts from the making of its cgroup until nothing was left in it.
     fn count(&mut self, node: &NodeId, lasted: u64) {
         let now = self.now;
