@@ -9,6 +9,7 @@ failed, when one was answered by anything but 2xx or timed out, or when there we
 errors than bare reloads give. Run it as root through `tests/bench/run rolling`.
 """
 
+import math
 import os
 import re
 import signal
@@ -125,11 +126,13 @@ def main():
                 most = max(most, times)
             plain = bare(farm, kind, most)
             show("bare reloads", kind, plain, most)
-            for counted, _ in seen:
+            for counted, times in seen:
                 if kind == "close":
                     failed |= any(counted[name] for name in ("connect", "read", "write"))
                 failed |= counted["timeout"] > 0 or counted["non2xx"] > 0
-                failed |= counted["read"] > max(plain["read"], 0) and kind != "close"
+                # As many as so many bare reloads give; two standard deviations are chance.
+                due = plain["read"] * times / max(most, 1)
+                failed |= kind != "close" and counted["read"] > due + 2 * math.sqrt(due)
     sys.exit(1 if failed else 0)
 
 
