@@ -6,7 +6,7 @@ use super::error::CommandError;
 use super::listening::Listening;
 use super::narrator::Narrator;
 use crate::plan::model::NodeState;
-use crate::reconcile::handle::StackStatus;
+use crate::reconcile::handle::{EventKind, Happening, StackStatus};
 use crate::spec::model::Status;
 use crate::spec::node::Kind;
 
@@ -20,7 +20,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Returns once generation `generation`, or a later one, converged.
 ///
 /// # Errors
-/// When something failed and nothing else moves, or the controller ended.
+/// When something failed and nothing else moves, when the stack went back to an earlier
+/// generation by itself, or when the controller ended.
 pub async fn converge(
     listening: &mut Listening,
     narrator: &mut Narrator,
@@ -29,6 +30,7 @@ pub async fn converge(
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stuck_since: Option<Instant> = None;
+    let mut went_back: Option<String> = None;
     loop {
         tokio::select! {
             biased;
@@ -36,6 +38,7 @@ pub async fn converge(
                 let status = listening.status().await.ok_or_else(ended)?;
                 if status.generation >= generation && is_done(&status) {
                     for happening in listening.rest().await {
+                        note(&happening, &mut went_back);
                         narrator.tell(&happening);
                     }
                     narrator.show(&status);
@@ -47,7 +50,7 @@ pub async fn converge(
                         let words = format!("converged: {} nodes", status.nodes.len());
                         narrator.say(&words);
                     }
-                    return Ok(());
+                    return went_back.map_or(Ok(()), |why| Err(CommandError::new(why)));
                 }
                 narrator.show(&status);
                 let limit = patience(&status);
@@ -63,9 +66,18 @@ pub async fn converge(
             }
             happening = listening.next() => {
                 stuck_since = None;
-                narrator.tell(&happening.ok_or_else(ended)?);
+                let happening = happening.ok_or_else(ended)?;
+                note(&happening, &mut went_back);
+                narrator.tell(&happening);
             }
         }
+    }
+}
+
+/// What converges in the end is not what was asked for once the stack went back.
+fn note(happening: &Happening, went_back: &mut Option<String>) {
+    if happening.kind == EventKind::RolledBack {
+        *went_back = Some(happening.text.clone());
     }
 }
 
