@@ -401,3 +401,32 @@ fn events_are_followed_from_what_is_kept() {
     assert_eq!(past, followed);
     stack.ok(&["down", "--purge"]);
 }
+
+#[test]
+fn an_edit_under_which_nothing_becomes_well_is_given_up_and_its_author_told() {
+    isolate!();
+    let mut stack = Stack::new();
+    let good = fs::read_to_string(stack.spec()).unwrap();
+    let patience = "    update: { min_healthy_time: 500ms, healthy_deadline: 2s, \
+                    failure_action: rollback }\n";
+    let good = good.replace("templates:", &format!("{patience}templates:"));
+    stack.write_text(&good);
+    stack.up();
+    stack.converged(1, "one");
+    let bad = good.replace("[ sleep, infinity ]", "[ sh, -c, \"exit 3\" ]");
+    let path = stack.folder.path().join("bad.yaml");
+    fs::write(&path, bad).unwrap();
+    let output = stack.hatchery(&["apply", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("error: generation 2 failed: processes/job is not well after 2s"));
+    assert!(said.contains("exited 3"), "{said}");
+    stack.converged(3, "one");
+    let told = [
+        "1 begin converged",
+        "2 apply rolled_back",
+        "3 rollback converged",
+    ];
+    assert_eq!(stack.told(), told);
+    stack.ok(&["down", "--purge"]);
+}
