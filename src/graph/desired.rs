@@ -18,6 +18,10 @@ use crate::spec::model::{
 };
 use crate::spec::node::NodeId;
 
+/// Nodes by their ids, in an order. They are looked up by the ten thousand in every plan, so
+/// their ids are hashed with what is fast.
+pub type Nodes = IndexMap<NodeId, Node, foldhash::fast::RandomState>;
+
 /// What the world is to be: nodes in start order, and what each needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Desired {
@@ -30,7 +34,7 @@ pub struct Desired {
     /// What the machine must have.
     pub requires: Vec<Requirement>,
     /// All nodes, in a topological order that keeps the spec's order where edges are silent.
-    pub nodes: IndexMap<NodeId, Node>,
+    pub nodes: Nodes,
     /// What each node needs before it starts. Every node has an entry.
     pub needs: BTreeMap<NodeId, Vec<Need>>,
     /// Start waves: each node's needs are all in earlier waves.

@@ -1,14 +1,16 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+
 use super::firewall;
-use super::lookup::{lives, template_needs};
+use super::lookup::{Few, add, lives, template_needs};
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::removals::Removals;
@@ -90,9 +92,9 @@ pub(super) struct Context<'a> {
     pub observed: &'a Observed,
     pub memory: &'a Memory,
     pub now: Time,
-    lives: HashMap<&'a NodeId, Vec<&'a Life>>,
+    lives: HashMap<&'a NodeId, Few<&'a Life>>,
     statuses: HashMap<&'a str, Status>,
-    endpoints: HashMap<&'a NodeId, Vec<&'a EndpointNode>>,
+    endpoints: HashMap<&'a NodeId, Few<&'a EndpointNode>>,
     groups: HashMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
@@ -105,9 +107,10 @@ pub(super) struct Context<'a> {
     /// The ids in the registry of all that the spec registers.
     service_ids: HashSet<&'a str>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    levels: HashMap<&'a NodeId, Level>,
+    /// How far each node is, by its place among the nodes.
+    levels: Vec<Level>,
     /// Upon whose levels it depends whether templates may be written.
-    template_needs: HashSet<&'a NodeId>,
+    template_needs: Vec<bool>,
     /// The templates that have something left to write or to tell, as far as the levels say.
     unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
@@ -125,16 +128,17 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut endpoints: HashMap<&NodeId, Vec<&EndpointNode>> = HashMap::new();
+        let of_endpoints = observed.registered.len();
+        let mut endpoints = HashMap::with_capacity(of_endpoints);
         let mut groups: HashMap<Group<'_>, Vec<&WorkloadNode>> = HashMap::new();
         let mut reloads: HashMap<&NodeId, Vec<&TemplateNode>> = HashMap::new();
-        let mut service_ids = HashSet::new();
+        let mut service_ids = HashSet::with_capacity(of_endpoints);
         for node in desired.nodes.values() {
             match node {
                 Node::Endpoint(endpoint) => {
                     service_ids.insert(endpoint.service_id.as_str());
                     if let Some(target) = &endpoint.target {
-                        endpoints.entry(target).or_default().push(endpoint);
+                        add(&mut endpoints, target, endpoint);
                     }
                 }
                 Node::Workload(workload) => {
@@ -150,13 +154,9 @@ impl<'a> Context<'a> {
                 _ => {}
             }
         }
-        let statuses = observed
-            .catalog
-            .services
-            .values()
-            .flatten()
-            .map(|instance| (instance.id.as_str(), instance.status))
-            .collect();
+        let mut statuses = HashMap::with_capacity(of_endpoints);
+        let instances = observed.catalog.services.values().flatten();
+        statuses.extend(instances.map(|instance| (instance.id.as_str(), instance.status)));
         let mut context = Context {
             desired,
             observed,
@@ -174,7 +174,7 @@ impl<'a> Context<'a> {
             reloads,
             service_ids,
             templates: BTreeMap::new(),
-            levels: HashMap::new(),
+            levels: vec![Level::default(); desired.nodes.len()],
             template_needs: template_needs(desired),
             unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
@@ -197,7 +197,7 @@ impl<'a> Context<'a> {
 
     /// All lives of a node, the oldest first.
     pub fn lives(&self, node: &NodeId) -> &[&'a Life] {
-        self.lives.get(node).map_or(&[], Vec::as_slice)
+        self.lives.get(node).map_or(&[], Few::all)
     }
 
     /// Whether an action on a node is under way.
@@ -225,7 +225,7 @@ impl<'a> Context<'a> {
 
     /// The endpoints that a workload serves.
     pub fn endpoints(&self, node: &NodeId) -> &[&'a EndpointNode] {
-        self.endpoints.get(node).map_or(&[], Vec::as_slice)
+        self.endpoints.get(node).map_or(&[], Few::all)
     }
 
     /// How the group of a workload stands, for the next of it that is to leave.
@@ -263,6 +263,9 @@ impl<'a> Context<'a> {
                     holders.entry(address.addr()).or_default().push(name);
                 }
             }
+            for names in holders.values_mut() {
+                names.sort_unstable();
+            }
             for (name, address) in self.memory.attaching() {
                 holders.entry(address).or_default().push(name);
             }
@@ -299,13 +302,17 @@ impl<'a> Context<'a> {
 
     /// How far a node is, as far as this was planned already.
     pub fn level(&self, node: &NodeId) -> Level {
-        self.levels.get(node).copied().unwrap_or_default()
+        let place = self.desired.nodes.get_index_of(node);
+        let level = place.and_then(|place| self.levels.get(place));
+        level.copied().unwrap_or_default()
     }
 
-    /// Notes how far a node is, for those that come after it.
-    pub fn set_level(&mut self, node: &'a NodeId, level: Level) {
-        self.levels.insert(node, level);
-        if self.template_needs.contains(node) {
+    /// Notes how far the node at `place` among the nodes is, for those that come after it.
+    pub fn set_level(&mut self, place: usize, level: Level) {
+        if let Some(own) = self.levels.get_mut(place) {
+            *own = level;
+        }
+        if self.template_needs.get(place) == Some(&true) {
             self.unsettled.take();
         }
     }

@@ -1,7 +1,9 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use foldhash::{HashSet, HashSetExt};
 
 use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
@@ -142,11 +144,12 @@ fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
 }
 
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
-    context
-        .observed
-        .registered
-        .iter()
+    let registered = context.observed.registered.iter();
+    let mut left: Vec<_> = registered
         .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
+        .collect();
+    left.sort_unstable_by_key(|(service_id, _)| *service_id);
+    left.into_iter()
         .map(|(service_id, registered)| {
             // Named as the spec names it, where the workload behind it is known.
             let target = registered.target.as_ref();
@@ -175,10 +178,8 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
     } else {
         Vec::new()
     };
-    context
-        .observed
-        .files
-        .iter()
+    let files = context.observed.files.iter();
+    let mut left: Vec<_> = files
         .filter_map(|(path, view)| match view {
             FileView::File {
                 mark: Some(mark), ..
@@ -186,6 +187,9 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
             _ => None,
         })
         .filter(|(path, _)| down || !rendered.contains(path))
+        .collect();
+    left.sort_unstable_by_key(|(path, _)| *path);
+    left.into_iter()
         .map(|(path, mark)| {
             let node = NodeId::new(Kind::Templates, mark.template.clone());
             let mut waits = context.dependents_left(&node);
@@ -230,24 +234,22 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
 /// Namespaces of containers that left. The container goes first.
 fn attachments(context: &Context<'_>) -> Vec<Planned> {
     let down = context.memory.down.is_some();
-    let wanted: HashSet<&str> = context
-        .desired
-        .nodes
-        .values()
-        .filter_map(|node| match node {
-            Node::Workload(workload) => workload.attachment.as_ref(),
-            _ => None,
-        })
-        .map(|attachment| attachment.namespace.as_str())
-        .collect();
+    let seen = &context.observed.network.attachments;
+    let mut wanted = HashSet::with_capacity(seen.len());
+    let nodes = context.desired.nodes.values();
+    wanted.extend(nodes.filter_map(|node| match node {
+        Node::Workload(workload) => Some(workload.attachment.as_ref()?.namespace.as_str()),
+        _ => None,
+    }));
     let prefix = format!("hatchery-{}-", context.desired.stack);
-    context
-        .observed
-        .network
-        .attachments
+    let mut left: Vec<_> = seen
         .iter()
         .filter(|(name, view)| view.foreign.is_none() && (down || !wanted.contains(name.as_str())))
-        .map(|(name, _)| {
+        .map(|(name, _)| name)
+        .collect();
+    left.sort_unstable();
+    left.into_iter()
+        .map(|name| {
             let instance = name.strip_prefix(&prefix).unwrap_or(name);
             let node = NodeId::new(Kind::Containers, instance);
             // A start under way needs it before anything of it can be seen.

@@ -182,7 +182,7 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
         spec_dir: "/".into(),
         dirs: (around.dirs)(stack),
         requires: Vec::new(),
-        nodes: indexmap::IndexMap::new(),
+        nodes: Default::default(),
         needs: BTreeMap::new(),
         waves: Default::default(),
         vars: indexmap::IndexMap::new(),

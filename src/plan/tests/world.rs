@@ -69,10 +69,9 @@ impl World {
             .filter(|life| life.state == LifeState::Up)
             .map(|life| &life.id.node)
             .collect();
-        let instances = self
-            .observed
-            .registered
-            .iter()
+        let registered: BTreeMap<_, _> = self.observed.registered.iter().collect();
+        let instances = registered
+            .into_iter()
             .filter_map(|(id, registered)| {
                 let target = registered.target.as_ref()?;
                 let passing = up.contains(target) && !self.sick.contains(&target.name);
