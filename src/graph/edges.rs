@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-
 use super::Compiler;
 use super::at::At;
 use super::desired::{Need, Node, Nodes};

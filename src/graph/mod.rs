@@ -23,7 +23,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{Env, Spec};
 use crate::spec::node::{Kind, NodeId};
@@ -135,6 +134,7 @@ fn assemble(
         waves: order.waves.into(),
         vars: spec.vars.clone(),
         pairs,
+        hosts: Memo::default(),
     }
 }
 

@@ -26,11 +26,7 @@ pub(super) struct Order {
 type Graph<'e> = DiGraph<(), &'e Edge>;
 
 /// The start order; `None` once every cycle is noted.
-pub(super) fn order(
-    nodes: &Nodes,
-    edges: &Edges,
-    problems: &mut Problems<'_>,
-) -> Option<Order> {
+pub(super) fn order(nodes: &Nodes, edges: &Edges, problems: &mut Problems<'_>) -> Option<Order> {
     let ids = ids(nodes, edges);
     let graph = graph(&ids, edges);
     let name = |index: NodeIndex| ids.get_index(index.index()).map(|id| (*id).clone());

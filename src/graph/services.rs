@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-
 use super::Compiler;
 use super::at::At;
 use super::desired::{CheckNode, EndpointNode, Node, Nodes};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::firewall;
-use super::lookup::{Few, add, lives, template_needs};
+use super::lookup::{ByNode, lives, template_needs};
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::removals::Removals;
@@ -92,13 +92,13 @@ pub(super) struct Context<'a> {
     pub observed: &'a Observed,
     pub memory: &'a Memory,
     pub now: Time,
-    lives: HashMap<&'a NodeId, Few<&'a Life>>,
+    lives: ByNode<'a, &'a Life>,
     statuses: HashMap<&'a str, Status>,
-    endpoints: HashMap<&'a NodeId, Few<&'a EndpointNode>>,
+    endpoints: ByNode<'a, &'a EndpointNode>,
     groups: HashMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
-    hosts: OnceCell<Hosts>,
+    hosts: OnceCell<Arc<Hosts>>,
     firewall: Memo<Firewall, String>,
     holders: OnceCell<HashMap<Ipv4Addr, Vec<&'a str>>>,
     pub removals: Removals<'a>,
@@ -129,7 +129,7 @@ impl<'a> Context<'a> {
         now: Time,
     ) -> Self {
         let of_endpoints = observed.registered.len();
-        let mut endpoints = HashMap::with_capacity(of_endpoints);
+        let mut endpoints = ByNode::new(desired);
         let mut groups: HashMap<Group<'_>, Vec<&WorkloadNode>> = HashMap::new();
         let mut reloads: HashMap<&NodeId, Vec<&TemplateNode>> = HashMap::new();
         let mut service_ids = HashSet::with_capacity(of_endpoints);
@@ -138,7 +138,7 @@ impl<'a> Context<'a> {
                 Node::Endpoint(endpoint) => {
                     service_ids.insert(endpoint.service_id.as_str());
                     if let Some(target) = &endpoint.target {
-                        add(&mut endpoints, target, endpoint);
+                        endpoints.add(target, endpoint);
                     }
                 }
                 Node::Workload(workload) => {
@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
             observed,
             memory,
             now,
-            lives: lives(observed),
+            lives: lives(desired, observed),
             statuses,
             endpoints,
             groups,
@@ -197,7 +197,7 @@ impl<'a> Context<'a> {
 
     /// All lives of a node, the oldest first.
     pub fn lives(&self, node: &NodeId) -> &[&'a Life] {
-        self.lives.get(node).map_or(&[], Few::all)
+        self.lives.of(node)
     }
 
     /// Whether an action on a node is under way.
@@ -217,15 +217,26 @@ impl<'a> Context<'a> {
 
     /// The nodes with a life that `takes` takes, in order.
     pub fn nodes_with_lives(&self, takes: impl Fn(&NodeId) -> bool) -> Vec<&'a NodeId> {
-        let mut nodes: Vec<&NodeId> = self.lives.keys().copied().collect();
+        let (inside, outside) = self.lives.nodes();
+        let mut nodes: Vec<&NodeId> = inside.chain(outside).collect();
         nodes.retain(|node| takes(node));
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// The nodes with a life that are not wanted, in order.
+    pub fn left(&self) -> Vec<&'a NodeId> {
+        if self.memory.down.is_some() {
+            return self.nodes_with_lives(|_| true);
+        }
+        let mut nodes: Vec<&NodeId> = self.lives.nodes().1.collect();
         nodes.sort_unstable();
         nodes
     }
 
     /// The endpoints that a workload serves.
     pub fn endpoints(&self, node: &NodeId) -> &[&'a EndpointNode] {
-        self.endpoints.get(node).map_or(&[], Few::all)
+        self.endpoints.of(node)
     }
 
     /// How the group of a workload stands, for the next of it that is to leave.
@@ -275,13 +286,22 @@ impl<'a> Context<'a> {
 
     /// The hosts files, made when the first of them is looked at.
     pub fn hosts(&self) -> &Hosts {
-        self.hosts
-            .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
+        self.hosts.get_or_init(|| {
+            let seats = self.desired.pairs.keys();
+            let spare = || seats.clone().filter(|id| self.is_spare(id));
+            let memo = &self.desired.hosts;
+            let known = memo.known(|known| known.iter().eq(spare()));
+            known.unwrap_or_else(|| {
+                let hosts = Hosts::of(self.desired, &|id| self.is_spare(id));
+                memo.remember(spare().cloned().collect(), hosts)
+            })
+        })
     }
 
     /// The hash of a firewall. One after the other, the members of a group have the same.
     pub fn firewall_hash(&self, firewall: &Firewall) -> Arc<String> {
-        self.firewall.answer(firewall.clone(), firewall::hash)
+        let known = self.firewall.known(|known| known == firewall);
+        known.unwrap_or_else(|| self.firewall.answer(firewall.clone(), firewall::hash))
     }
 
     /// How a registered endpoint stands.

@@ -11,17 +11,20 @@ use crate::spec::model::{Drain, Firewall};
 /// What differs and can change while it runs: link, firewall, hosts file, and how it is to end.
 pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
     let (mut steps, mut details) = surroundings(context, node);
-    let farewell = ending::farewell(node, life);
-    if life.farewell.as_ref() != Some(&farewell) {
+    if !ending::is_noted(node, life) {
+        let farewell = ending::farewell(node, life);
         details.extend(farewell_details(life.farewell.as_ref(), &farewell));
         steps.push(Step::Note {
             life: life.id.clone(),
             note: Note::Farewell(farewell),
         });
     }
+    if steps.is_empty() {
+        return None;
+    }
     let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
     let reason = format!("{} changed", names.join(", "));
-    (!steps.is_empty()).then(|| Item {
+    Some(Item {
         node: node.id.clone(),
         change: Change::Change,
         reason,
@@ -109,6 +112,9 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
 /// It has not read what its files hold by now.
 pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
     let told = context.reloads_of(node);
+    if told.is_empty() {
+        return None;
+    }
     let files = template::files_of(context, node);
     let stale: Vec<_> = told
         .iter()

@@ -1,5 +1,6 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ fn reason(context: &Context<'_>) -> &'static str {
 
 fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
     let mut planned = Vec::new();
-    for node in context.nodes_with_lives(|node| !wanted(context, node)) {
+    for node in context.left() {
         let lives = context.lives(node);
         let up: Vec<&&Life> = lives
             .iter()
@@ -282,9 +283,10 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         })
         .collect();
     let attachments = context.observed.network.attachments.values();
-    let in_use: BTreeSet<&str> = attachments
-        .filter_map(|attachment| attachment.link.as_ref()?.1.as_deref())
-        .collect();
+    let in_use: LazyCell<BTreeSet<&str>, _> = LazyCell::new(|| {
+        let bridges = attachments.filter_map(|attachment| attachment.link.as_ref()?.1.as_deref());
+        bridges.collect()
+    });
     context
         .observed
         .network

@@ -441,5 +441,5 @@ fn catalog(context: &Context<'_>, put: Put<'_>) {
 }
 
 fn identity_mark(identity: &Identity) -> String {
-    digest(&format!("{:?}", identity.0))
+    digest(&format!("{:?}", identity.fields()))
 }

@@ -187,5 +187,6 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
         waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
+        hosts: Default::default(),
     }
 }

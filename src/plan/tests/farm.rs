@@ -250,6 +250,7 @@ fn nothing() -> Desired {
         waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
+        hosts: Default::default(),
     }
 }
 
@@ -272,5 +273,6 @@ pub fn upstream() -> TemplateNode {
         },
         when_empty: WhenEmpty::Keep,
         reads: vec!["prime".to_owned()],
+        text: Default::default(),
     }
 }

@@ -70,26 +70,24 @@ impl World {
             .map(|life| &life.id.node)
             .collect();
         let registered: BTreeMap<_, _> = self.observed.registered.iter().collect();
-        let instances = registered
-            .into_iter()
-            .filter_map(|(id, registered)| {
-                let target = registered.target.as_ref()?;
-                let passing = up.contains(target) && !self.sick.contains(&target.name);
-                Some(Instance {
-                    id: id.clone(),
-                    name: registered.service.clone(),
-                    address: format!("addr-{}", target.name),
-                    port: 8080,
-                    tags: Vec::new(),
-                    meta: BTreeMap::new(),
-                    node: "host".to_owned(),
-                    status: if passing {
-                        Status::Passing
-                    } else {
-                        Status::Critical
-                    },
-                })
-            });
+        let instances = registered.into_iter().filter_map(|(id, registered)| {
+            let target = registered.target.as_ref()?;
+            let passing = up.contains(target) && !self.sick.contains(&target.name);
+            Some(Instance {
+                id: id.clone(),
+                name: registered.service.clone(),
+                address: format!("addr-{}", target.name),
+                port: 8080,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                node: "host".to_owned(),
+                status: if passing {
+                    Status::Passing
+                } else {
+                    Status::Critical
+                },
+            })
+        });
         let mut snapshot = Snapshot::default();
         snapshot
             .services
