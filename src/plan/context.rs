@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::{HashMap, HashMapExt};
 
 use super::firewall;
-use super::lookup::{ByNode, lives, template_needs};
+use super::lookup::{ByNode, Sight, endpoints, lives, sights, template_needs};
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::removals::Removals;
@@ -93,8 +93,10 @@ pub(super) struct Context<'a> {
     pub memory: &'a Memory,
     pub now: Time,
     lives: ByNode<'a, &'a Life>,
-    statuses: HashMap<&'a str, Status>,
-    endpoints: ByNode<'a, &'a EndpointNode>,
+    pub sights: Vec<Sight<'a>>,
+    /// Whose turn it is to be planned, and its place among the nodes.
+    pub turn: Option<(&'a NodeId, usize)>,
+    endpoints: OnceCell<HashMap<&'a NodeId, Vec<&'a EndpointNode>>>,
     groups: HashMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
@@ -104,8 +106,6 @@ pub(super) struct Context<'a> {
     pub removals: Removals<'a>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: HashMap<&'a NodeId, Vec<&'a TemplateNode>>,
-    /// The ids in the registry of all that the spec registers.
-    service_ids: HashSet<&'a str>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
     /// How far each node is, by its place among the nodes.
     levels: Vec<Level>,
@@ -128,19 +128,10 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let of_endpoints = observed.registered.len();
-        let mut endpoints = ByNode::new(desired);
         let mut groups: HashMap<Group<'_>, Vec<&WorkloadNode>> = HashMap::new();
         let mut reloads: HashMap<&NodeId, Vec<&TemplateNode>> = HashMap::new();
-        let mut service_ids = HashSet::with_capacity(of_endpoints);
         for node in desired.nodes.values() {
             match node {
-                Node::Endpoint(endpoint) => {
-                    service_ids.insert(endpoint.service_id.as_str());
-                    if let Some(target) = &endpoint.target {
-                        endpoints.add(target, endpoint);
-                    }
-                }
                 Node::Workload(workload) => {
                     let group = (workload.id.kind, workload.group.as_str());
                     groups.entry(group).or_default().push(workload);
@@ -154,17 +145,15 @@ impl<'a> Context<'a> {
                 _ => {}
             }
         }
-        let mut statuses = HashMap::with_capacity(of_endpoints);
-        let instances = observed.catalog.services.values().flatten();
-        statuses.extend(instances.map(|instance| (instance.id.as_str(), instance.status)));
         let mut context = Context {
             desired,
             observed,
             memory,
             now,
             lives: lives(desired, observed),
-            statuses,
-            endpoints,
+            sights: sights(desired, observed),
+            turn: None,
+            endpoints: OnceCell::new(),
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
@@ -172,7 +161,6 @@ impl<'a> Context<'a> {
             firewall: Memo::default(),
             removals: Removals::default(),
             reloads,
-            service_ids,
             templates: BTreeMap::new(),
             levels: vec![Level::default(); desired.nodes.len()],
             template_needs: template_needs(desired),
@@ -195,9 +183,23 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// The place of a node among those of the spec.
+    fn place(&self, node: &NodeId) -> Option<usize> {
+        match self.turn {
+            Some((own, place)) if std::ptr::eq(own, node) => Some(place),
+            _ => self.desired.nodes.get_index_of(node),
+        }
+    }
+
+    /// What there is to see of a node of the spec.
+    pub fn sight(&self, node: &NodeId) -> Sight<'a> {
+        let sight = self.place(node).and_then(|place| self.sights.get(place));
+        sight.copied().unwrap_or_default()
+    }
+
     /// All lives of a node, the oldest first.
     pub fn lives(&self, node: &NodeId) -> &[&'a Life] {
-        self.lives.of(node)
+        self.lives.of(node, self.place(node))
     }
 
     /// Whether an action on a node is under way.
@@ -236,7 +238,8 @@ impl<'a> Context<'a> {
 
     /// The endpoints that a workload serves.
     pub fn endpoints(&self, node: &NodeId) -> &[&'a EndpointNode] {
-        self.endpoints.of(node)
+        let all = self.endpoints.get_or_init(|| endpoints(self.desired));
+        all.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// How the group of a workload stands, for the next of it that is to leave.
@@ -304,20 +307,9 @@ impl<'a> Context<'a> {
         known.unwrap_or_else(|| self.firewall.answer(firewall.clone(), firewall::hash))
     }
 
-    /// How a registered endpoint stands.
-    pub fn endpoint_status(&self, service_id: &str) -> Option<Status> {
-        self.statuses.get(service_id).copied()
-    }
-
     /// The worst status of all that a workload serves; `None` when it serves nothing.
     pub fn health(&self, node: &NodeId) -> Option<Status> {
-        self.endpoints(node)
-            .iter()
-            .map(|endpoint| {
-                self.endpoint_status(&endpoint.service_id)
-                    .unwrap_or(Status::Critical)
-            })
-            .max()
+        self.sight(node).health
     }
 
     /// How far a node is, as far as this was planned already.
@@ -403,11 +395,6 @@ impl<'a> Context<'a> {
         let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
         let own = own.into_iter().flat_map(to);
         to(&group).chain(own).collect()
-    }
-
-    /// Whether the spec registers this id.
-    pub fn registers(&self, service_id: &str) -> bool {
-        self.service_ids.contains(service_id)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::hash_map::Entry;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::render;
-use super::world::{Life, Observed};
-use crate::graph::desired::Desired;
+use super::world::{AttachmentView, Life, Observed, Registered};
+use crate::graph::desired::{Desired, EndpointNode, Node};
+use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
 
 /// One or more, in order. Most often it is one, and that needs no memory of its own.
@@ -69,9 +70,9 @@ impl<'a, T: Copy> ByNode<'a, T> {
         }
     }
 
-    /// All that a node has.
-    pub fn of(&self, node: &NodeId) -> &[T] {
-        let few = match self.desired.nodes.get_index_of(node) {
+    /// All that the node at `place` has, which is `None` for one that is not of the spec.
+    pub fn of(&self, node: &NodeId, place: Option<usize>) -> &[T] {
+        let few = match place {
             Some(place) => self.inside.get(place).and_then(Option::as_ref),
             None => self.outside.get(node),
         };
@@ -123,4 +124,63 @@ pub(super) fn template_needs(desired: &Desired) -> Vec<bool> {
         }
     }
     needed
+}
+
+/// What else there is to see of one node of the spec.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sight<'a> {
+    /// How it stands, as the registry has it; endpoints only.
+    pub status: Option<Status>,
+    /// What is registered for it; endpoints only.
+    pub registered: Option<&'a Registered>,
+    /// The worst status of all that leads to it.
+    pub health: Option<Status>,
+    /// Its namespace and link.
+    pub attachment: Option<&'a AttachmentView>,
+}
+
+/// What there is to see of each node, by its place. All are looked up in one go: that is much
+/// faster than one after the other between all else.
+pub(super) fn sights<'a>(desired: &Desired, observed: &'a Observed) -> Vec<Sight<'a>> {
+    let mut statuses = HashMap::with_capacity(observed.registered.len());
+    let instances = observed.catalog.services.values().flatten();
+    statuses.extend(instances.map(|instance| (instance.id.as_str(), instance.status)));
+    let mut sights = vec![Sight::default(); desired.nodes.len()];
+    for (place, node) in desired.nodes.values().enumerate() {
+        let Some(own) = sights.get_mut(place) else {
+            continue;
+        };
+        match node {
+            Node::Workload(workload) => {
+                let attachment = workload.attachment.as_ref();
+                let seen = &observed.network.attachments;
+                own.attachment = attachment.and_then(|wanted| seen.get(&wanted.namespace));
+            }
+            Node::Endpoint(endpoint) => {
+                own.status = statuses.get(endpoint.service_id.as_str()).copied();
+                own.registered = observed.registered.get(&endpoint.service_id);
+                let status = own.status.unwrap_or(Status::Critical);
+                let target = endpoint.target.as_ref();
+                let target = target.and_then(|target| desired.nodes.get_index_of(target));
+                if let Some(target) = target.and_then(|place| sights.get_mut(place)) {
+                    target.health = target.health.max(Some(status));
+                }
+            }
+            _ => {}
+        }
+    }
+    sights
+}
+
+/// The endpoints that lead to each workload.
+pub(super) fn endpoints(desired: &Desired) -> HashMap<&NodeId, Vec<&EndpointNode>> {
+    let mut endpoints: HashMap<&NodeId, Vec<&EndpointNode>> = HashMap::new();
+    for node in desired.nodes.values() {
+        if let Node::Endpoint(endpoint) = node
+            && let Some(target) = &endpoint.target
+        {
+            endpoints.entry(target).or_default().push(endpoint);
+        }
+    }
+    endpoints
 }

@@ -60,6 +60,11 @@ fn survey(context: &mut Context<'_>) -> Plan {
     }
     if context.memory.down.is_none() {
         for (place, (id, node)) in desired.nodes.iter().enumerate() {
+            let own = match node {
+                Node::Workload(workload) => &workload.id,
+                _ => id,
+            };
+            context.turn = Some((own, place));
             let Some(mut planned) = plan_node(context, id, node, &mut plan) else {
                 continue;
             };

@@ -69,11 +69,7 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
     let mut steps = Vec::new();
     let mut details = Vec::new();
     if let Some(attachment) = &node.attachment {
-        let view = context
-            .observed
-            .network
-            .attachments
-            .get(&attachment.namespace);
+        let view = context.sight(&node.id).attachment;
         if !view.is_some_and(|view| network::attached(view, attachment)) {
             steps.push(Step::Attach(Box::new(attachment.clone())));
             details.push(detail("network link", &attachment.link));

@@ -2,6 +2,7 @@
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
+use std::ptr;
 use std::time::Duration;
 
 use foldhash::{HashSet, HashSetExt};
@@ -140,14 +141,15 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     ending::end(context, &ending, Change::Remove, reason)
 }
 
-fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
-    context.memory.down.is_none() && context.registers(service_id)
-}
-
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
+    let down = context.memory.down.is_some();
+    // What belongs to a node of the spec was found for it: it is known by where it is.
+    let mut wanted = HashSet::with_capacity(context.observed.registered.len());
+    let sights = context.sights.iter();
+    wanted.extend(sights.filter_map(|sight| Some(ptr::from_ref(sight.registered?))));
     let registered = context.observed.registered.iter();
     let mut left: Vec<_> = registered
-        .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
+        .filter(|(_, registered)| down || !wanted.contains(&ptr::from_ref(*registered)))
         .collect();
     left.sort_unstable_by_key(|(service_id, _)| *service_id);
     left.into_iter()
@@ -237,15 +239,13 @@ fn attachments(context: &Context<'_>) -> Vec<Planned> {
     let down = context.memory.down.is_some();
     let seen = &context.observed.network.attachments;
     let mut wanted = HashSet::with_capacity(seen.len());
-    let nodes = context.desired.nodes.values();
-    wanted.extend(nodes.filter_map(|node| match node {
-        Node::Workload(workload) => Some(workload.attachment.as_ref()?.namespace.as_str()),
-        _ => None,
-    }));
+    let sights = context.sights.iter();
+    wanted.extend(sights.filter_map(|sight| Some(ptr::from_ref(sight.attachment?))));
     let prefix = format!("hatchery-{}-", context.desired.stack);
     let mut left: Vec<_> = seen
         .iter()
-        .filter(|(name, view)| view.foreign.is_none() && (down || !wanted.contains(name.as_str())))
+        .filter(|(_, view)| view.foreign.is_none())
+        .filter(|(_, view)| down || !wanted.contains(&ptr::from_ref(*view)))
         .map(|(name, _)| name)
         .collect();
     left.sort_unstable();

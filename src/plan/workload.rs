@@ -220,12 +220,8 @@ pub(super) fn keeps(
 
 /// A life whose namespace was taken from under it cannot be mended from outside.
 fn lost_network(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
-    let attachment = node.attachment.as_ref()?;
-    let view = context
-        .observed
-        .network
-        .attachments
-        .get(&attachment.namespace);
+    node.attachment.as_ref()?;
+    let view = context.sight(&node.id).attachment;
     let there = view.is_some_and(|view| view.namespace);
     (!there).then(|| "its network namespace is gone".to_owned())
 }
