@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::hosts::Hosts;
 use super::identity::Identity;
 use super::memo::Memo;
 use crate::spec::model::{
@@ -17,6 +18,11 @@ use crate::spec::model::{
     Signal, Update, Wait, WhenEmpty,
 };
 use crate::spec::node::NodeId;
+use crate::template::{Ground, Text};
+
+/// Nodes by their ids, in an order. They are looked up by the ten thousand in every plan, so
+/// their ids are hashed with what is fast.
+pub type Nodes = IndexMap<NodeId, Node, foldhash::fast::RandomState>;
 
 /// What the world is to be: nodes in start order, and what each needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +36,7 @@ pub struct Desired {
     /// What the machine must have.
     pub requires: Vec<Requirement>,
     /// All nodes, in a topological order that keeps the spec's order where edges are silent.
-    pub nodes: IndexMap<NodeId, Node>,
+    pub nodes: Nodes,
     /// What each node needs before it starts. Every node has an entry.
     pub needs: BTreeMap<NodeId, Vec<Need>>,
     /// Start waves: each node's needs are all in earlier waves.
@@ -41,6 +47,8 @@ pub struct Desired {
     /// such an instance serves: from either to the other. One of the two runs, the other is
     /// spare; while it is replaced both may run.
     pub pairs: BTreeMap<NodeId, NodeId>,
+    /// The hosts files for those seats that are spare, once somebody asked.
+    pub hosts: Memo<Vec<NodeId>, Hosts>,
 }
 
 /// The folders of one stack on the host. All are absolute and end in the stack's name.
@@ -129,7 +137,7 @@ pub struct WorkloadNode {
     /// Bound of its log.
     pub log: LogLimit,
     /// Its identity for what its watched files hold, once somebody asked.
-    pub identity: Memo<BTreeMap<PathBuf, String>, Identity>,
+    pub identity: Memo<Vec<(PathBuf, String)>, Identity>,
 }
 
 /// How a life is to end, noted on it, so that one whose node left the spec is ended as it
@@ -371,6 +379,8 @@ pub struct TemplateNode {
     pub when_empty: WhenEmpty,
     /// The services that a trial render on an empty catalog read.
     pub reads: Vec<String>,
+    /// Its newest text for what it was made from, once somebody asked.
+    pub text: Memo<Ground, Text>,
 }
 
 /// What is told after a file changed; equal ones are told once.

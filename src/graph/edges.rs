@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use indexmap::IndexMap;
-
 use super::Compiler;
 use super::at::At;
-use super::desired::{Need, Node};
+use super::desired::{Need, Node, Nodes};
 use super::instances::{Groups, Instance};
 use super::names;
 use super::workloads::network_id;
@@ -39,7 +37,7 @@ impl Edges {
     /// The edges of the whole spec; references to nothing are noted.
     pub(super) fn collect(
         compiler: &mut Compiler<'_>,
-        nodes: &IndexMap<NodeId, Node>,
+        nodes: &Nodes,
         instances: &[Instance<'_>],
         groups: &Groups,
     ) -> Edges {
@@ -94,7 +92,7 @@ impl Edges {
 /// What every name of the spec stands for: a group for its instances, a service for its
 /// endpoints, an instance for its seats, all else for itself. Also what could not be compiled is here, so that a reference
 /// to it is no second error.
-fn families(compiler: &Compiler<'_>, nodes: &IndexMap<NodeId, Node>, groups: &Groups) -> Groups {
+fn families(compiler: &Compiler<'_>, nodes: &Nodes, groups: &Groups) -> Groups {
     let spec = compiler.spec;
     let mut families = groups.clone();
     for name in spec.services.keys() {
@@ -128,7 +126,7 @@ fn families(compiler: &Compiler<'_>, nodes: &IndexMap<NodeId, Node>, groups: &Gr
 }
 
 /// The endpoints behind which each instance stands.
-fn endpoints_of(nodes: &IndexMap<NodeId, Node>) -> Groups {
+fn endpoints_of(nodes: &Nodes) -> Groups {
     let mut endpoints = Groups::new();
     for (id, node) in nodes {
         if let Node::Endpoint(endpoint) = node
@@ -146,7 +144,7 @@ fn endpoints_of(nodes: &IndexMap<NodeId, Node>) -> Groups {
 struct Collector<'n> {
     families: Groups,
     endpoints: Groups,
-    nodes: &'n IndexMap<NodeId, Node>,
+    nodes: &'n Nodes,
     edges: Edges,
 }
 

@@ -1,26 +1,94 @@
 //! What makes a running workload the one that the spec wants.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::desired::{NetworkRun, WorkloadNode};
 
 /// What was started, field by field: names of fields to short hashes of their values.
 /// Two equal ones need no replacement; the names of those that differ are the reason.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Identity(pub BTreeMap<String, String>);
+///
+/// Every plan compares that of each running life with what is wanted, so copies share their
+/// fields, and others are told apart by a hash that is worked out once.
+#[derive(Clone, Default)]
+pub struct Identity(Arc<Fields>);
+
+#[derive(Clone, Default)]
+struct Fields {
+    all: BTreeMap<String, String>,
+    hash: OnceLock<blake3::Hash>,
+}
+
+impl Fields {
+    fn hash(&self) -> &blake3::Hash {
+        self.hash.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for word in self.all.iter().flat_map(|(name, value)| [name, value]) {
+                hasher.update(&(word.len() as u64).to_le_bytes());
+                hasher.update(word.as_bytes());
+            }
+            hasher.finalize()
+        })
+    }
+}
+
+impl From<BTreeMap<String, String>> for Identity {
+    fn from(all: BTreeMap<String, String>) -> Self {
+        let hash = OnceLock::new();
+        Identity(Arc::new(Fields { all, hash }))
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.hash() == other.0.hash()
+    }
+}
+
+impl Eq for Identity {}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(self.fields()).finish()
+    }
+}
+
+impl Serialize for Identity {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.fields().serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Identity {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(d).map(Identity::from)
+    }
+}
 
 impl Identity {
+    /// Every field with the hash of its value.
+    pub fn fields(&self) -> &BTreeMap<String, String> {
+        &self.0.all
+    }
+
+    /// Gives a field another value.
+    pub fn set(&mut self, field: String, value: String) {
+        let fields = Arc::make_mut(&mut self.0);
+        fields.all.insert(field, value);
+        fields.hash = OnceLock::new();
+    }
+
     /// The fields in which two identities differ, in order: the reason of a replacement.
     pub fn differences<'a>(&'a self, other: &'a Identity) -> Vec<&'a str> {
-        let mut names: Vec<&str> = self
-            .0
+        let (own, others) = (self.fields(), other.fields());
+        let mut names: Vec<&str> = own
             .keys()
-            .chain(other.0.keys())
-            .filter(|name| self.0.get(*name) != other.0.get(*name))
+            .chain(others.keys())
+            .filter(|name| own.get(*name) != others.get(*name))
             .map(String::as_str)
             .collect();
         names.sort_unstable();
@@ -59,7 +127,7 @@ pub fn identity(
         let content = watched.get(path).map_or("absent", String::as_str);
         fields.insert(watch_field(path, spec_dir), digest(&content));
     }
-    Identity(fields)
+    Identity::from(fields)
 }
 
 /// A namespace is made for one address; the firewall in it changes in place.

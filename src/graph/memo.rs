@@ -7,6 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// owner is: copies begin without one, and two owners do not differ by it.
 pub struct Memo<Q, A>(Mutex<Option<(Q, Arc<A>)>>);
 
+impl<Q, A> Memo<Q, A> {
+    /// The remembered answer, if it answers the question that `is_asked` knows. It spares who
+    /// asks the making of a question that was answered already.
+    pub fn known(&self, is_asked: impl FnOnce(&Q) -> bool) -> Option<Arc<A>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (question, answer) = known.as_ref()?;
+        is_asked(question).then(|| Arc::clone(answer))
+    }
+
+    /// Remembers an answer that was found, with all that it was found from.
+    pub fn remember(&self, question: Q, answer: A) -> Arc<A> {
+        let answer = Arc::new(answer);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((question, Arc::clone(&answer)));
+        answer
+    }
+}
+
 impl<Q: PartialEq, A> Memo<Q, A> {
     /// The answer to `question`: the remembered one, or what `work_out` gives.
     pub fn answer(&self, question: Q, work_out: impl FnOnce(&Q) -> A) -> Arc<A> {

@@ -23,8 +23,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{Env, Spec};
 use crate::spec::node::{Kind, NodeId};
@@ -32,7 +30,7 @@ use crate::spec::places::Places;
 use crate::template::expr::Evaluator;
 use crate::template::normalise;
 use at::{At, Locate, Problems};
-use desired::{Desired, Dirs, NetworkNode, Node};
+use desired::{Desired, Dirs, NetworkNode, Node, Nodes};
 use edges::Edges;
 use instances::{Groups, Instance};
 
@@ -114,13 +112,13 @@ fn compile_with(
 fn assemble(
     spec: &Spec,
     inputs: &CompileInputs,
-    mut nodes: IndexMap<NodeId, Node>,
+    mut nodes: Nodes,
     edges: Edges,
     order: order::Order,
 ) -> Desired {
     let needs = edges.into_needs(nodes.keys());
     let pairs = pairs(&nodes);
-    let mut sorted = IndexMap::with_capacity(nodes.len());
+    let mut sorted = Nodes::with_capacity_and_hasher(nodes.len(), Default::default());
     for id in &order.sequence {
         if let Some(node) = nodes.swap_remove(id) {
             sorted.insert(id.clone(), node);
@@ -136,11 +134,12 @@ fn assemble(
         waves: order.waves.into(),
         vars: spec.vars.clone(),
         pairs,
+        hosts: Memo::default(),
     }
 }
 
 /// From either seat of an instance or endpoint to the other.
-fn pairs(nodes: &IndexMap<NodeId, Node>) -> BTreeMap<NodeId, NodeId> {
+fn pairs(nodes: &Nodes) -> BTreeMap<NodeId, NodeId> {
     nodes
         .keys()
         .map(|first| (first.clone(), names::second_seat(first)))
@@ -159,9 +158,9 @@ struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     /// Every node in spec order. What is wrong is noted and left out.
-    fn nodes(&mut self, instances: &[Instance<'a>], groups: &Groups) -> IndexMap<NodeId, Node> {
+    fn nodes(&mut self, instances: &[Instance<'a>], groups: &Groups) -> Nodes {
         let spec = self.spec;
-        let mut nodes = IndexMap::new();
+        let mut nodes = Nodes::default();
         nodes.insert(NodeId::registry(), Node::Registry(spec.registry.clone()));
         for name in spec.networks.keys() {
             if let Some(network) = self.network(name) {
@@ -215,7 +214,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Names that were cut to an interface's 15 bytes may meet, however seldom.
-    fn refuse_equal_interfaces(&mut self, nodes: &IndexMap<NodeId, Node>) {
+    fn refuse_equal_interfaces(&mut self, nodes: &Nodes) {
         let mut taken: BTreeMap<&str, &NodeId> = BTreeMap::new();
         for (id, node) in nodes {
             let (name, group) = match node {

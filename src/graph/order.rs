@@ -3,13 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::at::Problems;
-use super::desired::Node;
+use super::desired::Nodes;
 use super::edges::{Edge, Edges, Origin};
 use crate::spec::node::NodeId;
 
@@ -26,11 +26,7 @@ pub(super) struct Order {
 type Graph<'e> = DiGraph<(), &'e Edge>;
 
 /// The start order; `None` once every cycle is noted.
-pub(super) fn order(
-    nodes: &IndexMap<NodeId, Node>,
-    edges: &Edges,
-    problems: &mut Problems<'_>,
-) -> Option<Order> {
+pub(super) fn order(nodes: &Nodes, edges: &Edges, problems: &mut Problems<'_>) -> Option<Order> {
     let ids = ids(nodes, edges);
     let graph = graph(&ids, edges);
     let name = |index: NodeIndex| ids.get_index(index.index()).map(|id| (*id).clone());
@@ -59,7 +55,7 @@ pub(super) fn order(
 }
 
 /// All nodes in spec order; then what could not be compiled, so that cycles through it are found.
-fn ids<'n>(nodes: &'n IndexMap<NodeId, Node>, edges: &'n Edges) -> IndexSet<&'n NodeId> {
+fn ids<'n>(nodes: &'n Nodes, edges: &'n Edges) -> IndexSet<&'n NodeId> {
     let ends = edges.0.iter().flat_map(|edge| [&edge.from, &edge.need.on]);
     nodes.keys().chain(ends).collect()
 }

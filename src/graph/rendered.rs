@@ -55,6 +55,7 @@ pub(super) fn template(
         wait: template.wait,
         when_empty: template.when_empty,
         reads: reads?,
+        text: Default::default(),
     })
 }
 

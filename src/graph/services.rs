@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use indexmap::IndexMap;
-
 use super::Compiler;
 use super::at::At;
-use super::desired::{CheckNode, EndpointNode, Node};
+use super::desired::{CheckNode, EndpointNode, Node, Nodes};
 use super::instances::{Groups, Instance};
 use super::names;
 use crate::spec::model::{CheckRef, Probe, Service};
@@ -21,7 +19,7 @@ pub(super) fn add(
     compiler: &mut Compiler<'_>,
     instances: &[Instance<'_>],
     groups: &Groups,
-    nodes: &mut IndexMap<NodeId, Node>,
+    nodes: &mut Nodes,
 ) {
     let spec = compiler.spec;
     let by_id: BTreeMap<&NodeId, &Instance<'_>> = instances

@@ -1,14 +1,16 @@
 //! What one planning looks up: indexes over the four arguments, made once.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt, HashSet};
+
 use super::firewall;
-use super::lookup::{lives, template_needs};
+use super::lookup::{ByNode, Sight, endpoints, lives, sights, template_needs};
 use super::memory::Memory;
 use super::model::{Detail, ErrorKind, Gate, Item, NodeState, NodeStatus};
 use super::removals::Removals;
@@ -90,13 +92,15 @@ pub(super) struct Context<'a> {
     pub observed: &'a Observed,
     pub memory: &'a Memory,
     pub now: Time,
-    lives: HashMap<&'a NodeId, Vec<&'a Life>>,
-    statuses: HashMap<&'a str, Status>,
-    endpoints: HashMap<&'a NodeId, Vec<&'a EndpointNode>>,
+    lives: ByNode<'a, &'a Life>,
+    pub sights: Vec<Sight<'a>>,
+    /// Whose turn it is to be planned, and its place among the nodes.
+    pub turn: Option<(&'a NodeId, usize)>,
+    endpoints: OnceCell<HashMap<&'a NodeId, Vec<&'a EndpointNode>>>,
     groups: HashMap<Group<'a>, Vec<&'a WorkloadNode>>,
     /// How groups stand of which somebody was about to leave.
     rolls: RefCell<BTreeMap<NodeId, Rc<Roll<'a>>>>,
-    hosts: OnceCell<Hosts>,
+    hosts: OnceCell<Arc<Hosts>>,
     firewall: Memo<Firewall, String>,
     holders: OnceCell<HashMap<Ipv4Addr, Vec<&'a str>>>,
     /// The addresses that instances are to have.
@@ -104,12 +108,11 @@ pub(super) struct Context<'a> {
     pub removals: Removals<'a>,
     /// The templates whose reload goes to each process or group, by its id.
     reloads: HashMap<&'a NodeId, Vec<&'a TemplateNode>>,
-    /// The ids in the registry of all that the spec registers.
-    service_ids: HashSet<&'a str>,
     pub templates: BTreeMap<&'a str, TemplateState<'a>>,
-    levels: HashMap<&'a NodeId, Level>,
+    /// How far each node is, by its place among the nodes.
+    levels: Vec<Level>,
     /// Upon whose levels it depends whether templates may be written.
-    template_needs: HashSet<&'a NodeId>,
+    template_needs: Vec<bool>,
     /// The templates that have something left to write or to tell, as far as the levels say.
     unsettled: RefCell<Option<Rc<Vec<&'a str>>>>,
     /// Workloads whose endpoints are to leave the registry before they end.
@@ -127,18 +130,10 @@ impl<'a> Context<'a> {
         memory: &'a Memory,
         now: Time,
     ) -> Self {
-        let mut endpoints: HashMap<&NodeId, Vec<&EndpointNode>> = HashMap::new();
         let mut groups: HashMap<Group<'_>, Vec<&WorkloadNode>> = HashMap::new();
         let mut reloads: HashMap<&NodeId, Vec<&TemplateNode>> = HashMap::new();
-        let mut service_ids = HashSet::new();
         for node in desired.nodes.values() {
             match node {
-                Node::Endpoint(endpoint) => {
-                    service_ids.insert(endpoint.service_id.as_str());
-                    if let Some(target) = &endpoint.target {
-                        endpoints.entry(target).or_default().push(endpoint);
-                    }
-                }
                 Node::Workload(workload) => {
                     let group = (workload.id.kind, workload.group.as_str());
                     groups.entry(group).or_default().push(workload);
@@ -152,21 +147,15 @@ impl<'a> Context<'a> {
                 _ => {}
             }
         }
-        let statuses = observed
-            .catalog
-            .services
-            .values()
-            .flatten()
-            .map(|instance| (instance.id.as_str(), instance.status))
-            .collect();
         let mut context = Context {
             desired,
             observed,
             memory,
             now,
-            lives: lives(observed),
-            statuses,
-            endpoints,
+            lives: lives(desired, observed),
+            sights: sights(desired, observed),
+            turn: None,
+            endpoints: OnceCell::new(),
             groups,
             rolls: RefCell::default(),
             hosts: OnceCell::new(),
@@ -175,9 +164,8 @@ impl<'a> Context<'a> {
             firewall: Memo::default(),
             removals: Removals::default(),
             reloads,
-            service_ids,
             templates: BTreeMap::new(),
-            levels: HashMap::new(),
+            levels: vec![Level::default(); desired.nodes.len()],
             template_needs: template_needs(desired),
             unsettled: RefCell::default(),
             leaving: BTreeSet::new(),
@@ -198,9 +186,23 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// The place of a node among those of the spec.
+    fn place(&self, node: &NodeId) -> Option<usize> {
+        match self.turn {
+            Some((own, place)) if std::ptr::eq(own, node) => Some(place),
+            _ => self.desired.nodes.get_index_of(node),
+        }
+    }
+
+    /// What there is to see of a node of the spec.
+    pub fn sight(&self, node: &NodeId) -> Sight<'a> {
+        let sight = self.place(node).and_then(|place| self.sights.get(place));
+        sight.copied().unwrap_or_default()
+    }
+
     /// All lives of a node, the oldest first.
     pub fn lives(&self, node: &NodeId) -> &[&'a Life] {
-        self.lives.get(node).map_or(&[], Vec::as_slice)
+        self.lives.of(node, self.place(node))
     }
 
     /// Whether an action on a node is under way.
@@ -220,15 +222,27 @@ impl<'a> Context<'a> {
 
     /// The nodes with a life that `takes` takes, in order.
     pub fn nodes_with_lives(&self, takes: impl Fn(&NodeId) -> bool) -> Vec<&'a NodeId> {
-        let mut nodes: Vec<&NodeId> = self.lives.keys().copied().collect();
+        let (inside, outside) = self.lives.nodes();
+        let mut nodes: Vec<&NodeId> = inside.chain(outside).collect();
         nodes.retain(|node| takes(node));
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// The nodes with a life that are not wanted, in order.
+    pub fn left(&self) -> Vec<&'a NodeId> {
+        if self.memory.down.is_some() {
+            return self.nodes_with_lives(|_| true);
+        }
+        let mut nodes: Vec<&NodeId> = self.lives.nodes().1.collect();
         nodes.sort_unstable();
         nodes
     }
 
     /// The endpoints that a workload serves.
     pub fn endpoints(&self, node: &NodeId) -> &[&'a EndpointNode] {
-        self.endpoints.get(node).map_or(&[], Vec::as_slice)
+        let all = self.endpoints.get_or_init(|| endpoints(self.desired));
+        all.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// How the group of a workload stands, for the next of it that is to leave.
@@ -266,6 +280,9 @@ impl<'a> Context<'a> {
                     holders.entry(address.addr()).or_default().push(name);
                 }
             }
+            for names in holders.values_mut() {
+                names.sort_unstable();
+            }
             for wanted in self.memory.attaching() {
                 let holder = holders.entry(wanted.address).or_default();
                 holder.push(&wanted.namespace);
@@ -289,40 +306,42 @@ impl<'a> Context<'a> {
 
     /// The hosts files, made when the first of them is looked at.
     pub fn hosts(&self) -> &Hosts {
-        self.hosts
-            .get_or_init(|| Hosts::of(self.desired, &|id| self.is_spare(id)))
+        self.hosts.get_or_init(|| {
+            let seats = self.desired.pairs.keys();
+            let spare = || seats.clone().filter(|id| self.is_spare(id));
+            let memo = &self.desired.hosts;
+            let known = memo.known(|known| known.iter().eq(spare()));
+            known.unwrap_or_else(|| {
+                let hosts = Hosts::of(self.desired, &|id| self.is_spare(id));
+                memo.remember(spare().cloned().collect(), hosts)
+            })
+        })
     }
 
     /// The hash of a firewall. One after the other, the members of a group have the same.
     pub fn firewall_hash(&self, firewall: &Firewall) -> Arc<String> {
-        self.firewall.answer(firewall.clone(), firewall::hash)
-    }
-
-    /// How a registered endpoint stands.
-    pub fn endpoint_status(&self, service_id: &str) -> Option<Status> {
-        self.statuses.get(service_id).copied()
+        let known = self.firewall.known(|known| known == firewall);
+        known.unwrap_or_else(|| self.firewall.answer(firewall.clone(), firewall::hash))
     }
 
     /// The worst status of all that a workload serves; `None` when it serves nothing.
     pub fn health(&self, node: &NodeId) -> Option<Status> {
-        self.endpoints(node)
-            .iter()
-            .map(|endpoint| {
-                self.endpoint_status(&endpoint.service_id)
-                    .unwrap_or(Status::Critical)
-            })
-            .max()
+        self.sight(node).health
     }
 
     /// How far a node is, as far as this was planned already.
     pub fn level(&self, node: &NodeId) -> Level {
-        self.levels.get(node).copied().unwrap_or_default()
+        let place = self.desired.nodes.get_index_of(node);
+        let level = place.and_then(|place| self.levels.get(place));
+        level.copied().unwrap_or_default()
     }
 
-    /// Notes how far a node is, for those that come after it.
-    pub fn set_level(&mut self, node: &'a NodeId, level: Level) {
-        self.levels.insert(node, level);
-        if self.template_needs.contains(node) {
+    /// Notes how far the node at `place` among the nodes is, for those that come after it.
+    pub fn set_level(&mut self, place: usize, level: Level) {
+        if let Some(own) = self.levels.get_mut(place) {
+            *own = level;
+        }
+        if self.template_needs.get(place) == Some(&true) {
             self.unsettled.take();
         }
     }
@@ -393,11 +412,6 @@ impl<'a> Context<'a> {
         let to = |id: &NodeId| self.reloads.get(id).into_iter().flatten().copied();
         let own = own.into_iter().flat_map(to);
         to(&group).chain(own).collect()
-    }
-
-    /// Whether the spec registers this id.
-    pub fn registers(&self, service_id: &str) -> bool {
-        self.service_ids.contains(service_id)
     }
 }
 

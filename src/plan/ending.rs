@@ -37,6 +37,16 @@ pub(super) fn farewell(node: &WorkloadNode, life: &Life) -> Farewell {
     served(node.farewell(), life)
 }
 
+/// Whether exactly that is noted on the life.
+pub(super) fn is_noted(node: &WorkloadNode, life: &Life) -> bool {
+    life.farewell.as_ref().is_some_and(|noted| {
+        noted.signal == node.stop_signal
+            && noted.grace == node.stop_grace_period
+            && noted.drain == node.drain
+            && node.ports.is_subset(&noted.ports)
+    })
+}
+
 /// The same with the ports at which the life is noted to have served.
 pub(super) fn served(mut farewell: Farewell, life: &Life) -> Farewell {
     if let Some(noted) = &life.farewell {

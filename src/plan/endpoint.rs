@@ -1,6 +1,7 @@
 //! Endpoints of services: their registration follows their target.
 
 use super::context::{Context, Level, Planned, detail, status};
+use super::lookup::Sight;
 use super::model::{Change, Detail, Gate, Item, NodeState, Step};
 use super::world::LifeState;
 use crate::graph::desired::{EndpointNode, ProbeNode};
@@ -60,8 +61,11 @@ impl Parts {
 pub(super) fn plan(context: &Context<'_>, id: &NodeId, endpoint: &EndpointNode) -> Option<Planned> {
     let target = endpoint.target.as_ref();
     let spare = target.is_some_and(|target| context.spare.contains(target));
-    let registered = context.observed.registered.get(&endpoint.service_id);
-    let health = context.endpoint_status(&endpoint.service_id);
+    let Sight {
+        status: health,
+        registered,
+        ..
+    } = context.sight(id);
     let stopped = spare || target.is_some_and(|target| context.resting.contains(target));
     let leaving = target.is_some_and(|target| context.leaving.contains(target));
     let mut planned = match registered {

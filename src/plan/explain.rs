@@ -327,8 +327,8 @@ fn life_story(context: &Context<'_>, life: &Life) -> LifeStory {
             .into_iter()
             .map(|field| Detail {
                 name: field.to_owned(),
-                old: life.identity.0.get(field).cloned(),
-                new: wanted.0.get(field).cloned(),
+                old: life.identity.fields().get(field).cloned(),
+                new: wanted.fields().get(field).cloned(),
             })
             .collect()
     });

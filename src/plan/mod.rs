@@ -51,6 +51,7 @@ fn survey(context: &mut Context<'_>) -> Plan {
     let desired = context.desired;
     let mut plan = Plan {
         waves: Arc::clone(&desired.waves),
+        nodes: Vec::with_capacity(desired.nodes.len()),
         ..Plan::default()
     };
     for mut planned in prune::plan(context, &mut plan.notes) {
@@ -58,12 +59,17 @@ fn survey(context: &mut Context<'_>) -> Plan {
         take(&mut plan, planned);
     }
     if context.memory.down.is_none() {
-        for (id, node) in &desired.nodes {
+        for (place, (id, node)) in desired.nodes.iter().enumerate() {
+            let own = match node {
+                Node::Workload(workload) => &workload.id,
+                _ => id,
+            };
+            context.turn = Some((own, place));
             let Some(mut planned) = plan_node(context, id, node, &mut plan) else {
                 continue;
             };
             hold(context, &mut planned);
-            context.set_level(id, planned.level);
+            context.set_level(place, planned.level);
             take(&mut plan, planned);
         }
     }

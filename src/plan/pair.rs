@@ -15,12 +15,14 @@ impl<'a> Context<'a> {
     /// endpoint of either.
     pub fn level_for(&self, node: &NodeId, on: &NodeId) -> Level {
         let own = self.level(on);
+        let Some(partner) = self.desired.pairs.get(on) else {
+            return own;
+        };
         let leads_to = |endpoint: &EndpointNode| endpoint.target.as_ref() == Some(on);
-        match (self.desired.pairs.get(on), self.desired.nodes.get(node)) {
+        match self.desired.nodes.get(node) {
             // An endpoint is about the one seat that it leads to.
-            (Some(_), Some(Node::Endpoint(endpoint))) if leads_to(endpoint) => own,
-            (Some(partner), _) => own.or(self.level(partner)),
-            (None, _) => own,
+            Some(Node::Endpoint(endpoint)) if leads_to(endpoint) => own,
+            _ => own.or(self.level(partner)),
         }
     }
 

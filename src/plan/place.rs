@@ -11,17 +11,20 @@ use crate::spec::model::{Drain, Firewall};
 /// What differs and can change while it runs: link, firewall, hosts file, and how it is to end.
 pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
     let (mut steps, mut details) = surroundings(context, node);
-    let farewell = ending::farewell(node, life);
-    if life.farewell.as_ref() != Some(&farewell) {
+    if !ending::is_noted(node, life) {
+        let farewell = ending::farewell(node, life);
         details.extend(farewell_details(life.farewell.as_ref(), &farewell));
         steps.push(Step::Note {
             life: life.id.clone(),
             note: Note::Farewell(farewell),
         });
     }
+    if steps.is_empty() {
+        return None;
+    }
     let names: Vec<&str> = details.iter().map(|detail| detail.name.as_str()).collect();
     let reason = format!("{} changed", names.join(", "));
-    (!steps.is_empty()).then(|| Item {
+    Some(Item {
         node: node.id.clone(),
         change: Change::Change,
         reason,
@@ -66,11 +69,7 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
     let mut steps = Vec::new();
     let mut details = Vec::new();
     if let Some(attachment) = &node.attachment {
-        let view = context
-            .observed
-            .network
-            .attachments
-            .get(&attachment.namespace);
+        let view = context.sight(&node.id).attachment;
         if !view.is_some_and(|view| network::attached(view, attachment)) {
             steps.push(Step::Attach(Box::new(attachment.clone())));
             details.push(detail("network link", &attachment.link));
@@ -109,6 +108,9 @@ pub(super) fn surroundings(context: &Context<'_>, node: &WorkloadNode) -> (Vec<S
 /// It has not read what its files hold by now.
 pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
     let told = context.reloads_of(node);
+    if told.is_empty() {
+        return None;
+    }
     let files = template::files_of(context, node);
     let stale: Vec<_> = told
         .iter()

@@ -1,14 +1,18 @@
 //! What is ours and not in the spec: it goes, in reverse order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+use std::ptr;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::{self, id_of_bridge};
 use super::workload;
-use super::world::{FileView, Life, LifeState};
+use super::world::{AttachmentView, FileView, Life, LifeState};
 use crate::graph::desired::{Attachment, Farewell, Node};
 use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
@@ -77,7 +81,7 @@ fn reason(context: &Context<'_>) -> &'static str {
 
 fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
     let mut planned = Vec::new();
-    for node in context.nodes_with_lives(|node| !wanted(context, node)) {
+    for node in context.left() {
         let lives = context.lives(node);
         let up: Vec<&&Life> = lives
             .iter()
@@ -138,16 +142,18 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     ending::end(context, &ending, Change::Remove, reason)
 }
 
-fn endpoint_wanted(context: &Context<'_>, service_id: &str) -> bool {
-    context.memory.down.is_none() && context.registers(service_id)
-}
-
 fn registrations(context: &Context<'_>) -> Vec<Planned> {
-    context
-        .observed
-        .registered
-        .iter()
-        .filter(|(service_id, _)| !endpoint_wanted(context, service_id))
+    let down = context.memory.down.is_some();
+    // What belongs to a node of the spec was found for it: it is known by where it is.
+    let mut wanted = HashSet::with_capacity(context.observed.registered.len());
+    let sights = context.sights.iter();
+    wanted.extend(sights.filter_map(|sight| Some(ptr::from_ref(sight.registered?))));
+    let registered = context.observed.registered.iter();
+    let mut left: Vec<_> = registered
+        .filter(|(_, registered)| down || !wanted.contains(&ptr::from_ref(*registered)))
+        .collect();
+    left.sort_unstable_by_key(|(service_id, _)| *service_id);
+    left.into_iter()
         .map(|(service_id, registered)| {
             // Named as the spec names it, where the workload behind it is known.
             let target = registered.target.as_ref();
@@ -176,10 +182,8 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
     } else {
         Vec::new()
     };
-    context
-        .observed
-        .files
-        .iter()
+    let files = context.observed.files.iter();
+    let mut left: Vec<_> = files
         .filter_map(|(path, view)| match view {
             FileView::File {
                 mark: Some(mark), ..
@@ -187,6 +191,9 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
             _ => None,
         })
         .filter(|(path, _)| down || !rendered.contains(path))
+        .collect();
+    left.sort_unstable_by_key(|(path, _)| *path);
+    left.into_iter()
         .map(|(path, mark)| {
             let node = NodeId::new(Kind::Templates, mark.template.clone());
             let mut waits = context.dependents_left(&node);
@@ -232,42 +239,48 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
 /// address. The container goes first.
 fn attachments(context: &Context<'_>) -> Vec<Planned> {
     let down = context.memory.down.is_some();
-    let wanted: HashMap<&str, &Attachment> = context
-        .desired
-        .nodes
-        .values()
-        .filter_map(|node| match node {
-            Node::Workload(workload) => workload.attachment.as_ref(),
-            _ => None,
-        })
-        .map(|attachment| (attachment.namespace.as_str(), attachment))
-        .collect();
+    let seen = &context.observed.network.attachments;
+    let mut wanted: HashMap<*const AttachmentView, &Attachment> =
+        HashMap::with_capacity(seen.len());
+    let nodes = context.desired.nodes.values().zip(&context.sights);
+    wanted.extend(nodes.filter_map(|(node, sight)| match node {
+        Node::Workload(workload) => {
+            let due = workload.attachment.as_ref()?;
+            Some((ptr::from_ref(sight.attachment?), due))
+        }
+        _ => None,
+    }));
     let prefix = format!("hatchery-{}-", context.desired.stack);
-    let attachments = context.observed.network.attachments.iter();
-    let ours = attachments.filter(|(_, view)| view.foreign.is_none());
-    ours.filter(|(name, view)| match wanted.get(name.as_str()) {
-        Some(due) if !down => network::in_the_way(context, due, view),
-        _ => true,
-    })
-    .map(|(name, _)| {
-        let instance = name.strip_prefix(&prefix).unwrap_or(name);
-        let node = NodeId::new(Kind::Containers, instance);
-        // A start under way needs it before anything of it can be seen.
-        let starts = context.is_busy(&node);
-        let waits = match context.current(&node) {
-            Some(life) if in_it(context, life) => vec![format!("{node} to end")],
-            None if starts => vec![format!("the start of {node}")],
-            _ => Vec::new(),
-        };
-        let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
-        removal(
-            node,
-            reason(context),
-            waits,
-            vec![Step::Detach(name.clone())],
-        )
-    })
-    .collect()
+    let mut left: Vec<_> = seen
+        .iter()
+        .filter(|(_, view)| view.foreign.is_none())
+        .filter(|(_, view)| match wanted.get(&ptr::from_ref(*view)) {
+            Some(due) if !down => network::in_the_way(context, due, view),
+            _ => true,
+        })
+        .map(|(name, _)| name)
+        .collect();
+    left.sort_unstable();
+    left.into_iter()
+        .map(|name| {
+            let instance = name.strip_prefix(&prefix).unwrap_or(name);
+            let node = NodeId::new(Kind::Containers, instance);
+            // A start under way needs it before anything of it can be seen.
+            let starts = context.is_busy(&node);
+            let waits = match context.current(&node) {
+                Some(life) if in_it(context, life) => vec![format!("{node} to end")],
+                None if starts => vec![format!("the start of {node}")],
+                _ => Vec::new(),
+            };
+            let node = NodeId::new(Kind::Networks, format!("links/{instance}"));
+            removal(
+                node,
+                reason(context),
+                waits,
+                vec![Step::Detach(name.clone())],
+            )
+        })
+        .collect()
 }
 
 /// Whether a life may be in the namespace of its node: one that is what the spec wants is not,
@@ -293,11 +306,13 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         })
         .collect();
     let attachments = context.observed.network.attachments.values();
-    let coming = context.memory.attaching();
-    let in_use: BTreeSet<&str> = attachments
-        .filter_map(|attachment| attachment.link.as_ref()?.1.as_deref())
-        .chain(coming.map(|attachment| attachment.bridge.as_str()))
-        .collect();
+    let in_use: LazyCell<BTreeSet<&str>, _> = LazyCell::new(|| {
+        let bridges = attachments.filter_map(|attachment| attachment.link.as_ref()?.1.as_deref());
+        let coming = context.memory.attaching();
+        bridges
+            .chain(coming.map(|attachment| attachment.bridge.as_str()))
+            .collect()
+    });
     context
         .observed
         .network

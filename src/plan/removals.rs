@@ -1,7 +1,9 @@
 //! What is looked up only where something goes: made when the first removal asks for it.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashSet};
 
 use super::context::Context;
 use super::memory::Memory;
@@ -26,7 +28,7 @@ impl<'a> Context<'a> {
     /// What needs this node, is to go as well, and still runs. Behind one that runs nothing is
     /// looked for: that one waits itself for what is further away.
     pub fn dependents_left(&self, node: &NodeId) -> Vec<String> {
-        let mut reached: HashSet<&NodeId> = HashSet::new();
+        let mut reached: HashSet<&NodeId> = HashSet::default();
         let mut left: BTreeSet<&NodeId> = BTreeSet::new();
         let mut next = vec![node];
         let dependents = || dependents(self.desired, self.memory);
@@ -80,9 +82,14 @@ impl<'a> Context<'a> {
 
 /// Of what is registered, the first id of each workload.
 fn registered(observed: &Observed) -> HashMap<&NodeId, &str> {
-    let ids = observed.registered.iter().rev();
-    ids.filter_map(|(id, registered)| Some((registered.target.as_ref()?, id.as_str())))
-        .collect()
+    let mut first: HashMap<&NodeId, &str> = HashMap::default();
+    for (id, registered) in &observed.registered {
+        if let Some(target) = &registered.target {
+            let known = first.entry(target).or_insert(id);
+            *known = id.as_str().min(known);
+        }
+    }
+    first
 }
 
 /// Who needs whom, in this spec and in those before it.
@@ -90,7 +97,7 @@ fn dependents<'a>(
     desired: &'a Desired,
     memory: &'a Memory,
 ) -> HashMap<&'a NodeId, BTreeSet<&'a NodeId>> {
-    let mut dependents: HashMap<&NodeId, BTreeSet<&NodeId>> = HashMap::new();
+    let mut dependents: HashMap<&NodeId, BTreeSet<&NodeId>> = HashMap::default();
     for (node, needs) in &desired.needs {
         for need in needs {
             dependents.entry(&need.on).or_default().insert(node);

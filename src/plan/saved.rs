@@ -406,7 +406,8 @@ fn files(context: &Context<'_>, put: Put<'_>) {
             put(id.clone(), what, seen);
         }
     }
-    for (path, view) in &context.observed.files {
+    let former: BTreeMap<_, _> = context.observed.files.iter().collect();
+    for (path, view) in former {
         if let FileView::File {
             mark: Some(mark), ..
         } = view
@@ -440,5 +441,5 @@ fn catalog(context: &Context<'_>, put: Put<'_>) {
 }
 
 fn identity_mark(identity: &Identity) -> String {
-    digest(&format!("{:?}", identity.0))
+    digest(&format!("{:?}", identity.fields()))
 }

@@ -32,7 +32,7 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         reason: "not running".to_owned(),
         at: None,
     };
-    if ended.is_some_and(|life| never_began(life)) {
+    if ended.is_some_and(never_began) {
         due.reason = "its start was cut off".to_owned();
     } else if let Some(changed) = changed {
         due = Due {

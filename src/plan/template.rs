@@ -9,7 +9,7 @@ use super::world::FileView;
 use crate::graph::desired::{CheckNode, Node, ReadyNode, ReloadNode, TemplateNode};
 use crate::spec::model::WhenEmpty;
 use crate::spec::node::{Kind, NodeId};
-use crate::template::{self, Reads, Rendered};
+use crate::template::{self, Ground, Reads, Rendered};
 
 /// What a template would hold now.
 #[derive(Debug)]
@@ -111,26 +111,41 @@ fn text(context: &Context<'_>, node: &TemplateNode) -> Text {
         Some(Err(error)) => return Text::Failed(error.clone()),
         None => return Text::Lacks([node.source.clone()].into()),
     };
+    let catalog = &context.observed.catalog;
+    let known = node
+        .text
+        .known(|ground| ground.holds(source, catalog, inputs));
+    if let Some(known) = known {
+        return usable(context, node, &known);
+    }
     let name = node.source.display().to_string();
-    match template::render(&name, source, &context.observed.catalog, inputs) {
+    match template::render(&name, source, catalog, inputs) {
         Err(error) => Text::Failed(match error.line {
             Some(line) => format!("cannot render `{name}` line {line}: {error}"),
             None => format!("cannot render `{name}`: {error}"),
         }),
         Ok(Rendered::Lacks(files)) => Text::Lacks(files),
         Ok(Rendered::Text { text, reads }) => {
-            if let Some(wait) = unasked(context, node, &reads) {
-                return Text::Unasked(wait);
-            }
-            if node.when_empty == WhenEmpty::Keep
-                && let Some((empty, _)) = reads.services.iter().find(|(_, count)| **count == 0)
-            {
-                return Text::Unknown(format!("an instance of `{empty}` that passes"));
-            }
+            let ground = Ground::new(source, catalog, inputs, &reads);
             let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
-            Text::Ready { text, hash, reads }
+            let text = template::Text { text, hash, reads };
+            usable(context, node, &node.text.remember(ground, text))
         }
     }
+}
+
+/// What was rendered, unless it is not to be believed yet.
+fn usable(context: &Context<'_>, node: &TemplateNode, rendered: &template::Text) -> Text {
+    let template::Text { text, hash, reads } = rendered.clone();
+    if let Some(wait) = unasked(context, node, &reads) {
+        return Text::Unasked(wait);
+    }
+    if node.when_empty == WhenEmpty::Keep
+        && let Some((empty, _)) = reads.services.iter().find(|(_, count)| **count == 0)
+    {
+        return Text::Unknown(format!("an instance of `{empty}` that passes"));
+    }
+    Text::Ready { text, hash, reads }
 }
 
 /// The check that says when a workload is ready, if one does.

@@ -1,6 +1,6 @@
 //! Containers and processes: which life each should have, and the way there.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::context::{Context, Level, Planned, earliest, status, words};
@@ -52,7 +52,9 @@ fn describe(
     status.age = Some(context.now.since(life.started));
     status.pid = (life.main_pid > 0).then_some(life.main_pid);
     status.leader_pid = (life.leader_pid > 0).then_some(life.leader_pid);
-    status.health = context.health(&node.id);
+    if status.health.is_none() {
+        status.health = context.health(&node.id);
+    }
 }
 
 /// "exited 1", "killed by signal 9", "ended unseen".
@@ -90,19 +92,26 @@ pub(super) fn specified(
     node: &WorkloadNode,
     life: Option<&Life>,
 ) -> Result<Arc<Identity>, String> {
-    let mut watched = BTreeMap::new();
+    let known = node.identity.known(|asked| is_asked(context, node, asked));
+    if let Some(identity) = known {
+        return Ok(identity);
+    }
+    let mut watched = Vec::new();
     let mut missing = Vec::new();
     for path in &node.watch {
         match context.observed.files.get(path) {
             Some(FileView::File { hash, .. }) => {
-                watched.insert(path.clone(), hash.clone());
+                watched.push((path.clone(), hash.clone()));
             }
             Some(FileView::Unreadable(why)) => missing.push((path, why.as_str())),
             Some(FileView::Missing) | None => missing.push((path, "it is not there")),
         }
     }
     let spec_dir = &context.desired.spec_dir;
-    let work_out = |watched: &_| identity::identity(node, watched, spec_dir);
+    let work_out = |watched: &Vec<_>| {
+        let watched = watched.iter().cloned().collect();
+        identity::identity(node, &watched, spec_dir)
+    };
     let mut identity = node.identity.answer(watched, work_out);
     if let Some((path, why)) = missing.first() {
         let Some(life) = life else {
@@ -113,12 +122,26 @@ pub(super) fn specified(
         };
         for (path, _) in &missing {
             let field = identity::watch_field(path, spec_dir);
-            if let Some(value) = life.identity.0.get(&field) {
-                Arc::make_mut(&mut identity).0.insert(field, value.clone());
+            if let Some(value) = life.identity.fields().get(&field) {
+                Arc::make_mut(&mut identity).set(field, value.clone());
             }
         }
     }
     Ok(identity)
+}
+
+/// Whether all that a workload watches can be read and is what `asked` says.
+fn is_asked(context: &Context<'_>, node: &WorkloadNode, asked: &[(PathBuf, String)]) -> bool {
+    let mut files = node.watch.iter().zip(asked);
+    asked.len() == node.watch.len()
+        && files.all(|(path, (same, known))| {
+            // Paths that are written differently are no more than another question.
+            path.as_os_str() == same.as_os_str()
+                && matches!(
+                    context.observed.files.get(path),
+                    Some(FileView::File { hash, .. }) if hash == known
+                )
+        })
 }
 
 /// The names of the fields that differ, as a reason.
@@ -197,12 +220,8 @@ pub(super) fn keeps(
 
 /// A life whose namespace was taken from under it cannot be mended from outside.
 fn lost_network(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
-    let attachment = node.attachment.as_ref()?;
-    let view = context
-        .observed
-        .network
-        .attachments
-        .get(&attachment.namespace);
+    node.attachment.as_ref()?;
+    let view = context.sight(&node.id).attachment;
     let there = view.is_some_and(|view| view.namespace);
     (!there).then(|| "its network namespace is gone".to_owned())
 }
@@ -303,11 +322,18 @@ pub(super) fn ending_of<'a>(node: &WorkloadNode, life: &'a Life) -> Ending<'a> {
 }
 
 pub(super) fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {
+    level_with(context, node, life, context.health(&node.id))
+}
+
+/// The same, where the health of what it serves is known.
+fn level_with(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: &Life,
+    health: Option<Status>,
+) -> Level {
     let started = is_ready(context, node, life);
-    let healthy = started
-        && context
-            .health(&node.id)
-            .is_none_or(|health| health == Status::Passing);
+    let healthy = started && health.is_none_or(|health| health == Status::Passing);
     Level {
         started,
         healthy,
@@ -317,7 +343,8 @@ pub(super) fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> 
 
 /// It runs what it should. What is left can change in place.
 fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
-    let level = level(context, node, life);
+    let health = context.health(&node.id);
+    let level = level_with(context, node, life, health);
     let (state, words) = match (&node.ready, level.started) {
         (_, true) => (NodeState::Running, String::new()),
         (ReadyNode::Notify { .. }, false) => {
@@ -329,6 +356,7 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
         ),
     };
     let mut planned = Planned::idle(status(&node.id, state, words), level);
+    planned.status.health = health;
     if let ReadyNode::Notify { timeout } | ReadyNode::Check { timeout, .. } = &node.ready
         && !level.started
     {

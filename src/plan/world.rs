@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,8 @@ use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use crate::template::{Inputs, Snapshot};
 
-/// Everything observed, one field a domain, so that a trigger refreshes only its own.
+/// Everything observed, one field a domain, so that a trigger refreshes only its own. What is
+/// looked into once or more for every node is hashed: whoever walks through it sorts.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     /// Every life of a workload of this stack, also ended ones that are not removed yet.
@@ -22,13 +24,13 @@ pub struct Observed {
     /// Links, namespaces, addresses.
     pub network: NetworkView,
     /// Every file that the spec watches, renders, or generates.
-    pub files: BTreeMap<PathBuf, FileView>,
+    pub files: HashMap<PathBuf, FileView>,
     /// Template sources and what templates may read beside the catalog.
     pub inputs: Inputs,
     /// What the registry holds.
     pub catalog: Arc<Snapshot>,
     /// Service ids that are registered by this stack.
-    pub registered: BTreeMap<String, Registered>,
+    pub registered: HashMap<String, Registered>,
     /// Where the embedded registry listens now.
     pub registry: RegistryView,
     /// Established TCP connections to each life that drains.
@@ -129,7 +131,7 @@ pub struct NetworkView {
     /// Every bridge that carries this stack's mark, and every link whose name the spec wants.
     pub bridges: BTreeMap<String, BridgeView>,
     /// Every attachment of this stack, whole or in parts, by namespace name.
-    pub attachments: BTreeMap<String, AttachmentView>,
+    pub attachments: HashMap<String, AttachmentView>,
     /// Addresses of the host's other links: who holds which network.
     pub foreign: Vec<(String, Ipv4Net)>,
     /// `net.ipv4.ip_forward`.

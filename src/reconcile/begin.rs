@@ -182,10 +182,11 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
         spec_dir: "/".into(),
         dirs: (around.dirs)(stack),
         requires: Vec::new(),
-        nodes: indexmap::IndexMap::new(),
+        nodes: Default::default(),
         needs: BTreeMap::new(),
         waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
+        hosts: Default::default(),
     }
 }

@@ -106,7 +106,7 @@ impl Controller {
             .into_iter()
             .filter(|path| !rendered.contains(path))
             .collect();
-        let mut files = BTreeMap::new();
+        let mut files = foldhash::HashMap::default();
         for path in paths {
             let view = match self.observed.files.remove(&path) {
                 Some(before) if unsettled.contains(&path) => before,

@@ -2,6 +2,7 @@
 
 mod engine;
 pub mod expr;
+mod ground;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::model::{Env, Status};
 
 pub use engine::excerpt;
+pub use ground::{Ground, Text};
 pub use render::{LONGEST_FILE, normalise, render, trial};
 
 /// What templates may read of the catalog.

@@ -115,7 +115,7 @@ impl Bench {
 }
 
 pub fn start(kind: Kind, name: &str, command: &[&str]) -> Start {
-    let identity = Identity(BTreeMap::from([("command".to_owned(), "abc".to_owned())]));
+    let identity = Identity::from(BTreeMap::from([("command".to_owned(), "abc".to_owned())]));
     let container = (kind == Kind::Containers).then(|| ContainerRun {
         hostname: name.to_owned(),
         machine: format!("{}-{name}", super::stack()),

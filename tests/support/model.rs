@@ -133,7 +133,8 @@ impl Model {
             })
             .collect();
         let mut snapshot = Snapshot::default();
-        for (id, registered) in &self.observed.registered {
+        let registered: BTreeMap<_, _> = self.observed.registered.iter().collect();
+        for (id, registered) in registered {
             let endpoint = endpoints.get(id.as_str());
             let target = registered.target.as_ref();
             let passes = target.is_none_or(|target| up.contains(target));

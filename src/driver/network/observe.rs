@@ -20,7 +20,7 @@ impl HostNetworks {
         let spaces = self.names_of_interest(names, &all)?;
         // What has lost its name is let go, so that it can end.
         self.opened().retain(|name, _| spaces.contains(name));
-        let mut attachments = BTreeMap::new();
+        let mut attachments = foldhash::HashMap::default();
         for space in spaces {
             let wanted = names.contains(&space);
             if let Some(view) = self.attachment(&space, wanted, &all)? {

@@ -99,7 +99,7 @@ fn template_files_are_absolute_and_once() {
 fn the_environment_is_small_and_the_specs_word_wins() {
     let mut spec = empty();
     let mut one = process(&[]);
-    one.workload.environment = IndexMap::from([
+    one.workload.environment = indexmap::IndexMap::from([
         ("LANG".to_owned(), expr("de_DE.UTF-8")),
         (
             "ME".to_owned(),

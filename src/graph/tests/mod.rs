@@ -11,6 +11,8 @@ mod seats;
 
 use std::time::Duration;
 
+use indexmap::IndexMap;
+
 use super::desired::{ReadyNode, WorkloadNode};
 use super::*;
 use crate::spec::model::{

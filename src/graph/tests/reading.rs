@@ -88,9 +88,9 @@ fn an_edit_of_a_watched_file_is_named_by_its_file() {
     );
     assert_eq!(one.differences(&other), ["watch:./work.py"]);
     assert_eq!(one.differences(&of(&spec, &[])), ["watch:./work.py"]);
-    assert!(one.0.values().all(|hash| hash.len() == 16));
+    assert!(one.fields().values().all(|hash| hash.len() == 16));
     let elsewhere = edited(|prime| prime.workload.watch = exprs(&["/etc/x"]));
-    assert!(of(&elsewhere, &[]).0.contains_key("watch:/etc/x"));
+    assert!(of(&elsewhere, &[]).fields().contains_key("watch:/etc/x"));
 }
 
 #[test]

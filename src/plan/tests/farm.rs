@@ -98,7 +98,7 @@ pub fn container(replica: u32, command: &str) -> WorkloadNode {
 
 /// The farm, by hand: registry, bridge, containers, endpoints, template, nginx.
 pub fn farm(replicas: u32, command: &str) -> Desired {
-    let mut nodes = indexmap::IndexMap::new();
+    let mut nodes = Nodes::default();
     let mut needs = BTreeMap::new();
     let need = |on: &NodeId| Need {
         on: on.clone(),
@@ -165,7 +165,7 @@ pub fn farm(replicas: u32, command: &str) -> Desired {
 /// The same with two seats for each container.
 pub fn seated(replicas: u32, command: &str) -> Desired {
     let mut desired = farm(replicas, command);
-    let mut nodes = indexmap::IndexMap::new();
+    let mut nodes = Nodes::default();
     for (id, node) in std::mem::take(&mut desired.nodes) {
         let second = match &node {
             Node::Workload(workload) if id.kind == Kind::Containers => second_seat(workload),
@@ -245,11 +245,12 @@ fn nothing() -> Desired {
             log: "/log".into(),
         },
         requires: Vec::new(),
-        nodes: indexmap::IndexMap::new(),
+        nodes: Nodes::default(),
         needs: BTreeMap::new(),
         waves: Default::default(),
         vars: indexmap::IndexMap::new(),
         pairs: BTreeMap::new(),
+        hosts: Default::default(),
     }
 }
 
@@ -272,5 +273,6 @@ pub fn upstream() -> TemplateNode {
         },
         when_empty: WhenEmpty::Keep,
         reads: vec!["prime".to_owned()],
+        text: Default::default(),
     }
 }

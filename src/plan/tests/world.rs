@@ -69,28 +69,25 @@ impl World {
             .filter(|life| life.state == LifeState::Up)
             .map(|life| &life.id.node)
             .collect();
-        let instances = self
-            .observed
-            .registered
-            .iter()
-            .filter_map(|(id, registered)| {
-                let target = registered.target.as_ref()?;
-                let passing = up.contains(target) && !self.sick.contains(&target.name);
-                Some(Instance {
-                    id: id.clone(),
-                    name: registered.service.clone(),
-                    address: format!("addr-{}", target.name),
-                    port: 8080,
-                    tags: Vec::new(),
-                    meta: BTreeMap::new(),
-                    node: "host".to_owned(),
-                    status: if passing {
-                        Status::Passing
-                    } else {
-                        Status::Critical
-                    },
-                })
-            });
+        let registered: BTreeMap<_, _> = self.observed.registered.iter().collect();
+        let instances = registered.into_iter().filter_map(|(id, registered)| {
+            let target = registered.target.as_ref()?;
+            let passing = up.contains(target) && !self.sick.contains(&target.name);
+            Some(Instance {
+                id: id.clone(),
+                name: registered.service.clone(),
+                address: format!("addr-{}", target.name),
+                port: 8080,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                node: "host".to_owned(),
+                status: if passing {
+                    Status::Passing
+                } else {
+                    Status::Critical
+                },
+            })
+        });
         let mut snapshot = Snapshot::default();
         snapshot
             .services
