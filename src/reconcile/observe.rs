@@ -286,10 +286,8 @@ impl Controller {
                 continue;
             };
             for check in &endpoint.checks {
-                let asked = self.watched.get(&check.id);
-                if matches!(check.probe, ProbeNode::Ttl(_))
-                    || asked.is_some_and(|asked| asked.since == life.started)
-                {
+                let asked = self.watched.get(&check.id).map(|asked| asked.since);
+                if matches!(check.probe, ProbeNode::Ttl(_)) || asked == Some(life.started) {
                     continue;
                 }
                 self.host.catalog.with(|catalog| {
