@@ -34,7 +34,11 @@ fn a_container_lives_and_dies() {
     assert_eq!(life.applied, start.applied);
     assert!(!life.notified);
     assert!(life.cgroup.to_string_lossy().contains("c-web1"));
-    let line = fs::read_to_string(format!("/proc/{}/cmdline", life.main_pid)).unwrap();
+    // The kernel shows the program a moment before its arguments.
+    let line = support::wait_for("its arguments", LIMIT, || {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", life.main_pid)).ok()?;
+        (!line.is_empty()).then_some(line)
+    });
     assert_eq!(line, "sleep\x00300\x00");
     let status = fs::read_to_string(format!("/proc/{}/status", life.leader_pid)).unwrap();
     assert!(status.contains(&format!("NSpid:\t{}\t1\n", life.leader_pid)));
