@@ -71,6 +71,11 @@ impl Run {
                 continue;
             }
             world.operator_stopped.remove(&node);
+            if verb == Verb::Restart {
+                for (_, cgroup) in world.cgroups.iter_mut().filter(|(id, _)| id.node == node) {
+                    cgroup.restarting = true;
+                }
+            }
             let facts = world.facts.entry(node).or_default();
             facts.forgiven = true;
             facts.restarting = verb == Verb::Restart;

@@ -68,6 +68,8 @@ pub struct Cgroup {
     pub asked: Option<u64>,
     /// When a plan first had it end.
     pub ending_planned: Option<u64>,
+    /// An operator asked for another in its place: its end counts as asked for.
+    pub restarting: bool,
     /// A plan said that it is not ready in time.
     pub late: bool,
     /// When the cgroup was made.
@@ -136,6 +138,7 @@ impl World {
             seen_empty: None,
             asked: None,
             ending_planned: None,
+            restarting: false,
             late: false,
             made: self.now,
         };

@@ -185,7 +185,7 @@ impl World {
             at: now,
             lasted: now - main.since,
             gone: None,
-            asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some(),
+            asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some() || cgroup.restarting,
             epoch,
             signalled: cgroup.asked.is_some(),
             late: cgroup.late,
