@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hatchery::driver::{NewFile, Start};
 use hatchery::plan::model::{NodeState, Plan};
-use hatchery::plan::world::{Exit, LifeId};
+use hatchery::plan::world::LifeId;
 use hatchery::spec::model::Condition;
 use hatchery::spec::node::NodeId;
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hatchery::graph::instance_of;
-use hatchery::plan::world::Exit;
 use hatchery::spec::node::NodeId;
 
 use crate::specs::{Model, Role, STACK, Work, instance};

@@ -342,7 +342,7 @@ impl Run {
         let now = world.now;
         for step in &planned {
             if let Step::Signal { life, .. } | Step::Kill(life) = step {
-                world.end_planned(life);
+                world.end_planned(life, matches!(step, Step::Signal { .. }));
             }
         }
         let starts = planned.iter().any(|step| matches!(step, Step::Start(_)));

@@ -221,15 +221,16 @@ impl World {
         }
     }
 
-    /// A plan has it end. Where it ended by itself and nobody saw that yet, that end is taken for
-    /// the one that was asked for.
-    pub fn end_planned(&mut self, life: &LifeId) {
+    /// A plan has it end. Where one is to be asked that ended by itself, nobody saw that yet, and
+    /// it is taken for the end that was asked for.
+    pub fn end_planned(&mut self, life: &LifeId, asks: bool) {
         let now = self.now;
         let Some(cgroup) = self.cgroups.get_mut(life) else {
             return;
         };
         cgroup.ending_planned.get_or_insert(now);
-        if cgroup.main.is_none()
+        if asks
+            && cgroup.main.is_none()
             && let Some(facts) = self.facts.get_mut(&life.node)
             && let Some(end) = facts.ends.last_mut()
         {

@@ -1,6 +1,6 @@
 //! Containers and processes, as their driver does them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hatchery::driver::{ErrorKind, Result, Start, Workloads};
