@@ -182,7 +182,7 @@ fn alone(
     {
         return leave(context, node, life, &reason, notes);
     }
-    stays_until(context, node, &ending_of(node, life), &reason)
+    stays_until(context, node, &ending_of(context, node, life), &reason)
 }
 
 /// It serves on while the other seat is filled.
@@ -224,7 +224,7 @@ fn both(
     let mine = outdated(context, node, life);
     if leaves(context, other) {
         return match mine {
-            Some(reason) => stays_until(context, node, &ending_of(node, life), &reason),
+            Some(reason) => stays_until(context, node, &ending_of(context, node, life), &reason),
             None => keeps(context, node, life, notes),
         };
     }
@@ -233,7 +233,8 @@ fn both(
         (Some(reason), None) => match rolling::is_well(context, partner) {
             Ok(()) => leave(context, node, life, &reason, notes),
             Err(soon) => {
-                let mut planned = stays_until(context, node, &ending_of(node, life), &reason);
+                let mut planned =
+                    stays_until(context, node, &ending_of(context, node, life), &reason);
                 planned.wake = super::context::earliest(planned.wake, soon);
                 planned
             }

@@ -184,7 +184,7 @@ pub(super) fn alive(
         return ending::kill(context, older, Change::Remove, "a second life of it runs");
     }
     if life.state == LifeState::Ending {
-        return ending::leftovers(context, &ending_of(node, life));
+        return ending::leftovers(context, &ending_of(context, node, life));
     }
     if !permit::may_touch(context, &node.id) {
         return keep(context, node, life);
@@ -297,7 +297,7 @@ fn end(
     (change, reason): (Change, &str),
     notes: &mut Notes,
 ) -> Planned {
-    let ending = ending_of(node, life);
+    let ending = ending_of(context, node, life);
     context.leaving.insert(node.id.clone());
     if ending::must_leave(context, &node.id, &ending) {
         notes.leaving.insert(life.id.clone());
@@ -313,12 +313,19 @@ fn end(
     ending::end(context, &ending, change, reason)
 }
 
-/// How a life of this node ends.
-pub(super) fn ending_of<'a>(node: &WorkloadNode, life: &'a Life) -> Ending<'a> {
-    Ending {
-        life,
-        farewell: ending::farewell(node, life),
+/// How a life of this node ends. What led to it under an earlier spec counts as well: what is
+/// outdated has nothing noted on it any more.
+pub(super) fn ending_of<'a>(
+    context: &Context<'_>,
+    node: &WorkloadNode,
+    life: &'a Life,
+) -> Ending<'a> {
+    let mut farewell = ending::farewell(node, life);
+    let remembered = context.memory.workloads.get(&node.id);
+    if let Some(before) = remembered.and_then(|memory| memory.farewell.as_ref()) {
+        farewell.ports.extend(&before.ports);
     }
+    Ending { life, farewell }
 }
 
 pub(super) fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {

@@ -398,11 +398,13 @@ fn remember_needs(memory: &mut Memory, desired: &Desired) {
 pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
     for node in desired.nodes.values() {
         if let Node::Workload(workload) = node {
-            memory
-                .workloads
-                .entry(workload.id.clone())
-                .or_default()
-                .farewell = Some(workload.farewell());
+            let memory = memory.workloads.entry(workload.id.clone()).or_default();
+            let mut farewell = workload.farewell();
+            // Connections may outlive the service that led them here.
+            if let Some(before) = &memory.farewell {
+                farewell.ports.extend(&before.ports);
+            }
+            memory.farewell = Some(farewell);
         }
     }
 }

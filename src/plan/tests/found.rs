@@ -279,3 +279,21 @@ fn removals_that_nobody_remembers_the_order_of_wait_in_no_circle() {
     world.converge();
     assert!(world.lives().is_empty());
 }
+
+#[test]
+fn what_led_to_a_life_under_an_earlier_spec_is_waited_for() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let mut farewell = container(1, "python3").farewell();
+    farewell.ports.insert(8080);
+    let memory = world.memory.workloads.entry(prime(1)).or_default();
+    memory.farewell = Some(farewell);
+    world.edit(farm(1, "python3.13"));
+    world.connections.insert("prime1".to_owned(), 1);
+    let began = world.now;
+    let asked = |step: &Step| matches!(step, Step::Signal { .. });
+    while !world.done.iter().any(asked) {
+        world.pass();
+    }
+    assert!(world.now.since(began) >= 10 * SECOND);
+}
