@@ -182,7 +182,16 @@ fn many(wanted: &Wanted) -> ExitCode {
                         );
                     }
                     let failed = outcome.violation.is_some();
-                    sums.lock().unwrap().add(seed, outcome);
+                    let mut sums = sums.lock().unwrap();
+                    sums.add(seed, outcome);
+                    if sums.seeds % 10_000 == 0 {
+                        let (took, found) = (begin.elapsed(), sums.failed.len());
+                        eprintln!(
+                            "{} seeds in {took:.0?}, {found} found something",
+                            sums.seeds
+                        );
+                    }
+                    drop(sums);
                     if failed && !wanted.go_on {
                         stop.store(true, Ordering::Relaxed);
                     }
