@@ -59,10 +59,12 @@ impl Controller {
         self.before = now;
     }
 
-    /// Nothing is outstanding, everything is where it should be, and everything passes.
+    /// Nothing is outstanding, everything is where it should be, everything passes, and what the
+    /// spec in force brought or changed has for as long as counts.
     fn is_converged(&self) -> bool {
         self.memory.down.is_none()
             && self.plan.items.is_empty()
+            && self.plan.notes.trying.is_empty()
             && self.memory.unchecked.is_empty()
             && self
                 .memory
