@@ -38,3 +38,49 @@ pub fn verdict_delay(times: u32) -> Duration {
         .saturating_mul(1_u32 << times.saturating_sub(1).min(10))
         .min(Duration::from_secs(60))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::restart;
+    use crate::spec::node::Kind;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_tenth_at_most_is_added_to_what_doubles() {
+        let mut restart = restart();
+        (restart.delay, restart.max_delay) = (SECOND, 40 * SECOND);
+        let mut added = Vec::new();
+        for number in 0..40 {
+            let node = NodeId::new(Kind::Containers, format!("c{number}"));
+            assert_eq!(restart_delay(&restart, &node, 1), SECOND);
+            for (failures, plain) in [(2, 2), (3, 4), (6, 32), (7, 40), (99, 40)] {
+                let plain = plain * SECOND;
+                let delay = restart_delay(&restart, &node, failures);
+                assert!(delay >= plain && delay <= plain * 11 / 10, "{delay:?}");
+                added.push((delay - plain).as_secs_f64() / plain.as_secs_f64());
+            }
+        }
+        // They do not rise together.
+        let (low, high) = (0.02, 0.08);
+        assert!(added.iter().any(|part| *part < low) && added.iter().any(|part| *part > high));
+    }
+
+    #[test]
+    fn a_delay_longer_than_the_longest_stays_as_it_is() {
+        let mut restart = restart();
+        (restart.delay, restart.max_delay) = (5 * SECOND, SECOND);
+        let node = NodeId::new(Kind::Containers, "c");
+        let delay = restart_delay(&restart, &node, 9);
+        assert!(delay >= 5 * SECOND && delay <= 5 * SECOND * 11 / 10);
+    }
+
+    #[test]
+    fn other_delays_double_up_to_their_ends() {
+        let tried = [1, 2, 3, 8, 99].map(|failures| retry_delay(failures).as_millis());
+        assert_eq!(tried, [250, 500, 1_000, 30_000, 30_000]);
+        let asked = [1, 2, 3, 6, 99].map(|times| verdict_delay(times).as_secs());
+        assert_eq!(asked, [2, 4, 8, 60, 60]);
+    }
+}
