@@ -98,6 +98,32 @@ fn nothing_is_rendered_before_adopted_checks_answered() {
 }
 
 #[test]
+fn the_registry_opens_once_the_adopted_were_asked() {
+    let mut world = World::new(farm(1, "python3"));
+    let id = "t-prime-prime1:answers";
+    for node in world.desired.nodes.values_mut() {
+        match node {
+            Node::Endpoint(endpoint) => endpoint.checks.push(tcp_check(id)),
+            Node::Registry(registry) => registry.http = Some("127.0.0.1:8500".parse().unwrap()),
+            _ => {}
+        }
+    }
+    world.converge();
+    world.observed.registry.http = None;
+    world.memory.unchecked = [id.to_owned()].into();
+    let gate = |world: &mut World| {
+        let plan = world.plan();
+        let item = plan.items.iter().find(|i| i.node == NodeId::registry());
+        item.unwrap().gate.clone()
+    };
+    let on = vec!["the first answers after the adoption".to_owned()];
+    assert_eq!(gate(&mut world), Gate::Waiting(on));
+    world.memory.unchecked.clear();
+    assert_eq!(gate(&mut world), Gate::Ready);
+    world.converge();
+}
+
+#[test]
 fn an_adopted_instance_that_leaves_is_not_waited_for() {
     let mut world = World::new(farm(1, "python3"));
     world.converge();

@@ -5,7 +5,7 @@ use super::*;
 use crate::graph::desired::Farewell;
 use crate::plan::model::{Note, Plan};
 use crate::plan::world::AttachmentView;
-use crate::spec::model::RestartPolicy;
+use crate::spec::model::{Condition, RestartPolicy};
 use farm::{each_container, seated};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -296,4 +296,62 @@ fn what_led_to_a_life_under_an_earlier_spec_is_waited_for() {
         world.pass();
     }
     assert!(world.now.since(began) >= 10 * SECOND);
+}
+
+fn healthy(on: NodeId) -> Need {
+    Need {
+        on,
+        condition: Condition::Healthy,
+    }
+}
+
+#[test]
+fn a_check_is_as_far_as_all_who_use_it() {
+    let mut desired = farm(2, "python3");
+    let check = NodeId::new(Kind::Checks, "answers");
+    let own = desired.nodes.shift_remove(&nginx()).unwrap();
+    desired.nodes.insert(check.clone(), Node::Check);
+    desired.nodes.insert(nginx(), own);
+    let users = ["prime1", "prime2"].map(|target| healthy(NodeId::endpoint("prime", target)));
+    desired.needs.insert(check.clone(), users.to_vec());
+    desired
+        .needs
+        .get_mut(&nginx())
+        .unwrap()
+        .push(healthy(check));
+    let mut world = World::new(desired);
+    world.sick.insert("prime2".to_owned());
+    for _ in 0..20 {
+        world.pass();
+    }
+    assert_eq!(
+        waits_on(&world.plan(), &nginx()),
+        "checks/answers to be healthy"
+    );
+    world.sick.clear();
+    world.converge();
+}
+
+#[test]
+fn of_two_seats_the_further_one_counts() {
+    let spec = |command| {
+        let mut desired = seated(1, command);
+        let seat = NodeId::new(Kind::Containers, "prime1.b");
+        let needs = desired.needs.get_mut(&nginx()).unwrap();
+        needs.extend([healthy(prime(1)), healthy(seat)]);
+        desired
+    };
+    let mut world = World::new(spec("python3"));
+    world.converge();
+    world.edit(spec("python3.13"));
+    world.sick.insert("prime1.b".to_owned());
+    while !world.lives().contains_key("containers/prime1.b") {
+        world.pass();
+    }
+    world.exit(&nginx(), Exit::Code(1));
+    for _ in 0..20 {
+        world.pass();
+    }
+    assert!(world.lives().contains_key("processes/nginx"));
+    assert_eq!(world.lives().len(), 3);
 }
