@@ -25,7 +25,7 @@ pub use self::places::{Path, Places, Step};
 pub use self::report::report;
 pub use self::validate::validate;
 
-use self::model::Spec;
+use self::model::{GitSource, Spec};
 
 /// Reads a spec from YAML (or JSON, which is YAML). Messages about the file as a whole call it
 /// `file_name`.
@@ -64,6 +64,26 @@ pub fn read(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnosti
     } else {
         Err(in_order(errors))
     }
+}
+
+/// Reads a file that names the git repository of a stack, in the form `source: { git: … }`.
+///
+/// # Errors
+/// Every error of the file, in the order of their places.
+pub fn read_source(file_name: &str, text: &str) -> Result<GitSource, Vec<Diagnostic>> {
+    let (root, mut errors) = yaml::load::load(file_name, text);
+    let source = root.map(|root| decode::source::file(&root));
+    match source {
+        Some(Ok(source)) if errors.is_empty() => return Ok(source),
+        Some(Err(more)) => errors.extend(more),
+        _ => {}
+    }
+    Err(in_order(errors))
+}
+
+/// A path inside a repository's tree without `.`; `None` when it may lead out of it.
+pub fn within_tree(path: &std::path::Path) -> Option<std::path::PathBuf> {
+    decode::source::within_tree(path)
 }
 
 /// Sorted by place; what two aliases of one value say twice is said once.

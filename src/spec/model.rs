@@ -4,6 +4,7 @@
 //! engine alone reads them.
 
 mod rolling;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::node::NodeId;
 
 pub use rolling::{Drain, FailureAction, Update, UpdateOrder};
+pub use source::{Commit, GitSource, OnFailure, Verify, Webhook};
 
 /// A string that may hold minijinja expressions over `name`, `replica`, `address`, `port`,
 /// `spec_dir`, `vars` and `env`.

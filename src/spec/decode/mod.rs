@@ -5,6 +5,7 @@ mod container;
 mod rolling;
 mod scalar;
 mod slot;
+pub(super) mod source;
 mod template;
 #[cfg(test)]
 mod tests;
