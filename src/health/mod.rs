@@ -10,6 +10,7 @@ mod pace;
 mod tests;
 
 pub use monitor::{First, Flip, Monitor, Outcome};
+pub use pace::Jitter;
 
 /// What one probe answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

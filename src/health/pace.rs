@@ -22,10 +22,11 @@ pub(super) fn starting(age: Duration, took: Duration, longest: Duration) -> Dura
 
 /// A small generator of pseudo-random numbers (splitmix64): it spreads probes, nothing more.
 #[derive(Debug, Clone)]
-pub(super) struct Jitter(u64);
+pub struct Jitter(u64);
 
 impl Jitter {
-    pub(super) fn new(seed: u64) -> Self {
+    /// One seed gives one sequence.
+    pub fn new(seed: u64) -> Self {
         Jitter(seed)
     }
 
@@ -38,7 +39,7 @@ impl Jitter {
     }
 
     /// `duration`, up to a tenth longer or shorter.
-    pub(super) fn spread(&mut self, duration: Duration) -> Duration {
+    pub fn spread(&mut self, duration: Duration) -> Duration {
         let permille = u128::from(900 + self.next() % 201);
         let nanos = duration.as_nanos().saturating_mul(permille) / 1000;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

@@ -1,0 +1,47 @@
+//! A stack that follows a repository: what is done about its newest commit.
+//!
+//! Like the rest it is level-triggered: each round asks for the head and compares it with what
+//! is in force. A push that was told, an interval that passed and an operator's word only begin
+//! a round.
+
+mod judge;
+mod status;
+mod syncer;
+
+pub use judge::{Head, Known, Next, Refusal, judge};
+pub use status::{Health, SourceStatus, Sync};
+pub use syncer::{Order, Orders, Syncer, SyncerParts, Word};
+
+use std::collections::BTreeSet;
+
+use super::handle::SpecText;
+use crate::spec::model::Commit;
+
+/// A repository, its signatures checked and its trees at hand. All of it blocks.
+pub trait Repository: Send + std::marker::Sync {
+    /// Asks for the newest commit.
+    ///
+    /// # Errors
+    /// [`Fault`], like all that follow.
+    fn fetch(&self) -> Result<Commit, Fault>;
+
+    /// Whether `later` descends from `earlier`, both by their hashes.
+    fn descends(&self, earlier: &str, later: &str) -> Result<bool, Fault>;
+
+    /// The spec of a commit, from its own tree; its signature was found good.
+    fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault>;
+
+    /// The trees of all other commits go.
+    fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault>;
+}
+
+/// Why a repository did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It may do it later: the network, the disk.
+    #[error("{0}")]
+    Later(String),
+    /// The commit is not to be had: its signature, or what it holds.
+    #[error("{0}")]
+    Refused(String),
+}

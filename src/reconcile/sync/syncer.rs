@@ -1,0 +1,383 @@
+//! Follows a repository: asks, judges, hands over, and says how it stands.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::judge::{Head, Known, Next, Refusal, judge};
+use super::status::{SourceStatus, Sync};
+use super::{Fault, Repository};
+use crate::driver::Clock;
+use crate::health::Jitter;
+use crate::reconcile::handle::{EventKind, Handle, Level};
+use crate::reconcile::happening::one_line;
+use crate::reconcile::host::Keep;
+use crate::spec::generation::Cause;
+use crate::spec::model::{Commit, GitSource};
+
+/// Orders that wait at most; each of them begins a round, and one round answers them all.
+const WAITING: usize = 16;
+
+/// What somebody asks of the syncer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Something may have been pushed.
+    Pushed,
+    /// Ask now, and try again what was refused.
+    Now,
+    /// Leave the repository alone until told otherwise.
+    Suspend,
+    /// Follow it again.
+    Resume,
+}
+
+/// A word, and who waits for what comes of it.
+#[derive(Debug)]
+pub struct Order {
+    /// What.
+    pub word: Word,
+    /// Told how it stands after the round.
+    pub answer: Option<oneshot::Sender<SourceStatus>>,
+}
+
+/// Gives orders; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    orders: mpsc::Sender<Order>,
+    status: watch::Receiver<SourceStatus>,
+}
+
+impl Orders {
+    /// How it stands, but for the stack's health.
+    pub fn status(&self) -> SourceStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Says that something may have been pushed. One that waits already is enough.
+    pub fn pushed(&self) {
+        let word = Word::Pushed;
+        // A full channel holds a word that begins a round as well.
+        let _ = self.orders.try_send(Order { word, answer: None });
+    }
+
+    /// Gives an order, and waits for what comes of it; `None` when the syncer has ended.
+    pub async fn give(&self, word: Word) -> Option<SourceStatus> {
+        let (answer, answered) = oneshot::channel();
+        let answer = Some(answer);
+        self.orders.send(Order { word, answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// What a syncer works with.
+pub struct SyncerParts {
+    /// The repository.
+    pub repository: Arc<dyn Repository>,
+    /// How it is followed.
+    pub source: GitSource,
+    /// Its address as it may be shown.
+    pub shown_url: String,
+    /// What earlier controllers left, and what this one began with.
+    pub known: Known,
+    /// The head as it was when this controller began, if it was asked for.
+    pub head: Option<Commit>,
+    /// Remembers that it is suspended.
+    pub keep: Arc<dyn Keep>,
+    /// For the time of the day.
+    pub clock: Arc<dyn Clock>,
+    /// For jitter.
+    pub seed: u64,
+}
+
+/// Follows one repository for one stack.
+pub struct Syncer {
+    parts: SyncerParts,
+    handle: Handle,
+    orders: mpsc::Receiver<Order>,
+    status: watch::Sender<SourceStatus>,
+    happenings: broadcast::Receiver<crate::reconcile::handle::Happening>,
+    /// What was last told of, so that it is told once.
+    told: Option<String>,
+    /// The head as it was judged last.
+    head: Option<Head>,
+    /// Machines that began together are not to ask together.
+    jitter: Jitter,
+}
+
+impl Syncer {
+    /// A syncer that hands over to the loop of `handle`. It does nothing until it is run.
+    pub fn new(parts: SyncerParts, handle: Handle) -> (Syncer, Orders) {
+        let (orders_in, orders) = mpsc::channel(WAITING);
+        let suspended = parts.keep.was_suspended();
+        let jitter = Jitter::new(parts.seed);
+        let (status, shown) = watch::channel(SourceStatus {
+            url: parts.shown_url.clone(),
+            reference: parts.source.reference.clone(),
+            path: parts.source.path.clone(),
+            sync: Sync::OutOfSync,
+            health: None,
+            commit: None,
+            head: parts.head.clone(),
+            reason: None,
+            suspended,
+            kept: Vec::new(),
+            asked_at_ms: None,
+        });
+        let syncer = Syncer {
+            happenings: handle.happenings(),
+            parts,
+            handle,
+            orders,
+            status,
+            told: None,
+            head: None,
+            jitter,
+        };
+        let orders = Orders {
+            orders: orders_in,
+            status: shown,
+        };
+        (syncer, orders)
+    }
+
+    /// Follows the repository until the loop or everybody who could give orders is gone.
+    pub async fn run(mut self) {
+        let mut due = Instant::now();
+        loop {
+            let suspended = self.status.borrow().suspended;
+            tokio::select! {
+                order = self.orders.recv() => {
+                    let Some(order) = order else { return };
+                    self.obey(order).await;
+                    due = Instant::now() + self.pause();
+                }
+                () = tokio::time::sleep_until(due), if !suspended => {
+                    self.round(false).await;
+                    due = Instant::now() + self.pause();
+                }
+                happening = self.happenings.recv() => match happening {
+                    Ok(happening) if turns(happening.kind) => self.judge_again().await,
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.judge_again().await,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    /// The interval or a little less, so that a push is always seen within it.
+    fn pause(&mut self) -> Duration {
+        self.jitter.spread(self.parts.source.interval * 10 / 11)
+    }
+
+    async fn obey(&mut self, order: Order) {
+        let mut waiting = vec![order];
+        while let Ok(order) = self.orders.try_recv() {
+            waiting.push(order);
+        }
+        let mut again = false;
+        for order in &waiting {
+            match order.word {
+                Word::Pushed => {}
+                Word::Now => again = true,
+                Word::Suspend => self.suspend(true).await,
+                Word::Resume => self.suspend(false).await,
+            }
+        }
+        if !self.status.borrow().suspended || again {
+            self.round(again).await;
+        }
+        let status = self.status.borrow().clone();
+        for answer in waiting.into_iter().filter_map(|order| order.answer) {
+            // Who asked may have gone.
+            let _ = answer.send(status.clone());
+        }
+    }
+
+    async fn suspend(&mut self, suspended: bool) {
+        if self.status.borrow().suspended == suspended {
+            return;
+        }
+        let keep = self.parts.keep.clone();
+        let kept = blocking(move || keep.suspended(suspended)).await;
+        if let Some(Err(error)) = kept {
+            self.tell(EventKind::Warning, Level::Warning, error.message)
+                .await;
+        }
+        self.status
+            .send_modify(|status| status.suspended = suspended);
+        let text = match suspended {
+            true => "the repository is not followed any more, until `hatchery resume`",
+            false => "the repository is followed again",
+        };
+        self.tell(EventKind::Operator, Level::Notice, text.to_owned())
+            .await;
+    }
+
+    /// Asks for the head, and takes it if it is to be taken.
+    async fn round(&mut self, again: bool) {
+        if !self.learn().await {
+            return;
+        }
+        let repository = self.parts.repository.clone();
+        let taken = self.parts.known.taken.clone();
+        let asked = blocking(move || ask(repository.as_ref(), taken.as_deref())).await;
+        let now = self.parts.clock.wall_ms();
+        let head = match asked {
+            Some(Ok(head)) => head,
+            Some(Err(fault)) => {
+                let why = format!("cannot ask the repository: {fault}");
+                self.stall(why).await;
+                return;
+            }
+            None => return,
+        };
+        self.head = Some(head.clone());
+        let allow_rewrite = self.parts.source.allow_rewrite;
+        let next = judge(&self.parts.known, &head, allow_rewrite, again);
+        self.status.send_modify(|status| {
+            status.head = Some(head.commit.clone());
+            status.asked_at_ms = Some(now);
+            status.sync = next.sync();
+            status.reason = None;
+        });
+        match next {
+            Next::Nothing => self.told = None,
+            Next::Leave(why) => self.stall(why).await,
+            Next::Take => self.take(head.commit).await,
+        }
+    }
+
+    async fn take(&mut self, commit: Commit) {
+        let repository = self.parts.repository.clone();
+        let wanted = commit.clone();
+        let prepared = blocking(move || repository.prepare(&wanted)).await;
+        let spec = match prepared {
+            Some(Ok(spec)) => spec,
+            Some(Err(Fault::Refused(why))) => return self.refuse(&commit, why).await,
+            Some(Err(Fault::Later(why))) => return self.stall(why).await,
+            None => return,
+        };
+        let allow_empty = self.parts.source.allow_empty;
+        let applied = self.handle.apply(spec, allow_empty, None, Cause::Commit);
+        match applied.await {
+            Ok(Ok(_)) => {
+                self.parts.known.refused = None;
+                self.parts.known.taken = Some(commit.id.clone());
+                let descends = true;
+                self.head = Some(Head { commit, descends });
+                self.told = None;
+                self.learn().await;
+                self.judge_again().await;
+                self.prune().await;
+            }
+            Ok(Err(report)) => self.refuse(&commit, report).await,
+            // The controller ends; the next one asks again.
+            Err(_) => {}
+        }
+    }
+
+    /// Does not take a commit, and does not try it again by itself.
+    async fn refuse(&mut self, commit: &Commit, why: String) {
+        let why = format!("commit {} is refused: {why}", commit.short());
+        self.parts.known.refused = Some(Refusal {
+            commit: commit.id.clone(),
+            why: why.clone(),
+        });
+        self.stall(why).await;
+    }
+
+    /// Says why the head is not in force; in the story once.
+    async fn stall(&mut self, why: String) {
+        self.status.send_modify(|status| {
+            status.sync = Sync::Stalled;
+            status.reason = Some(why.clone());
+        });
+        if self.told.as_ref() != Some(&why) {
+            self.told = Some(why.clone());
+            self.tell(EventKind::Refused, Level::Error, one_line(&why))
+                .await;
+        }
+    }
+
+    async fn tell(&self, kind: EventKind, level: Level, text: String) {
+        // A controller that ends has nobody to tell.
+        let _ = self.handle.tell(kind, level, text).await;
+    }
+
+    /// Takes note of what is in force; `false` when the loop has ended.
+    async fn learn(&mut self) -> bool {
+        let Ok(stack) = self.handle.status().await else {
+            return false;
+        };
+        let known = &mut self.parts.known;
+        known.in_force = stack.commit.as_ref().map(|commit| commit.id.clone());
+        if let Some(commit) = &stack.commit {
+            known.taken.get_or_insert_with(|| commit.id.clone());
+        }
+        if let Some(left) = stack.left {
+            known.refused = Some(Refusal {
+                commit: left.commit,
+                why: left.why,
+            });
+        }
+        self.status
+            .send_modify(|status| status.commit = stack.commit);
+        true
+    }
+
+    /// What is in force may be another one now; the repository is not asked for that.
+    async fn judge_again(&mut self) {
+        if !self.learn().await {
+            return;
+        }
+        let Some(head) = &self.head else {
+            return;
+        };
+        let allow_rewrite = self.parts.source.allow_rewrite;
+        match judge(&self.parts.known, head, allow_rewrite, false) {
+            Next::Leave(why) => self.stall(why).await,
+            next => self.status.send_modify(|status| {
+                status.sync = next.sync();
+                status.reason = None;
+            }),
+        }
+    }
+
+    /// Trees that nothing needs any more go.
+    async fn prune(&self) {
+        let Ok(stack) = self.handle.status().await else {
+            return;
+        };
+        let mut needed: BTreeSet<String> = stack.commits.into_iter().collect();
+        needed.extend(self.parts.known.in_force.clone());
+        let repository = self.parts.repository.clone();
+        if let Some(Err(fault)) = blocking(move || repository.keep(&needed)).await {
+            self.tell(EventKind::Warning, Level::Warning, fault.to_string())
+                .await;
+        }
+    }
+}
+
+/// The head, and whether it descends from what was taken last.
+fn ask(repository: &dyn Repository, taken: Option<&str>) -> Result<Head, Fault> {
+    let commit = repository.fetch()?;
+    let descends = match taken {
+        Some(taken) if taken != commit.id => repository.descends(taken, &commit.id)?,
+        _ => true,
+    };
+    Ok(Head { commit, descends })
+}
+
+/// Whether what happened may change what is in force.
+fn turns(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Generation | EventKind::RolledBack)
+}
+
+/// On a thread that may block; `None` when it failed in a way that was told already.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
