@@ -158,7 +158,8 @@ pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, ending: &Ending<'
 }
 
 /// What still leads requests to a life that is to end; `None` when nothing does, or when the
-/// proxies had their time.
+/// proxies had their time. What is registered counts whatever the spec says of it now: a service
+/// that left it, or that leads elsewhere by it, is there until it is deregistered.
 pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
     let since = context
         .memory
@@ -170,39 +171,29 @@ pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life)
         return None;
     }
     let endpoints = context.endpoints(node);
-    if endpoints.is_empty() {
-        return still_listed(context, node, life);
-    }
-    let announced = |endpoint: &EndpointNode| {
+    let announced = |endpoint: &&&EndpointNode| {
         let registered = &context.observed.registered;
         // A registration that is under way counts: it is there in a moment.
         let coming = || context.is_busy(&NodeId::endpoint(&endpoint.service, &node.name));
         registered.contains_key(&endpoint.service_id) || coming()
     };
-    if let Some(endpoint) = endpoints.iter().find(|endpoint| announced(endpoint)) {
-        return Some(format!("`{}` to leave the registry", endpoint.service_id));
+    let wanted = endpoints.iter().find(announced);
+    let announced = wanted
+        .map(|endpoint| endpoint.service_id.as_str())
+        .or_else(|| context.registered_for(node));
+    if let Some(id) = announced {
+        return Some(format!("`{id}` to leave the registry"));
     }
-    let listed = endpoints.first().filter(|_| !template::settled(context));
-    listed.map(|endpoint| format!("the files that list `{}`", endpoint.service))
-}
-
-/// The same for a life whose node left the spec: which services it served is known only from
-/// what is registered, so every file that is on its way is waited for.
-pub(super) fn still_listed(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
-    let since = context
-        .memory
-        .leaving
-        .get(&life.id)
-        .copied()
-        .unwrap_or(context.now);
-    if context.now.since(since) >= LEAVE_AT_MOST {
+    if template::settled(context) {
         return None;
     }
-    match context.registered_for(node) {
-        Some(id) => Some(format!("`{id}` to leave the registry")),
-        None if template::settled(context) => None,
-        None => Some("the files that list it".to_owned()),
-    }
+    // Which services a node that left the spec served is not known any more, so every file
+    // that is on its way is waited for.
+    let listed = endpoints.first();
+    Some(listed.map_or_else(
+        || "the files that list it".to_owned(),
+        |endpoint| format!("the files that list `{}`", endpoint.service),
+    ))
 }
 
 /// What of a life's connections is still waited for, and until when at most; `None` when it is

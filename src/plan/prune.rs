@@ -130,7 +130,7 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     };
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
         notes.leaving.insert(life.id.clone());
-        if let Some(still) = ending::still_listed(context, node, life) {
+        if let Some(still) = ending::still_announced(context, node, life) {
             return ending::waiting(context, life, Change::Remove, reason, vec![still]);
         }
         if let Some((still, wake)) = ending::still_connected(context, &ending, notes) {

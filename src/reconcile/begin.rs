@@ -61,6 +61,7 @@ pub(super) fn begin(
         observed,
         memory,
         dirty: Dirty::ALL,
+        reread: false,
         targets: BTreeMap::new(),
         before: BTreeMap::new(),
         plan: Plan::default(),

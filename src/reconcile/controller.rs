@@ -122,6 +122,8 @@ pub(super) struct Controller {
     /// The monitors do not know yet what is monitored.
     pub rewatch: bool,
     pub dirty: Dirty,
+    /// The spec's file or a template's source was edited, and is to be read again.
+    pub reread: bool,
     /// Which workload each registered endpoint belongs to.
     pub targets: BTreeMap<String, NodeId>,
     /// How each node stood after the pass before.

@@ -18,6 +18,7 @@ use crate::driver::Event;
 use crate::plan::model::Plan;
 use crate::plan::plan;
 use crate::plan::saved::SavedPlan;
+use crate::plan::world::{Life, LifeState};
 use crate::reconcile::handle::SpecText;
 use crate::spec::time::Time;
 
@@ -195,9 +196,11 @@ impl Engine {
                 controller.warn(error.message);
             }
         }
-        if std::mem::take(&mut controller.dirty.spec) {
-            controller.look_at_spec();
-        }
+        // Nothing tells when one that seemed to end was only about to execute its program, or
+        // when the last of its processes goes.
+        let ends = |life: &Life| life.state == LifeState::Ending;
+        controller.dirty.lives |= controller.observed.lives.iter().any(ends);
+        controller.look_at_spec();
         controller.observe();
         controller.settle_unchecked();
         controller.set_monitors();

@@ -28,24 +28,38 @@ impl Controller {
                 let source = paths.iter().any(|path| {
                     (self.follows && path == spec) || self.observed.inputs.files.contains_key(path)
                 });
-                if source {
-                    self.follow_spec();
-                }
+                self.reread |= source;
             }
         }
     }
 
-    /// Takes an edit of the spec's file of which nobody told: one before the watch began, or one
-    /// whose notification was lost.
+    /// Takes an edit of the spec's file or of a template's source.
     pub(super) fn look_at_spec(&mut self) {
-        let path = &self.spec.path;
-        if !self.follows || self.host.follow.unsettled().contains(path) {
+        let told = std::mem::take(&mut self.reread);
+        if !told && !self.edited_untold() {
             return;
         }
-        let text = self.host.files.read(path, super::load::INPUT_LIMIT);
-        if text.as_ref() != Ok(&self.spec.text) {
+        // What an edit would end is judged by what runs now.
+        self.observe();
+        if self.dirty.lives {
+            self.reread = true;
+        } else {
             self.follow_spec();
         }
+    }
+
+    /// Whether there is an edit of which nobody told: one before the watch began, or one whose
+    /// notification was lost.
+    fn edited_untold(&mut self) -> bool {
+        let path = &self.spec.path;
+        if !std::mem::take(&mut self.dirty.spec)
+            || !self.follows
+            || self.host.follow.unsettled().contains(path)
+        {
+            return false;
+        }
+        let text = self.host.files.read(path, super::load::INPUT_LIMIT);
+        text.as_ref() != Ok(&self.spec.text)
     }
 
     /// Reads the spec's file and the template sources again.

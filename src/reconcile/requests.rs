@@ -57,14 +57,16 @@ impl Controller {
     pub(super) fn removes_all(&self, loaded: &Loaded) -> Option<String> {
         let up = |kind: Option<Kind>| {
             let lives = self.observed.lives.iter();
-            lives.filter(move |life| {
-                life.state == LifeState::Up && kind.is_none_or(|kind| life.id.node.kind == kind)
-            })
+            let run = lives.filter(|life| life.state == LifeState::Up);
+            // What is just being started was not seen to run yet.
+            run.map(|life| &life.id)
+                .chain(&self.memory.starting)
+                .filter(move |life| kind.is_none_or(|kind| life.node.kind == kind))
         };
         // Every container, or everything at all.
         let all_of = |kind: Option<Kind>| {
             up(kind).next().is_some()
-                && !up(kind).any(|life| loaded.desired.nodes.contains_key(&life.id.node))
+                && !up(kind).any(|life| loaded.desired.nodes.contains_key(&life.node))
         };
         let what = if all_of(None) {
             "workload"
@@ -125,6 +127,11 @@ impl Controller {
     ) -> Result<u64, String> {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
+        }
+        // What it would end is judged by what runs now.
+        self.observe();
+        if self.dirty.lives {
+            return Err("cannot see what runs on this host; try again".to_owned());
         }
         let taken = self.loaded_for(&spec, allow_empty, saved);
         let (loaded, permit) = taken.inspect_err(|why| {

@@ -248,7 +248,14 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
     let models = [&world.in_force, &world.acting].into_iter().flatten();
     let shortest = models
         .filter_map(|model| model.work_of(&life.node))
-        .map(|work| work.drain.map_or(10_000, |(_, timeout)| timeout))
+        .map(drain_timeout)
+        // It may have left the spec before that could be noted on it.
+        .chain(
+            world
+                .drains
+                .get(&crate::specs::instance(&life.node))
+                .copied(),
+        )
         .min();
     let timeout = timeout.min(shortest.unwrap_or(10_000) * MILLI);
     let waited = world
@@ -302,6 +309,11 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
         }
     }
     (work.files.len() == proxy.read.len()).then(|| id.node.clone())
+}
+
+/// How long connections are waited for, in milliseconds.
+fn drain_timeout(work: &Work) -> u64 {
+    work.drain.map_or(10_000, |(_, timeout)| timeout)
 }
 
 /// All of a life is killed.
@@ -374,6 +386,14 @@ pub fn takes(world: &mut World, text: &str) {
             world.violate("it takes a spec that removes everything".to_owned());
         }
     }
+    let works = model.iter().flat_map(|model| &model.works);
+    let drains = works.flat_map(|work| {
+        let timeout = drain_timeout(work);
+        work.instances()
+            .into_iter()
+            .map(move |node| (node, timeout))
+    });
+    world.drains.extend(drains);
     let before = world.in_force.take();
     for (node, facts) in &mut world.facts {
         // Another in its place, and be it for a moment, begins anew.

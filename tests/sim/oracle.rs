@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hatchery::graph::instance_of;
+use hatchery::plan::world::Exit;
 use hatchery::spec::node::NodeId;
 
 use crate::specs::{Model, Role, STACK, Work, instance};
@@ -28,7 +29,8 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
     let stopped = world.operator_stopped.keys().any(of);
     let completed = world.last_end(node).is_some_and(|end| {
-        let success = end.completed();
+        // One that was late is no failure to a controller that began after its end.
+        let success = end.exit == Exit::Code(0) && end.known;
         success && !end.signalled && matches!(work.policy, "no" | "on-failure")
     });
     !runs && (stopped || completed)

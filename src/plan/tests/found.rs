@@ -355,3 +355,39 @@ fn of_two_seats_the_further_one_counts() {
     assert!(world.lives().contains_key("processes/nginx"));
     assert_eq!(world.lives().len(), 3);
 }
+
+#[test]
+fn a_service_that_left_the_spec_is_waited_for_though_another_leads_here_now() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let mut next = farm(1, "python3.13");
+    let old = NodeId::endpoint("prime", "prime1");
+    let Some(Node::Endpoint(mut endpoint)) = next.nodes.shift_remove(&old) else {
+        panic!("no endpoint");
+    };
+    endpoint.service = "other".to_owned();
+    endpoint.service_id = "t-other-prime1".to_owned();
+    let new = NodeId::endpoint("other", "prime1");
+    next.nodes.insert(new.clone(), Node::Endpoint(endpoint));
+    let needs = next.needs.remove(&old).unwrap();
+    next.needs.insert(new, needs);
+    world.edit(next);
+    let words = waits_on(&world.plan(), &prime(1));
+    assert_eq!(words, "`t-prime-prime1` to leave the registry");
+    world.converge();
+}
+
+#[test]
+fn nothing_is_put_on_a_bridge_that_is_being_removed() {
+    let mut world = World::new(farm(1, "python3"));
+    let bridge = NodeId::new(Kind::Networks, "prime0");
+    world.pass();
+    let mut under_way = attempt("nothing", true);
+    under_way.attaches = None;
+    world.memory.attempts.insert(bridge.clone(), under_way);
+    let plan = world.plan();
+    assert_eq!(gate(&plan, &bridge), None);
+    assert_eq!(waits_on(&plan, &prime(1)), "networks/prime0");
+    world.memory.attempts.remove(&bridge);
+    world.converge();
+}

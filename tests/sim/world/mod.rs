@@ -166,6 +166,9 @@ pub struct World {
     pub operator_stopped: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
+    /// How long connections to each instance are waited for by the last spec that has or had
+    /// it, in milliseconds.
+    pub drains: BTreeMap<NodeId, u64>,
     /// When that was.
     pub planned_at: u64,
     /// The job that is being done starts its node.
@@ -253,6 +256,7 @@ impl World {
             draining: BTreeMap::new(),
             operator_stopped: BTreeMap::new(),
             acting: None,
+            drains: BTreeMap::new(),
             planned_at: 0,
             starts: false,
             catalog: None,
