@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hatchery::api::consul::{Settings, router, serve};
+use hatchery::api::consul::{Settings, router};
+use hatchery::api::serve::serve;
 use hatchery::driver::Clock;
 use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::registry::{Catalog, CheckKind, CheckSpec, Config, Origin, Registration};
@@ -67,7 +68,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = router(shared.clone(), settings);
-        let task = tokio::spawn(serve(listener, router, shutdown.clone()));
+        let task = tokio::spawn(serve(
+            listener,
+            router,
+            Duration::from_secs(660),
+            shutdown.clone(),
+        ));
         Server {
             shared,
             address,

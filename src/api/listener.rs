@@ -2,16 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{self, Settings};
+use super::serve::serve;
 use crate::driver::{Clock, Commands, DriverError, ErrorKind, Result};
 use crate::reconcile::host::Listener;
 use crate::reconcile::shared::SharedCatalog;
 use crate::spec::model::Registry;
+
+/// Longer than the longest blocking query with its jitter.
+const SILENCE: Duration = Duration::from_secs(11 * 60);
 
 /// The listener of one controller.
 pub struct RegistryListener {
@@ -64,7 +69,7 @@ impl RegistryListener {
             if self.commands.port_holder(address).is_some() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let why = last.map_or_else(String::new, |error| error.to_string());
         let (kind, message) = match self.commands.port_holder(address) {
@@ -105,7 +110,7 @@ impl RegistryListener {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let router = consul::router(self.catalog.clone(), settings);
-        tokio::spawn(consul::serve(listener, router, shutdown.clone()));
+        tokio::spawn(serve(listener, router, SILENCE, shutdown.clone()));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         *open = Some(Open {
             registry,

@@ -114,6 +114,7 @@ struct Kept {
     stopped: BTreeSet<NodeId>,
     rendered: BTreeSet<PathBuf>,
     told: BTreeMap<String, String>,
+    suspended: bool,
 }
 
 /// What a controller of this stack would begin with: its memory, and the files that it
@@ -193,6 +194,14 @@ impl Keep for StoreKeep {
 
     fn was_stopped(&self) -> BTreeSet<NodeId> {
         lock(&self.kept).stopped.clone()
+    }
+
+    fn suspended(&self, suspended: bool) -> Result<()> {
+        self.change(|kept| kept.suspended = suspended)
+    }
+
+    fn was_suspended(&self) -> bool {
+        lock(&self.kept).suspended
     }
 
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()> {

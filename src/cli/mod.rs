@@ -23,6 +23,7 @@ mod rollback;
 mod screen;
 mod spec_file;
 mod stack;
+mod sync;
 mod table;
 mod trace;
 mod up;
@@ -40,6 +41,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use self::error::CommandError;
 use crate::reconcile::handle::Verb;
+use crate::reconcile::sync::Word;
 
 const GLOBAL: &str = "Options of every command";
 
@@ -108,6 +110,12 @@ enum Command {
     History(history::HistoryArgs),
     /// Bring an earlier generation back
     Rollback(rollback::RollbackArgs),
+    /// Show how a stack stands towards the repository that it follows
+    Sync(sync::SyncArgs),
+    /// Leave the repository alone until `resume`
+    Suspend,
+    /// Follow the repository again
+    Resume,
     /// Run a command inside a workload
     Exec(exec::ExecArgs),
     /// Let stopped workloads run again
@@ -159,6 +167,9 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Events(args) => events::run(args, global),
         Command::History(args) => history::run(args, global),
         Command::Rollback(args) => rollback::run(args, global),
+        Command::Sync(args) => sync::run(args, global),
+        Command::Suspend => sync::order(Word::Suspend, global),
+        Command::Resume => sync::order(Word::Resume, global),
         Command::Exec(args) => exec::run(args, global),
         Command::Start(args) => operate::run(Verb::Start, args, global),
         Command::Stop(args) => operate::run(Verb::Stop, args, global),

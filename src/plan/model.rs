@@ -301,6 +301,22 @@ pub enum NodeState {
     Failed,
 }
 
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            NodeState::Waiting => "waiting",
+            NodeState::Starting => "starting",
+            NodeState::Running => "running",
+            NodeState::Stopping => "stopping",
+            NodeState::Stopped => "stopped",
+            NodeState::Backoff => "backoff",
+            NodeState::Exited => "exited",
+            NodeState::Completed => "completed",
+            NodeState::Failed => "failed",
+        })
+    }
+}
+
 impl Plan {
     /// Whether nothing is outstanding.
     pub fn is_empty(&self) -> bool {

@@ -33,6 +33,7 @@ pub(super) fn begin(
         stack,
         saved,
         follows,
+        commit_deadline,
         seed: _,
     } = beginning;
     let empty = spec.is_none();
@@ -58,6 +59,7 @@ pub(super) fn begin(
         proven: None,
         passed_over: None,
         follows,
+        commit_deadline,
         observed,
         memory,
         dirty: Dirty::ALL,

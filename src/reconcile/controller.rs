@@ -113,6 +113,8 @@ pub(super) struct Controller {
     /// What the file held when the stack went back to an earlier spec.
     pub passed_over: Option<PassedOver>,
     pub follows: bool,
+    /// How long a commit may take to converge before it is left for the proven spec.
+    pub commit_deadline: Option<std::time::Duration>,
     pub observed: Observed,
     pub memory: Memory,
     /// What is monitored.

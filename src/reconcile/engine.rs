@@ -43,6 +43,9 @@ pub struct Beginning {
     pub saved: Option<SavedPlan>,
     /// Whether edits of the spec's file are followed.
     pub follows: bool,
+    /// A commit that did not converge so long after it was taken is left for the spec that
+    /// converged before; `None` when it is held.
+    pub commit_deadline: Option<Duration>,
     /// For jitter.
     pub seed: u64,
 }
@@ -116,7 +119,8 @@ impl Engine {
             .host
             .catalog
             .with(|catalog| catalog.next_expiry());
-        [controller.plan.wake, expiry, controller.heartbeats_due]
+        let deadline = controller.commit_due();
+        [controller.plan.wake, expiry, controller.heartbeats_due, deadline]
             .into_iter()
             .flatten()
             .fold(controller.synced + RESYNC, Time::min)
@@ -147,7 +151,8 @@ impl Engine {
         let controller = &mut self.controller;
         let now = controller.host.clock.now();
         controller.memory.absorb(&plan.notes, now);
-        if let Some(why) = plan.notes.rollback.take() {
+        let late = controller.late_commit(&plan);
+        if let Some(why) = plan.notes.rollback.take().or(late) {
             controller.roll_back(&why);
             plan = self.make_plan();
         }

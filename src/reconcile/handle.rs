@@ -1,5 +1,6 @@
 //! How the rest of the program speaks with the loop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use super::happening::{EventKind, Happening, Level};
+use super::sync::{Health, Orders, SourceStatus};
 use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
 use crate::plan::saved::SavedPlan;
 pub use crate::plan::view::{ItemView, PlanView};
 use crate::spec::generation::{Cause, User};
+use crate::spec::model::Commit;
 use crate::spec::node::NodeId;
 
 /// A spec's text and where it lies.
@@ -75,6 +78,15 @@ pub enum Request {
         /// The nodes meant, or why not.
         answer: oneshot::Sender<Result<Vec<NodeId>, String>>,
     },
+    /// Tell something that happened outside of the loop.
+    Tell {
+        /// What happened.
+        kind: EventKind,
+        /// How grave.
+        level: Level,
+        /// In words.
+        text: String,
+    },
     /// End the controller; workloads live on.
     Leave(oneshot::Sender<()>),
 }
@@ -137,6 +149,30 @@ pub struct StackStatus {
     /// of what is outstanding is not in it.
     #[serde(default)]
     pub withheld: Option<usize>,
+    /// The commit that the spec in force came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    /// The commit that the stack left for an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftCommit>,
+    /// The hashes of all commits whose trees are in use or may be gone back to.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub commits: BTreeSet<String>,
+    /// Everything was as the generation in force says, at some time.
+    #[serde(default)]
+    pub converged_once: bool,
+    /// The repository that it follows, and how it stands towards that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
+}
+
+/// A commit that is not to be tried again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftCommit {
+    /// Its hash.
+    pub commit: String,
+    /// Why the stack left it.
+    pub why: String,
 }
 
 /// The loop's far end: cheap to clone.
@@ -144,6 +180,7 @@ pub struct StackStatus {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     happenings: broadcast::Sender<Happening>,
+    orders: Option<Orders>,
 }
 
 /// The controller ended before it answered.
@@ -157,7 +194,22 @@ impl Handle {
         Handle {
             requests,
             happenings,
+            orders: None,
         }
+    }
+
+    /// The same for a stack that follows a repository.
+    #[must_use]
+    pub fn following(self, orders: Orders) -> Self {
+        Handle {
+            orders: Some(orders),
+            ..self
+        }
+    }
+
+    /// Who takes orders about the repository; `None` when none is followed.
+    pub fn orders(&self) -> Option<&Orders> {
+        self.orders.as_ref()
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Ended> {
@@ -168,7 +220,19 @@ impl Handle {
 
     /// How the stack stands.
     pub async fn status(&self) -> Result<StackStatus, Ended> {
-        self.ask(Request::Status).await
+        let mut status = self.ask(Request::Status).await?;
+        if let Some(orders) = &self.orders {
+            let mut source = orders.status();
+            source.health = Some(Health::of(&status));
+            status.source = Some(source);
+        }
+        Ok(status)
+    }
+
+    /// Tells something that happened outside of the loop.
+    pub async fn tell(&self, kind: EventKind, level: Level, text: String) -> Result<(), Ended> {
+        let tell = Request::Tell { kind, level, text };
+        self.requests.send(tell).await.map_err(|_| Ended)
     }
 
     /// What would be done for `spec`.

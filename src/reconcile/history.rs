@@ -11,9 +11,11 @@ use super::handle::{EventKind, Happening, Level, SpecText};
 use super::happening::one_line;
 use super::host::Host;
 use crate::driver::Result;
+use crate::plan::model::{NodeState, NodeStatus, Plan};
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
 use crate::plan::{exit_words, words};
 use crate::spec::generation::{Cause, Generation, Outcome, Past, last_converged, last_taken};
+use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
@@ -219,6 +221,49 @@ impl Controller {
     pub(super) fn keep_refused(&mut self, spec: &SpecText, cause: Cause, why: &str) {
         let why = one_line(why.strip_prefix("error: ").unwrap_or(why));
         self.new_generation(spec, cause, Outcome::Refused { why });
+    }
+
+    /// Until when the commit in force is to converge; `None` when it did, is none, or nothing
+    /// else could be gone back to.
+    pub(super) fn commit_due(&self) -> Option<Time> {
+        let current = &self.history.current;
+        let on_trial = current.cause == Cause::Commit
+            && matches!(
+                current.outcome,
+                Outcome::Converging | Outcome::Failed { .. }
+            )
+            && self.memory.down.is_none();
+        self.proven.as_ref().filter(|_| on_trial)?;
+        Some(self.history.since + self.commit_deadline?)
+    }
+
+    /// Why the commit in force is to be left, if its time is over.
+    pub(super) fn late_commit(&self, plan: &Plan) -> Option<String> {
+        let due = self.commit_due()?;
+        if self.host.clock.now() < due || self.converged {
+            return None;
+        }
+        let within = words(self.commit_deadline.unwrap_or_default());
+        let unwell = plan.nodes.iter().find(|node| {
+            let settled = [NodeState::Running, NodeState::Completed, NodeState::Stopped];
+            !settled.contains(&node.state) || node.health == Some(Status::Critical)
+        });
+        Some(match unwell {
+            Some(node) => format!(
+                "it did not converge within {within}: {} is {}",
+                node.node,
+                Self::unwell_words(node)
+            ),
+            None => format!("it did not converge within {within}"),
+        })
+    }
+
+    fn unwell_words(node: &NodeStatus) -> String {
+        match (node.health, node.detail.as_str()) {
+            (_, detail) if !detail.is_empty() => format!("{}: {}", node.state, one_line(detail)),
+            (Some(Status::Critical), _) => "critical".to_owned(),
+            _ => node.state.to_string(),
+        }
     }
 
     /// Notes what became of the generation in force, unless more is known already.

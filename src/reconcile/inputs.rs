@@ -295,6 +295,7 @@ impl Controller {
             } => {
                 let _ = answer.send(controller.operate(verb, &names, &by));
             }
+            Request::Tell { kind, level, text } => controller.tell(kind, None, level, text),
             Request::Leave(answer) => {
                 let text = "the controller ends, and leaves what runs";
                 controller.tell(EventKind::Leave, None, Level::Progress, text);

@@ -21,6 +21,7 @@ mod requests;
 mod run;
 mod schedule;
 pub mod shared;
+pub mod sync;
 
 pub use controller::held;
 pub use engine::Beginning;

@@ -115,6 +115,11 @@ impl Controller {
                 let withheld = |status: &&NodeStatus| status.detail == WITHHELD;
                 self.plan.nodes.iter().filter(withheld).count()
             }),
+            commit: self.spec.commit().cloned(),
+            left: self.left_commit(),
+            commits: self.commits(),
+            converged_once: matches!(self.history.current.outcome, Outcome::Converged { .. }),
+            source: None,
         }
     }
 }

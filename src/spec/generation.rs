@@ -49,6 +49,8 @@ pub enum Cause {
     Begin,
     /// Its file was edited while a controller followed it.
     FileEdit,
+    /// It is a commit of the repository that the stack follows.
+    Commit,
     /// It was handed over.
     Apply {
         /// By whom.
@@ -68,6 +70,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Begin => f.write_str("begin"),
             Cause::FileEdit => f.write_str("file edit"),
+            Cause::Commit => f.write_str("commit"),
             Cause::Apply { by } => write!(f, "apply by {by}"),
             Cause::Rollback { to, by: Some(by) } => write!(f, "rollback to {to} by {by}"),
             Cause::Rollback { to, by: None } => write!(f, "rollback to {to}"),

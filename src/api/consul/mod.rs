@@ -13,7 +13,6 @@ mod fault;
 mod query;
 mod read;
 mod route;
-mod serve;
 mod view;
 mod write;
 
@@ -25,7 +24,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
-pub use serve::{Peer, serve};
+pub use super::serve::Peer;
 
 use crate::driver::Clock;
 use crate::reconcile::shared::SharedCatalog;
@@ -57,7 +56,7 @@ struct Registry {
     token: Option<blake3::Hash>,
 }
 
-/// The API as a router; [`serve`] tells it who calls.
+/// The API as a router; [`serve`](super::serve::serve) tells it who calls.
 pub fn router(shared: SharedCatalog, settings: Settings) -> axum::Router {
     let token = settings.token.as_deref().filter(|token| !token.is_empty());
     let token = token.map(|token| blake3::hash(token.as_bytes()));

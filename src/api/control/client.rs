@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Apply, Down, Explain, Operate, Refusal, Taken, Version};
+use super::{Apply, Down, Explain, Operate, Refusal, SyncOrder, Taken, Version};
 use crate::plan::explain::Explanation;
 use crate::plan::saved::SavedPlan;
 use crate::plan::view::PlanView;
 use crate::reconcile::handle::{Handle, Happening, Proposal, SpecText, StackStatus, Verb};
+use crate::reconcile::sync::{SourceStatus, Word};
 use crate::spec::node::NodeId;
 
 /// The largest answer that is read, in bytes: plans hold whole files.
@@ -27,6 +28,8 @@ const ANSWER_LIMIT: usize = 64 << 20;
 const LINE_LIMIT: usize = 1 << 20;
 /// For answers that compile a spec first.
 const COMPILING: Duration = Duration::from_secs(60);
+/// For answers that ask a repository first, and compile a spec then.
+const ASKING: Duration = Duration::from_secs(5 * 60);
 
 /// Why the controller gave no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +179,12 @@ impl Client {
         let body = Operate { verb, names };
         self.post("/v1/operate", &body, Some(Handle::PATIENCE))
             .await
+    }
+
+    /// Asks the repository, suspends its following or resumes it; answers how it stands then.
+    pub async fn sync(&self, word: Word) -> Result<SourceStatus, ClientError> {
+        let body = SyncOrder { word };
+        self.post("/v1/sync", &body, Some(ASKING)).await
     }
 
     /// Ends the controller; workloads live on.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::saved::SavedPlan;
 use crate::reconcile::handle::{SpecText, Verb};
+use crate::reconcile::sync::Word;
 
 /// The largest body of a request, in bytes: a spec, and a saved plan of a large stack.
 pub const BODY_LIMIT: usize = 8 << 20;
@@ -70,6 +71,12 @@ struct Down {
 struct Operate {
     verb: Verb,
     names: Vec<String>,
+}
+
+/// The body of `POST /v1/sync`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct SyncOrder {
+    word: Word,
 }
 
 /// The answer to `GET /v1/version`.

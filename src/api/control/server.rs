@@ -17,8 +17,9 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::{Guarded, Peer};
-use super::{Apply, BODY_LIMIT, Down, Explain, Operate, Refusal, Taken, Version};
+use super::{Apply, BODY_LIMIT, Down, Explain, Operate, Refusal, SyncOrder, Taken, Version};
 use crate::reconcile::handle::{Ended, Handle, Happening, Proposal, SpecText};
+use crate::reconcile::sync::{Health, SourceStatus};
 use crate::spec::generation::Cause;
 
 /// How long answers that are under way may take once the controller ends.
@@ -72,6 +73,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/apply", post(apply))
         .route("/v1/down", post(down))
         .route("/v1/operate", post(operate))
+        .route("/v1/sync", post(sync))
         .route("/v1/events", get(events))
         .route("/v1/version", get(version))
         .route("/v1/leave", post(leave))
@@ -202,6 +204,19 @@ async fn operate(
     meant.map(Json).map_err(Failure::refused)
 }
 
+async fn sync(State(shared): State<Shared>, body: Body1<SyncOrder>) -> Answer<SourceStatus> {
+    let Json(SyncOrder { word }) = body?;
+    let Some(orders) = shared.handle.orders() else {
+        let error = "the stack follows no repository";
+        let hint = "`hatchery up --git URL` brings up one that does";
+        return Err(Failure::new(StatusCode::CONFLICT, error, Some(hint)));
+    };
+    let mut source = orders.give(word).await.ok_or(Ended)?;
+    let status = shared.handle.status().await?;
+    source.health = Some(Health::of(&status));
+    Ok(Json(source))
+}
+
 async fn version() -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -215,8 +230,8 @@ async fn leave(State(shared): State<Shared>) -> Answer<()> {
 }
 
 async fn unknown() -> Failure {
-    let hint = "the routes are /v1/status, plan, proposal, explain, apply, down, operate, events, \
-                version and leave";
+    let hint = "the routes are /v1/status, plan, proposal, explain, apply, down, operate, sync, \
+                events, version and leave";
     Failure::new(StatusCode::NOT_FOUND, "there is no such route", Some(hint))
 }
 

@@ -21,8 +21,6 @@ const ALL: usize = 1024;
 const GUESTS: usize = 768;
 /// Connections from one address outside loopback.
 const ONE_GUEST: usize = 256;
-/// Longer than the longest blocking query with its jitter.
-const SILENCE: Duration = Duration::from_secs(11 * 60);
 /// How long answers under way may take once the registry leaves.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -31,16 +29,19 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Peer(pub SocketAddr);
 
 /// Serves `router` on `listener` until `shutdown`; then answers under way have three seconds.
+/// A connection ends after `silence` without a word in either direction.
 ///
 /// # Errors
 /// None today: a connection that fails ends alone, and a failing accept is tried again.
 pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
+    silence: Duration,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = Guarded {
         listener,
+        silence,
         count: Arc::new(Mutex::new(Count::default())),
     };
     let service = router.into_make_service_with_connect_info::<Peer>();
@@ -60,6 +61,7 @@ pub async fn serve(
 /// A listener that drops connections beyond the limits.
 struct Guarded {
     listener: TcpListener,
+    silence: Duration,
     count: Arc<Mutex<Count>>,
 }
 
@@ -134,7 +136,7 @@ impl Listener for Guarded {
             if let Some(place) = Place::take(peer.ip().to_canonical(), &self.count) {
                 // Answers are small and somebody waits for each; without it they only come later.
                 stream.set_nodelay(true).ok();
-                return (Connection::new(stream, place), peer);
+                return (Connection::new(stream, self.silence, place), peer);
             }
         }
     }
@@ -153,15 +155,17 @@ impl Connected<IncomingStream<'_, Guarded>> for Peer {
 /// A connection that ends after a long silence in both directions.
 struct Connection {
     stream: TcpStream,
+    longest: Duration,
     silence: Pin<Box<Sleep>>,
     _place: Place,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: Place) -> Self {
+    fn new(stream: TcpStream, longest: Duration, place: Place) -> Self {
         Connection {
             stream,
-            silence: Box::pin(tokio::time::sleep(SILENCE)),
+            longest,
+            silence: Box::pin(tokio::time::sleep(longest)),
             _place: place,
         }
     }
@@ -173,7 +177,8 @@ impl Connection {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + SILENCE);
+            let end = Instant::now() + self.longest;
+            self.silence.as_mut().reset(end);
             return polled;
         }
         match self.silence.as_mut().poll(context) {
