@@ -1,22 +1,25 @@
 //! `hatchery apply`: hands a spec, or a saved plan of one, to the stack's controller, or starts
 //! one, and waits.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::detach::{self, Begin};
 use super::error::CommandError;
+use super::spec_args::{self, SpecArgs};
 use super::{Global, converge, listening::Listening, narrator::Narrator};
 use super::{plan_file, requirements, screen, spec_file, stack, wiring};
 use crate::plan::saved::SavedPlan;
 use crate::reconcile::handle::SpecText;
+use crate::spec::gather::Sought;
 
 /// Arguments of `apply`.
 #[derive(Debug, clap::Args)]
+#[command(group = spec_args::needed())]
 pub struct ApplyArgs {
-    /// The spec, a YAML file; or a plan that `plan --out` kept
-    #[arg(value_name = "SPEC|PLAN")]
-    file: PathBuf,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Take the spec even if it would remove everything that runs
     #[arg(long)]
     allow_empty: bool,
@@ -36,7 +39,7 @@ struct Applied {
 /// # Errors
 /// When the spec or the plan is refused, or something fails on the way.
 pub fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, CommandError> {
-    let Applied { spec, saved, shown } = read(&args.file)?;
+    let Applied { spec, saved, shown } = read(&args.spec)?;
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
@@ -76,22 +79,32 @@ pub fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, CommandError> 
     })
 }
 
-/// The spec in this file, or the plan and the spec that it was made from.
-fn read(path: &Path) -> Result<Applied, CommandError> {
-    let found = spec_file::text(path, "spec or plan", plan_file::LIMIT)?;
-    let shown = path.display().to_string();
-    let Some(saved) = plan_file::recognise(path, &found.text)? else {
-        let spec = spec_file::within_limit(path, found)?;
+/// The spec that is named, or the plan and the spec that it was made from.
+fn read(args: &SpecArgs) -> Result<Applied, CommandError> {
+    let found = match args.only_file() {
+        Some(path) => {
+            let found = spec_file::text(path, "spec or plan", plan_file::LIMIT)?;
+            plan_file::recognise(path, &found.text)?.map(|saved| (found.path, saved))
+        }
+        None => None,
+    };
+    let Some((path, saved)) = found else {
         return Ok(Applied {
-            spec,
+            spec: args.read()?,
             saved: None,
-            shown,
+            shown: args.shown(),
         });
     };
-    let spec = spec_file::read(&saved.spec)?;
-    if !saved.is_of(&spec.text) {
+    let spec = spec_file::read(&Sought {
+        path: saved.spec.clone(),
+        folder: saved.spec.is_dir(),
+        overlays: saved.overlays.clone(),
+        vars: saved.vars.clone(),
+        environment: BTreeMap::new(),
+    })?;
+    if !saved.is_of(&spec) {
         let changed = saved.spec_changed();
-        let spec = saved.spec.display();
+        let spec = spec.shown();
         return Err(CommandError::new(
             "cannot apply the plan: since it was made, something changed",
         )
@@ -101,8 +114,8 @@ fn read(path: &Path) -> Result<Applied, CommandError> {
         )));
     }
     Ok(Applied {
-        shown: saved.spec.display().to_string(),
-        saved: Some((found.path, saved)),
+        shown: spec.shown(),
+        saved: Some((path, saved)),
         spec,
     })
 }

@@ -136,8 +136,7 @@ fn spawn(spec: &SpecText, name: &str, begin: Begin<'_>, log: &File) -> std::io::
                 .iter()
                 .flat_map(|path| [OsStr::new("--saved"), path.as_os_str()]),
         )
-        .arg("--")
-        .arg(&spec.path)
+        .args(spec.arguments())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -80,6 +80,11 @@ impl CommandError {
         self
     }
 
+    /// What went wrong, without causes and hints.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Prints it, once, and says how the process is to end.
     pub fn print(&self) -> ExitCode {
         if self.kind == Kind::Closed {

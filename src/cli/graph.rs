@@ -1,19 +1,19 @@
 //! `hatchery graph`: what needs what, and in which order it starts.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::error::CommandError;
-use super::{screen, spec_file, wiring};
+use super::spec_args::{self, SpecArgs};
+use super::{screen, wiring};
 use crate::graph;
 use crate::plan::text::visible;
 
 /// Arguments of `graph`.
 #[derive(Debug, clap::Args)]
+#[command(group = spec_args::needed())]
 pub struct GraphArgs {
-    /// The spec, a YAML file
-    #[arg(value_name = "SPEC")]
-    spec: PathBuf,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Print it for Graphviz
     #[arg(long)]
     dot: bool,
@@ -24,7 +24,7 @@ pub struct GraphArgs {
 /// # Errors
 /// When the spec is wrong.
 pub fn run(args: &GraphArgs) -> Result<ExitCode, CommandError> {
-    let desired = wiring::compile(&spec_file::read(&args.spec)?)?;
+    let desired = wiring::compile(&args.spec.read()?)?;
     let text = if args.dot {
         graph::dot(&desired)
     } else {

@@ -40,12 +40,17 @@ pub fn run(args: &HistoryArgs, global: &Global) -> Result<ExitCode, CommandError
     let name = stack::choose(args.named.as_deref().or(global.stack.as_deref()))?;
     let dirs = wiring::dirs(&name);
     if let Some(number) = args.show {
-        let text = history::text(&dirs, number).map_err(|why| {
+        let unread = |why: String| {
             CommandError::new(format!("cannot show generation {number}"))
                 .detail(why)
                 .hint("`hatchery history` lists those that are kept")
-        })?;
-        screen::say(&text)?;
+        };
+        screen::say(&history::text(&dirs, number).map_err(unread)?)?;
+        let further = history::further(&dirs, number).map_err(unread)?;
+        for part in further.parts.iter().chain(&further.overlays) {
+            let path = visible(&part.path.display().to_string());
+            screen::say(&format!("# {path}\n{}", part.text))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let past = history::past(&dirs);

@@ -19,7 +19,7 @@ use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
 use crate::plan::memory::Memory;
 use crate::plan::world::LifeId;
-use crate::reconcile::handle::{EventKind, Happening};
+use crate::reconcile::handle::{EventKind, Happening, SpecText};
 use crate::reconcile::host::{Follow, Host, Keep};
 use crate::reconcile::shared::SharedCatalog;
 use crate::registry::{Catalog, Config};
@@ -231,16 +231,16 @@ impl Keep for StoreKeep {
         .collect()
     }
 
-    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()> {
-        self.with_store(|store| store.save_generation(generation, text))
+    fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
+        self.with_store(|store| store.save_generation(generation, spec))
     }
 
     fn past(&self) -> Past {
         history::past(&self.dirs)
     }
 
-    fn text(&self, number: u64) -> Option<String> {
-        history::text(&self.dirs, number).ok()
+    fn spec(&self, generation: &Generation) -> Option<SpecText> {
+        history::spec(&self.dirs, generation).ok()
     }
 
     fn rendered(&self) -> BTreeSet<PathBuf> {

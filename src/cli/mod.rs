@@ -21,6 +21,7 @@ mod ps;
 mod requirements;
 mod rollback;
 mod screen;
+mod spec_args;
 mod spec_file;
 mod stack;
 mod sync;
@@ -97,6 +98,11 @@ enum Command {
     /// Show what would be done, and do nothing
     Plan(plan::PlanArgs),
     /// Hand a spec or a saved plan to the stack's controller, and wait until it is so
+    #[command(mut_arg("spec", |spec| {
+        spec.value_name("SPEC|PLAN").help(
+            "The spec: a YAML file, or a folder of them; or a plan that `plan --out` kept",
+        )
+    }))]
     Apply(apply::ApplyArgs),
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),

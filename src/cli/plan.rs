@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::error::CommandError;
-use super::{Global, logs, plan_file, requirements, screen, spec_file, stack, wiring};
+use super::spec_args::{self, SpecArgs};
+use super::{Global, logs, plan_file, requirements, screen, stack, wiring};
 use crate::plan::explain::{self, Explanation, Story};
 use crate::plan::model::NodeState;
 use crate::plan::text::text;
@@ -18,10 +19,10 @@ const LOG_LINES: usize = 20;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
+#[command(group = spec_args::needed().args(["explain", "schema"]))]
 pub struct PlanArgs {
-    /// The spec, a YAML file; `--explain` asks about the one in force unless it is given
-    #[arg(value_name = "SPEC", required_unless_present_any = ["explain", "schema"])]
-    spec: Option<PathBuf>,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// End with 0 when there is nothing to do, 1 after an error, 2 when there are changes
     #[arg(long)]
     detailed_exitcode: bool,
@@ -31,11 +32,12 @@ pub struct PlanArgs {
     /// Keep the plan in this file, for `apply`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema"])]
     out: Option<PathBuf>,
-    /// Tell the whole story of one node, a group, or an endpoint
+    /// Tell the whole story of one node, a group, or an endpoint; without a spec, under the one
+    /// in force
     #[arg(long, value_name = "NAME", conflicts_with = "detailed_exitcode")]
     explain: Option<String>,
     /// Print the JSON Schema of what `--json` prints
-    #[arg(long, conflicts_with_all = ["spec", "explain", "json", "detailed_exitcode"])]
+    #[arg(long, conflicts_with_all = ["spec", "file", "explain", "json", "detailed_exitcode"])]
     schema: bool,
 }
 
@@ -52,11 +54,7 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if let Some(name) = &args.explain {
         return tell(args, name, global);
     }
-    let Some(path) = &args.spec else {
-        // The arguments demand one.
-        return Err(CommandError::new("there is no spec to plan for"));
-    };
-    let spec = spec_file::read(path)?;
+    let spec = args.spec.read()?;
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
@@ -95,14 +93,14 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
 
 /// `--explain`: what the spec wants of a node, what is there, and what is between them.
 fn tell(args: &PlanArgs, name: &str, global: &Global) -> Result<ExitCode, CommandError> {
-    let (stack, spec) = match &args.spec {
-        Some(path) => {
-            let spec = spec_file::read(path)?;
+    let (stack, spec) = match args.spec.is_given() {
+        true => {
+            let spec = args.spec.read()?;
             let stack = wiring::compile(&spec)?.stack;
             stack::same(global.stack.as_deref(), &stack)?;
             (stack, Some(spec))
         }
-        None => (stack::choose(global.stack.as_deref())?, None),
+        false => (stack::choose(global.stack.as_deref())?, None),
     };
     let asked = wiring::block_on(async {
         match stack::client_if_any(&stack).await? {

@@ -94,6 +94,8 @@ mod tests {
             made_by: "1".to_owned(),
             stack: "s".to_owned(),
             spec: "/s.yaml".into(),
+            overlays: Vec::new(),
+            vars: Vec::new(),
             spec_hash: String::new(),
             by_controller: false,
             inputs: [("/a".into(), "b".to_owned())].into(),

@@ -50,13 +50,9 @@ fn choose(dirs: &Dirs, asked: Option<u64>, present: u64) -> Result<(u64, SpecTex
     let generations = history::past(dirs).generations;
     let kept = |error: CommandError| error.hint("`hatchery history` lists those that are kept");
     let spec = |generation: &Generation| -> Result<SpecText, CommandError> {
-        let text = history::text(dirs, generation.number).map_err(|why| {
+        history::spec(dirs, generation).map_err(|why| {
             let number = generation.number;
             kept(CommandError::new(format!("cannot go back to generation {number}")).detail(why))
-        })?;
-        Ok(SpecText {
-            path: generation.path.clone(),
-            text,
         })
     };
     let find = |number: u64| {
@@ -123,7 +119,8 @@ mod tests {
                 boot: String::new(),
                 outcome,
             };
-            store.save_generation(&generation, Some(text)).unwrap();
+            let spec = SpecText::of("/s.yaml", text);
+            store.save_generation(&generation, Some(&spec)).unwrap();
         }
         let chosen = |asked, present| {
             choose(&dirs, asked, present)

@@ -3,6 +3,7 @@
 use anstream::adapter::strip_str;
 use clap::CommandFactory;
 
+use super::spec_args::SpecArgs;
 use super::*;
 use crate::api::control::ClientError;
 
@@ -82,16 +83,20 @@ fn help_of_up() {
     insta::assert_snapshot!(help(Some("up")), @r"
     Bring a stack up and keep it so, here or in the background
 
-    Usage: hatchery up [OPTIONS] <SPEC>
+    Usage: hatchery up [OPTIONS] <SPEC|--file <FILE>>
 
     Arguments:
-      <SPEC>  The spec, a YAML file
+      [SPEC]  The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
 
     Options:
+      -f, --file <FILE>  Lay this file over the spec; the later wins. Without SPEC, the first one is the
+                         spec
+          --vars <FILE>  Read variables (`${NAME}`) from this file, not from `.env` beside the spec; the
+                         later wins
       -d, --detach       Leave the controller in the background, and return once it has taken the spec
           --install      Install the Debian packages of requirements that are missing
           --wait         With `--detach`: return once everything is as the spec says
-          --no-follow    Do not follow edits of the spec's file
+          --no-follow    Do not follow edits of the spec's files
           --allow-empty  Take the spec even if it would remove everything that runs
       -h, --help         Print help
 
@@ -108,17 +113,22 @@ fn help_of_plan() {
     insta::assert_snapshot!(help(Some("plan")), @r"
     Show what would be done, and do nothing
 
-    Usage: hatchery plan [OPTIONS] [SPEC]
+    Usage: hatchery plan [OPTIONS] <SPEC|--file <FILE>|--explain <NAME>|--schema>
 
     Arguments:
-      [SPEC]  The spec, a YAML file; `--explain` asks about the one in force unless it is given
+      [SPEC]  The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
 
     Options:
+      -f, --file <FILE>        Lay this file over the spec; the later wins. Without SPEC, the first one
+                               is the spec
+          --vars <FILE>        Read variables (`${NAME}`) from this file, not from `.env` beside the
+                               spec; the later wins
           --detailed-exitcode  End with 0 when there is nothing to do, 1 after an error, 2 when there
                                are changes
           --json               Print the plan, or the stories of `--explain`, as JSON
           --out <FILE>         Keep the plan in this file, for `apply`
-          --explain <NAME>     Tell the whole story of one node, a group, or an endpoint
+          --explain <NAME>     Tell the whole story of one node, a group, or an endpoint; without a
+                               spec, under the one in force
           --schema             Print the JSON Schema of what `--json` prints
       -h, --help               Print help
 
@@ -253,7 +263,7 @@ fn hostile_names_do_not_reach_the_terminal() {
 fn a_spec_that_cannot_be_read_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let say = |path: &std::path::Path| {
-        let error = shown(&spec_file::read(path).unwrap_err());
+        let error = shown(&SpecArgs::of(path).read().unwrap_err());
         error.replace(&folder.path().display().to_string(), "DIR")
     };
     let binary = folder.path().join("binary.yaml");
@@ -269,8 +279,7 @@ fn a_spec_that_cannot_be_read_says_why() {
     ];
     insta::assert_snapshot!(all.join("\n"), @r"
     error: cannot read the spec `DIR/no.yaml`: no such file or directory
-    error: cannot read the spec `DIR`: it is a folder
-    hint: name the file in it, such as `DIR/hatchery.yaml`
+    error: cannot read the file `DIR/binary.yaml`: it is not UTF-8 text
     error: cannot read the spec `/dev/null`: it is not a regular file
     error: cannot read the spec `DIR/binary.yaml`: it is not UTF-8 text
     error: cannot read the spec `DIR/large.yaml`: it is larger than 1 MiB

@@ -7,17 +7,18 @@ use super::detach::{self, Begin};
 use super::error::CommandError;
 use super::foreground::{self, Foreground};
 use super::narrator::{Manner, Narrator};
+use super::spec_args::{self, SpecArgs};
 use super::{Global, converge, listening::Listening, requirements, screen, stack};
-use super::{plan_file, spec_file, wiring};
+use super::{plan_file, wiring};
 use crate::graph::desired::Desired;
 use crate::plan::world::Life;
 
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
+#[command(group = spec_args::needed())]
 pub struct UpArgs {
-    /// The spec, a YAML file
-    #[arg(value_name = "SPEC")]
-    spec: PathBuf,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Leave the controller in the background, and return once it has taken the spec
     #[arg(short, long)]
     detach: bool,
@@ -27,7 +28,7 @@ pub struct UpArgs {
     /// With `--detach`: return once everything is as the spec says
     #[arg(long, requires = "detach")]
     wait: bool,
-    /// Do not follow edits of the spec's file
+    /// Do not follow edits of the spec's files
     #[arg(long)]
     no_follow: bool,
     /// Take the spec even if it would remove everything that runs
@@ -46,11 +47,11 @@ pub struct UpArgs {
 /// # Errors
 /// When the spec is wrong, something that it requires is missing, or a controller runs already.
 pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
-    let spec = spec_file::read(&args.spec)?;
+    let spec = args.spec.read()?;
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
-    let shown = args.spec.display().to_string();
+    let shown = args.spec.shown();
     requirements::demand(&desired, &shown, args.install)?;
     if !args.allow_empty {
         hold_removal(&desired, &shown, "up")?;

@@ -1,21 +1,20 @@
 //! `hatchery validate`: whether a spec is one.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::error::CommandError;
-use super::{screen, spec_file, wiring};
-use crate::reconcile::handle::SpecText;
-use crate::spec::{self, Diagnostic};
+use super::spec_args::{self, SpecArgs};
+use super::{screen, wiring};
+use crate::spec::{Diagnostic, Sources};
 
 /// Arguments of `validate`.
 #[derive(Debug, clap::Args)]
+#[command(group = spec_args::needed())]
 pub struct ValidateArgs {
-    /// The spec, a YAML file
-    #[arg(value_name = "SPEC")]
-    spec: PathBuf,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
@@ -34,6 +33,9 @@ struct Wrong<'a> {
     message: &'a str,
     line: Option<usize>,
     column: Option<usize>,
+    /// Which file, where there is more than one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     help: Option<&'a str>,
 }
 
@@ -42,12 +44,15 @@ struct Wrong<'a> {
 /// # Errors
 /// The report on what is wrong.
 pub fn run(args: &ValidateArgs) -> Result<ExitCode, CommandError> {
-    let spec = spec_file::read(&args.spec)?;
+    let spec = args.spec.read()?;
     let found = wiring::diagnose(&spec);
+    let shown = args.spec.shown();
+    let sources = spec
+        .sources()
+        .called(&args.spec.first().display().to_string());
     if args.json {
-        return json(&spec, &found);
+        return json(&sources, &found);
     }
-    let shown = args.spec.display().to_string();
     match found {
         Ok(desired) => {
             screen::line(&format!(
@@ -57,14 +62,12 @@ pub fn run(args: &ValidateArgs) -> Result<ExitCode, CommandError> {
             ))?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(errors) => Err(CommandError::report(spec::report(
-            &shown, &spec.text, &errors, true,
-        ))),
+        Err(errors) => Err(CommandError::report(sources.report(&errors, true))),
     }
 }
 
 fn json(
-    spec: &SpecText,
+    sources: &Sources<'_>,
     found: &Result<crate::graph::desired::Desired, Vec<Diagnostic>>,
 ) -> Result<ExitCode, CommandError> {
     let desired = found.as_ref().ok();
@@ -76,14 +79,13 @@ fn json(
         errors: errors
             .iter()
             .map(|error| {
-                let place = error
-                    .span
-                    .as_ref()
-                    .map(|span| spec::position(&spec.text, span.start));
+                let span = error.span.as_ref();
+                let place = span.and_then(|span| sources.locate(span.start));
                 Wrong {
                     message: &error.message,
-                    line: place.map(|(line, _)| line),
-                    column: place.map(|(_, column)| column),
+                    line: place.as_ref().map(|place| place.line),
+                    column: place.as_ref().map(|place| place.column),
+                    file: place.map(|place| place.file).filter(|_| sources.are_many()),
                     help: error.help.as_deref(),
                 }
             })

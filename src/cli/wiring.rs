@@ -135,10 +135,7 @@ pub fn last_spec(stack: &str) -> Option<SpecText> {
     let dirs = dirs(stack);
     let past = history::past(&dirs);
     let last = last_taken(&past.generations)?;
-    Some(SpecText {
-        path: last.path.clone(),
-        text: history::text(&dirs, last.number).ok()?,
-    })
+    history::spec(&dirs, last).ok()
 }
 
 /// What of the stack runs, from the kernel alone.
@@ -256,7 +253,7 @@ pub fn own_user() -> User {
 }
 
 fn datacenter(spec: &SpecText) -> Option<String> {
-    let (parsed, _) = crate::spec::parse("", &spec.text).ok()?;
+    let (parsed, _) = crate::spec::parse_texts(spec, &spec.sources()).ok()?;
     parsed.registry.datacenter
 }
 

@@ -111,6 +111,8 @@ pub trait Files: Send + Sync {
     fn look(&self, path: &Path) -> FileView;
     /// Its text; at most `limit` bytes.
     fn read(&self, path: &Path, limit: u64) -> Result<String>;
+    /// The names in a folder, in no order; those that are not UTF-8 are left out.
+    fn names(&self, folder: &Path) -> Result<Vec<String>>;
     /// Atomically, through a temporary file beside it; a symlink at `path` is not followed.
     fn write(&self, file: &NewFile) -> Result<()>;
     /// In place, keeping the inode: for files that are bind-mounted.

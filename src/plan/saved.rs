@@ -21,6 +21,7 @@ use super::workload::specified;
 use super::world::{FileView, Identity, LifeState, NetworkView, Observed};
 use crate::graph::desired::{Desired, Node};
 use crate::spec::node::{Kind, NodeId};
+use crate::spec::texts::SpecText;
 use crate::spec::time::Time;
 
 /// The version of the form of plan files; others are not read.
@@ -41,9 +42,15 @@ pub struct SavedPlan {
     pub made_by: String,
     /// The stack.
     pub stack: String,
-    /// The spec's file, absolute.
+    /// The spec's file or folder, absolute.
     pub spec: PathBuf,
-    /// Hash of the spec's text.
+    /// What was laid over it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlays: Vec<PathBuf>,
+    /// The files of variables that were named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vars: Vec<PathBuf>,
+    /// Hash of the spec's texts, and of the values of its variables.
     pub spec_hash: String,
     /// A controller made it, from its own memory and registry.
     pub by_controller: bool,
@@ -112,8 +119,8 @@ pub struct Sight<'a> {
 }
 
 impl SavedPlan {
-    /// Keeps a plan of the spec at `path` with this text.
-    pub fn new(sight: &Sight<'_>, path: &Path, text: &str, by_controller: bool) -> SavedPlan {
+    /// Keeps a plan of this spec.
+    pub fn new(sight: &Sight<'_>, spec: &SpecText, by_controller: bool) -> SavedPlan {
         let context = Context::new(sight.desired, sight.observed, sight.memory, sight.now);
         let items = sight.plan.items.iter().map(|item| SavedItem {
             node: item.node.clone(),
@@ -124,8 +131,10 @@ impl SavedPlan {
             hatchery_plan: VERSION,
             made_by: env!("CARGO_PKG_VERSION").to_owned(),
             stack: sight.desired.stack.clone(),
-            spec: path.to_owned(),
-            spec_hash: digest(text),
+            spec: spec.path.clone(),
+            overlays: spec.sought().overlays,
+            vars: spec.further.vars.clone(),
+            spec_hash: digest(&spec.content()),
             by_controller,
             inputs: inputs(&context),
             items: items.collect(),
@@ -133,9 +142,9 @@ impl SavedPlan {
         }
     }
 
-    /// Whether it was made from a spec with this text.
-    pub fn is_of(&self, text: &str) -> bool {
-        self.spec_hash == digest(text)
+    /// Whether it was made from just this spec.
+    pub fn is_of(&self, spec: &SpecText) -> bool {
+        self.spec_hash == digest(&spec.content())
     }
 
     /// That the spec is another by now, in words.

@@ -167,10 +167,7 @@ fn first_spec(
         let loaded = load(&spec, around, &held, host.files.as_ref(), false)?;
         return Ok((spec, loaded));
     }
-    let spec = SpecText {
-        path: "/".into(),
-        text: String::new(),
-    };
+    let spec = SpecText::of("/", "");
     let loaded = Loaded {
         desired: nothing(stack, around),
         sources: BTreeMap::new(),

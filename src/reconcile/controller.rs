@@ -318,7 +318,7 @@ impl Controller {
     fn followed(&self) -> BTreeSet<PathBuf> {
         let mut paths: BTreeSet<PathBuf> = self.observed.inputs.files.keys().cloned().collect();
         if self.follows {
-            paths.insert(self.spec.path.clone());
+            paths.extend(self.spec.files());
         }
         for node in self.desired.nodes.values() {
             match node {

@@ -16,15 +16,7 @@ pub use crate::plan::view::{ItemView, PlanView};
 use crate::spec::generation::{Cause, User};
 use crate::spec::model::Commit;
 use crate::spec::node::NodeId;
-
-/// A spec's text and where it lies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpecText {
-    /// The file, absolute; relative paths of the spec are relative to its folder.
-    pub path: PathBuf,
-    /// Its content.
-    pub text: String,
-}
+pub use crate::spec::texts::SpecText;
 
 /// What somebody asks of the loop.
 #[derive(Debug)]

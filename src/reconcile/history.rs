@@ -199,7 +199,7 @@ impl Controller {
         );
         !over
             && current.path == self.spec.path
-            && self.host.keep.text(current.number).as_ref() == Some(&self.spec.text)
+            && self.host.keep.spec(current).as_ref() == Some(&self.spec)
     }
 
     fn new_generation(&mut self, spec: &SpecText, cause: Cause, outcome: Outcome) -> Generation {
@@ -212,7 +212,7 @@ impl Controller {
             boot: String::new(),
             outcome,
         };
-        let kept = self.host.keep.generation(&new, Some(&spec.text));
+        let kept = self.host.keep.generation(&new, Some(spec));
         self.note_keeping(kept);
         new
     }
@@ -285,10 +285,7 @@ impl Controller {
         self.proven = before.and_then(|before| {
             Some(Proven {
                 generation: before.number,
-                spec: SpecText {
-                    path: before.path.clone(),
-                    text: self.host.keep.text(before.number)?,
-                },
+                spec: self.host.keep.spec(before)?,
             })
         });
         if self.proven.is_none() {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::handle::Happening;
+use super::handle::{Happening, SpecText};
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
 use crate::plan::world::LifeId;
@@ -72,14 +72,14 @@ pub trait Keep: Send + Sync {
     fn record(&self, happenings: &[Happening]) -> Result<()>;
     /// Lives whose end that log tells since `since_ms`, in milliseconds since the Unix epoch.
     fn ends(&self, since_ms: u64) -> BTreeSet<LifeId>;
-    /// Keeps a generation: a new one with its text, one that is kept already without.
-    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()>;
+    /// Keeps a generation: a new one with its spec, one that is kept already without.
+    fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()>;
     /// What is kept of generations; see [`last_converged`] for the one to go back to.
     ///
     /// [`last_converged`]: crate::spec::generation::last_converged
     fn past(&self) -> Past;
-    /// The text of one of them; `None` when it is not kept, or cannot be read.
-    fn text(&self, number: u64) -> Option<String>;
+    /// The spec of one of them; `None` when it is not kept, or cannot be read.
+    fn spec(&self, generation: &Generation) -> Option<SpecText>;
     /// Paths of files that earlier controllers of this stack rendered.
     fn rendered(&self) -> BTreeSet<PathBuf>;
     /// Notes the paths of files that are rendered.

@@ -6,12 +6,14 @@ use std::time::Duration;
 use super::controller::{Controller, Dirty};
 use super::engine::End;
 use super::execute::Done;
-use super::handle::{EventKind, Level, Request};
+use super::handle::{EventKind, Level, Request, SpecText};
 use super::load::load;
+use super::reading::OnHost;
 use super::schedule::Verdict;
 use crate::driver::{ErrorKind, Event};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::Attempt;
+use crate::spec::gather::gather;
 use crate::spec::generation::Cause;
 use crate::spec::model::Status;
 
@@ -24,16 +26,35 @@ impl Controller {
                 self.dirty.files = true;
                 // Something that a validator reads may be another.
                 self.memory.verdicts.clear();
-                let spec = &self.spec.path;
+                let spec = self.spec.files();
                 let source = paths.iter().any(|path| {
-                    (self.follows && path == spec) || self.observed.inputs.files.contains_key(path)
+                    (self.follows && spec.contains(path))
+                        || self.observed.inputs.files.contains_key(path)
                 });
                 self.reread |= source;
             }
         }
     }
 
-    /// Takes an edit of the spec's file or of a template's source.
+    /// Whether a file of the spec is being saved at this moment.
+    fn is_unsettled(&self) -> bool {
+        let unsettled = self.host.follow.unsettled();
+        !unsettled.is_empty() && !unsettled.is_disjoint(&self.spec.files())
+    }
+
+    /// What the files of a spec hold now.
+    ///
+    /// # Errors
+    /// Which of them cannot be read.
+    pub(super) fn read_again(&self, spec: &SpecText) -> Result<SpecText, String> {
+        let mut reading = OnHost {
+            files: self.host.files.as_ref(),
+            env: &self.around.env,
+        };
+        gather(&spec.sought(), &mut reading)
+    }
+
+    /// Takes an edit of the spec's files or of a template's source.
     pub(super) fn look_at_spec(&mut self) {
         let told = std::mem::take(&mut self.reread);
         if !told && !self.edited_untold() {
@@ -51,18 +72,14 @@ impl Controller {
     /// Whether there is an edit of which nobody told: one before the watch began, or one whose
     /// notification was lost.
     fn edited_untold(&mut self) -> bool {
-        let path = &self.spec.path;
-        if !std::mem::take(&mut self.dirty.spec)
-            || !self.follows
-            || self.host.follow.unsettled().contains(path)
-        {
-            return false;
-        }
-        let text = self.host.files.read(path, super::load::INPUT_LIMIT);
-        text.as_ref() != Ok(&self.spec.text)
+        let asked = std::mem::take(&mut self.dirty.spec);
+        asked
+            && self.follows
+            && !self.is_unsettled()
+            && self.read_again(&self.spec).as_ref() != Ok(&self.spec)
     }
 
-    /// Reads the spec's file and the template sources again.
+    /// Reads the spec's files and the template sources again.
     fn follow_spec(&mut self) {
         let controller = self;
         if controller.memory.down.is_some() {
@@ -70,16 +87,12 @@ impl Controller {
         }
         let mut spec = controller.spec.clone();
         // A file that is being saved is read once it has settled; this is about another one.
-        let unsettled = controller.host.follow.unsettled().contains(&spec.path);
+        let unsettled = controller.is_unsettled();
         if controller.follows && !unsettled {
-            match controller
-                .host
-                .files
-                .read(&spec.path, super::load::INPUT_LIMIT)
-            {
-                Ok(text) => spec.text = text,
+            match controller.read_again(&spec) {
+                Ok(read) => spec = read,
                 Err(error) => {
-                    let text = format!("{}; the last good spec stays in force", error.message);
+                    let text = format!("{error}; the last good spec stays in force");
                     controller.refuse_spec(text);
                     return;
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::handle::SpecText;
@@ -43,9 +43,7 @@ pub fn load(
     files: &dyn Files,
     color: bool,
 ) -> Result<Loaded, String> {
-    let name = text.path.display().to_string();
-    check(text, around, held, files)
-        .map_err(|errors| spec::report(&name, &text.text, &errors, color))
+    check(text, around, held, files).map_err(|errors| text.sources().report(&errors, color))
 }
 
 /// As [`load`], with each error by itself.
@@ -58,10 +56,9 @@ pub fn check(
     held: &BTreeMap<NodeId, Ipv4Addr>,
     files: &dyn Files,
 ) -> Result<Loaded, Vec<Diagnostic>> {
-    let name = text.path.display().to_string();
-    let (parsed, places) = spec::parse(&name, &text.text)?;
+    let (parsed, places) = spec::parse_texts(text, &text.sources())?;
     let mut errors = spec::validate(&parsed, &places);
-    let spec_dir = text.path.parent().unwrap_or(Path::new("/")).to_owned();
+    let spec_dir = text.dir().to_owned();
     let sources: BTreeMap<PathBuf, Result<String, String>> =
         graph::template_files(&parsed, &spec_dir)
             .into_iter()

@@ -16,6 +16,7 @@ pub mod load;
 pub mod monitors;
 mod observe;
 pub mod outlook;
+mod reading;
 mod report;
 mod requests;
 mod run;

@@ -98,8 +98,7 @@ impl Outlook {
     }
 
     fn saved(&self) -> SavedPlan {
-        let SpecText { path, text } = &self.spec;
-        SavedPlan::new(&self.sight(), path, text, self.world.by_controller)
+        SavedPlan::new(&self.sight(), &self.spec, self.world.by_controller)
     }
 
     /// What a saved plan lets happen, if everything is as it was when it was made.
@@ -127,7 +126,7 @@ impl Outlook {
         if let Some(more) = differences.len().checked_sub(MOST_NAMED).filter(|n| *n > 0) {
             report.push_str(&format!("\n  … and {more} more"));
         }
-        let spec = self.spec.path.display();
+        let spec = self.spec.shown();
         report.push_str(&format!(
             "\nhint: look at a new one, `hatchery plan {spec} --out FILE`"
         ));

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::controller::{Controller, Leaving, PassedOver};
 use super::execute::Finished;
 use super::handle::{EventKind, Level, SpecText, Verb};
-use super::load::{INPUT_LIMIT, Loaded, load};
+use super::load::{Loaded, load};
 use super::schedule::Verdict;
 use crate::graph::desired::Node;
 use crate::plan::memory::{Down, LastExit};
@@ -79,7 +79,7 @@ impl Controller {
             "it would remove every {what} of stack `{}`; if that is meant, use `hatchery apply \
              --allow-empty {}`",
             self.desired.stack,
-            self.spec.path.display()
+            self.spec.shown()
         ))
     }
 
@@ -177,14 +177,12 @@ impl Controller {
 
     /// What the file holds, when the stack goes back to `spec`, which is another text.
     fn left_behind(&self, spec: &SpecText, to: u64) -> Option<PassedOver> {
-        let path = spec.path.clone();
-        let text = self.host.files.read(&path, INPUT_LIMIT).ok()?;
+        let spec_of_file = self.read_again(spec).ok()?;
         let why = format!(
             "rolled back to generation {to}; the file stays as it is, and is taken again by \
              `hatchery apply {}`, or once an edit of it is followed",
-            path.display()
+            spec.shown()
         );
-        let spec_of_file = SpecText { path, text };
         (spec_of_file != *spec).then_some(PassedOver {
             spec: spec_of_file,
             why,

@@ -40,6 +40,13 @@ impl Diagnostic {
         }
     }
 
+    /// The same so many bytes further on.
+    #[must_use]
+    pub(super) fn moved(mut self, by: usize) -> Self {
+        self.span = self.span.map(|span| span.start + by..span.end + by);
+        self
+    }
+
     /// The same with words beside the caret.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {

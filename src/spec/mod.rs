@@ -1,6 +1,7 @@
 //! YAML -> [`model::Spec`], with places; validation. The only user of the YAML crates.
 
 pub mod diagnostic;
+pub mod gather;
 pub mod generation;
 pub mod model;
 pub mod node;
@@ -9,10 +10,13 @@ pub mod report;
 pub mod signal;
 pub mod suggest;
 pub mod text;
+pub mod texts;
 pub mod time;
 
+mod assemble;
 mod decode;
 mod validate;
+mod variables;
 mod yaml;
 
 #[cfg(test)]
@@ -23,6 +27,7 @@ use std::collections::HashSet;
 pub use self::diagnostic::{Diagnostic, position};
 pub use self::places::{Path, Places, Step};
 pub use self::report::report;
+pub use self::texts::{Sources, SpecText};
 pub use self::validate::validate;
 
 use self::model::{GitSource, Spec};
@@ -31,12 +36,25 @@ use self::model::{GitSource, Spec};
 /// `file_name`.
 ///
 /// # Errors
-/// Every error of the file, in the order of their places. When the file's structure is wrong,
+/// As [`parse_texts`].
+pub fn parse(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnostic>> {
+    let spec = SpecText::of(file_name, text);
+    parse_texts(&spec, &spec.sources())
+}
+
+/// Reads a spec from all of its texts, which lie in this row.
+///
+/// # Errors
+/// Every error of the files, in the order of their places. When the structure is wrong,
 /// what could be read of it is validated all the same, so that semantic errors are among them;
 /// without structural errors, [`validate`] is still to be called.
-pub fn parse(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnostic>> {
-    let (root, mut errors) = yaml::load::load(file_name, text);
-    let Some(root) = root else {
+pub fn parse_texts(
+    spec: &SpecText,
+    sources: &Sources<'_>,
+) -> Result<(Spec, Places), Vec<Diagnostic>> {
+    let assembled = assemble::assemble(spec, sources);
+    let mut errors = assembled.errors;
+    let Some(root) = assembled.root else {
         return Err(in_order(errors));
     };
     let decoded = decode::decode(&root);
@@ -57,7 +75,19 @@ pub fn parse(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnost
 /// # Errors
 /// Every error of the file, in the order of their places.
 pub fn read(file_name: &str, text: &str) -> Result<(Spec, Places), Vec<Diagnostic>> {
-    let (spec, places) = parse(file_name, text)?;
+    let text = SpecText::of(file_name, text);
+    read_texts(&text, &text.sources())
+}
+
+/// Reads a spec from all of its texts and validates it; see [`parse_texts`] and [`validate`].
+///
+/// # Errors
+/// Every error of the files, in the order of their places.
+pub fn read_texts(
+    text: &SpecText,
+    sources: &Sources<'_>,
+) -> Result<(Spec, Places), Vec<Diagnostic>> {
+    let (spec, places) = parse_texts(text, sources)?;
     let errors = validate(&spec, &places);
     if errors.is_empty() {
         Ok((spec, places))

@@ -6,6 +6,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Patch, Renderer, Snippet};
 
 use super::diagnostic::{Diagnostic, position};
+use super::texts::{Sources, SpecText};
 
 /// How many errors are shown.
 const MOST_SHOWN: usize = 50;
@@ -15,6 +16,13 @@ const LONG_LINE: usize = 200;
 /// All errors of the file called `file_name`, whose content is `text`, sorted by place; at most
 /// 50. With `color`, in ANSI colours.
 pub fn report(file_name: &str, text: &str, errors: &[Diagnostic], color: bool) -> String {
+    SpecText::of(file_name, text)
+        .sources()
+        .report(errors, color)
+}
+
+/// The same of a spec of any number of files.
+pub(super) fn of(sources: &Sources<'_>, errors: &[Diagnostic], color: bool) -> String {
     let mut sorted: Vec<&Diagnostic> = errors.iter().collect();
     sorted.sort_by_key(|error| error.span.as_ref().map(|span| (span.start, span.end)));
     let renderer = if color {
@@ -29,7 +37,7 @@ pub fn report(file_name: &str, text: &str, errors: &[Diagnostic], color: bool) -
         if !out.is_empty() {
             out.push('\n');
         }
-        out.push_str(&one(&renderer, file_name, text, error));
+        out.push_str(&one(&renderer, sources, error));
         out.push('\n');
     }
     if sorted.len() > MOST_SHOWN {
@@ -38,16 +46,22 @@ pub fn report(file_name: &str, text: &str, errors: &[Diagnostic], color: bool) -
     out
 }
 
-fn one(renderer: &Renderer, file_name: &str, text: &str, error: &Diagnostic) -> String {
+fn one(renderer: &Renderer, sources: &Sources<'_>, error: &Diagnostic) -> String {
     let title = Level::ERROR.primary_title(error.message.as_str());
-    let Some(span) = &error.span else {
-        let mut group = Group::with_title(title).element(Origin::path(file_name));
+    let place = error.span.as_ref().and_then(|span| {
+        let source = sources.at(span.start)?;
+        let end = span.end.max(span.start) - source.base;
+        Some((source, span.start - source.base..end))
+    });
+    let Some((source, span)) = place else {
+        let mut group = Group::with_title(title).element(Origin::path(sources.name()));
         if let Some(help) = &error.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         return renderer.render(&[group]);
     };
-    let view = View::around(text, span);
+    let (file_name, text) = (source.name.as_str(), source.text);
+    let view = View::around(text, &span);
     let (line, column) = position(text, span.start);
     let mut snippet = Snippet::source(view.text.clone())
         .line_start(view.line)

@@ -1,7 +1,9 @@
 //! The generations of a stack's spec, in the folder `history` of its state.
 //!
 //! Each has two files: `000007.yaml` is the text and never changes; `000007.json` says the rest
-//! and is replaced when the outcome is known. Both are whole and on the disk once written.
+//! and is replaced when the outcome is known. A spec of many files, or one with variables, has a
+//! third one that never changes, `000007.parts`, with its other texts and the variables' values.
+//! All are whole and on the disk once written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +14,7 @@ use super::{Result, Store, load, open_plain, private_folder, replace, save, trou
 use crate::driver::because;
 use crate::graph::desired::Dirs;
 use crate::spec::generation::{Generation, Outcome, Past, last_converged, last_taken};
+use crate::spec::texts::{Further, SpecText};
 
 /// Generations that are kept at most.
 pub const MOST: usize = 100;
@@ -20,6 +23,8 @@ pub const MOST: usize = 100;
 pub const MOST_BYTES: u64 = 16 << 20;
 /// The largest text that is read back, in bytes; specs have 1 MiB at most.
 const TEXT_LIMIT: u64 = 2 << 20;
+/// What a generation's files end in.
+const ENDINGS: [&str; 3] = ["json", "yaml", "parts"];
 /// Names in the folder that are looked at; we never make so many.
 const NAMES: usize = 10_000;
 
@@ -45,7 +50,7 @@ fn file(folder: &Path, number: u64, end: &str) -> PathBuf {
 fn parse(name: &str) -> Option<(u64, &str)> {
     let (number, end) = name.split_once('.')?;
     let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits || !["json", "yaml"].contains(&end) {
+    if !digits || !ENDINGS.contains(&end) {
         return None;
     }
     Some((number.parse().ok()?, end))
@@ -110,7 +115,7 @@ pub(super) fn unread(path: &Path, why: &str) -> String {
     format!("cannot read `{}`: {why}", path.display())
 }
 
-/// The text of a generation.
+/// The first text of a generation.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -123,22 +128,50 @@ pub fn text(dirs: &Dirs, number: u64) -> std::result::Result<String, String> {
     Ok(text)
 }
 
+/// What a generation has beside its first text.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn further(dirs: &Dirs, number: u64) -> std::result::Result<Further, String> {
+    let path = file(&folder(dirs), number, "parts");
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Further::default()),
+        _ => load(&path).map_err(|why| unread(&path, &why)),
+    }
+}
+
+/// The spec of a generation, all of it.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn spec(dirs: &Dirs, generation: &Generation) -> std::result::Result<SpecText, String> {
+    Ok(SpecText {
+        path: generation.path.clone(),
+        text: text(dirs, generation.number)?,
+        further: further(dirs, generation.number)?,
+    })
+}
+
 impl Store {
-    /// Keeps a generation: a new one with its text, one that is kept already without.
+    /// Keeps a generation: a new one with its spec, one that is kept already without.
     ///
     /// # Errors
     /// What the disk said; what was kept before stays.
-    pub fn save_generation(&self, generation: &Generation, text: Option<&str>) -> Result<()> {
+    pub fn save_generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
         let folder = own_folder(&self.dirs)?;
         let mut generation = generation.clone();
         if generation.boot.is_empty() {
             generation.boot = boot_id();
         }
-        if let Some(text) = text {
-            replace(&file(&folder, generation.number, "yaml"), text.as_bytes())?;
+        if let Some(spec) = spec {
+            let text = spec.text.as_bytes();
+            replace(&file(&folder, generation.number, "yaml"), text)?;
+            if !spec.further.is_empty() {
+                save(&file(&folder, generation.number, "parts"), &spec.further)?;
+            }
         }
         save(&file(&folder, generation.number, "json"), &generation)?;
-        match text {
+        match spec {
             Some(_) => bound(&self.dirs, MOST, MOST_BYTES),
             None => Ok(()),
         }
@@ -179,7 +212,7 @@ fn bound(dirs: &Dirs, most: usize, most_bytes: u64) -> Result<()> {
         if stays.contains(&Some(number)) || entries.remove(&number).is_none() {
             continue;
         }
-        for end in ["json", "yaml"] {
+        for end in ENDINGS {
             let path = file(&folder, number, end);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -224,6 +257,10 @@ mod tests {
         past.generations.iter().map(|one| one.number).collect()
     }
 
+    fn of(text: &str) -> SpecText {
+        SpecText::of("/s.yaml", text)
+    }
+
     const CONVERGED: Outcome = Outcome::Converged { after_ms: 5 };
 
     #[test]
@@ -232,7 +269,9 @@ mod tests {
         let store = store(root.path());
         assert_eq!(past(store.dirs()), Past::default());
         let mut first = generation(1, Outcome::Converging);
-        store.save_generation(&first, Some("name: a\n")).unwrap();
+        store
+            .save_generation(&first, Some(&of("name: a\n")))
+            .unwrap();
         first.outcome = CONVERGED;
         store.save_generation(&first, None).unwrap();
         let kept = past(store.dirs());
@@ -253,7 +292,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = store(root.path());
         store
-            .save_generation(&generation(1, CONVERGED), Some("a"))
+            .save_generation(&generation(1, CONVERGED), Some(&of("a")))
             .unwrap();
         let folder = folder(store.dirs());
         fs::write(folder.join("000002.json"), "{\"version\":1,\"cont").unwrap();
@@ -276,7 +315,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = store(root.path());
         store
-            .save_generation(&generation(1, CONVERGED), Some("good"))
+            .save_generation(&generation(1, CONVERGED), Some(&of("good")))
             .unwrap();
         let why = "x".to_owned();
         let refused = Outcome::Refused { why };
@@ -286,7 +325,7 @@ mod tests {
                 _ => Outcome::Superseded,
             };
             store
-                .save_generation(&generation(number, outcome), Some("text"))
+                .save_generation(&generation(number, outcome), Some(&of("text")))
                 .unwrap();
         }
         let kept = numbers(&store);
@@ -298,7 +337,7 @@ mod tests {
         let large = "x".repeat(1 << 20);
         for number in 151..=170 {
             store
-                .save_generation(&generation(number, Outcome::Superseded), Some(&large))
+                .save_generation(&generation(number, Outcome::Superseded), Some(&of(&large)))
                 .unwrap();
         }
         let bytes: u64 = entries(&folder(store.dirs()))
@@ -317,13 +356,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = store(root.path());
         std::os::unix::fs::symlink("/tmp", folder(store.dirs())).unwrap();
-        let error = store.save_generation(&generation(1, CONVERGED), Some("a"));
+        let error = store.save_generation(&generation(1, CONVERGED), Some(&of("a")));
         assert!(error.unwrap_err().to_string().contains("not a folder"));
         fs::remove_file(folder(store.dirs())).unwrap();
         fs::remove_dir_all(&store.dirs().state).unwrap();
         // The state was cleared under a running controller.
         store
-            .save_generation(&generation(2, CONVERGED), Some("a"))
+            .save_generation(&generation(2, CONVERGED), Some(&of("a")))
             .unwrap();
         assert_eq!(numbers(&store), [2]);
     }

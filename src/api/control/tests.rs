@@ -63,6 +63,8 @@ fn proposal(spec: &SpecText) -> Proposal {
             made_by: "1".to_owned(),
             stack: spec.text.clone(),
             spec: spec.path.clone(),
+            overlays: Vec::new(),
+            vars: Vec::new(),
             spec_hash: String::new(),
             by_controller: true,
             inputs: Default::default(),
@@ -156,10 +158,7 @@ impl Bench {
 }
 
 fn spec(text: &str) -> SpecText {
-    SpecText {
-        path: "/s.yaml".into(),
-        text: text.to_owned(),
-    }
+    SpecText::of("/s.yaml", text)
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ pub const MARK: &str = "trusted.hatchery";
 /// The largest file that is looked at, in bytes.
 pub const LARGEST: u64 = 64 * 1024 * 1024;
 
+/// So many entries of a folder are looked at.
+const NAMES: usize = 10_000;
+
 /// How many files are remembered between two looks.
 const REMEMBERED: usize = 4096;
 
@@ -192,6 +195,20 @@ impl Files for HostFiles {
                 "it is not UTF-8 text from byte {place} on"
             )))
         })
+    }
+
+    fn names(&self, folder: &Path) -> Result<Vec<String>> {
+        let cannot = |error: io::Error| {
+            let folder = folder.display();
+            let message = format!("cannot read the folder `{folder}`: {}", because(&error));
+            failed(ErrorKind::Failed, message)
+        };
+        let entries = std::fs::read_dir(folder).map_err(cannot)?;
+        let mut names = Vec::new();
+        for entry in entries.take(NAMES) {
+            names.extend(entry.map_err(cannot)?.file_name().into_string());
+        }
+        Ok(names)
     }
 
     fn write(&self, file: &NewFile) -> Result<()> {

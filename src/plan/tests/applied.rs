@@ -11,6 +11,7 @@ use crate::plan::model::{Change, Gate, NodeState, Step};
 use crate::plan::saved::{SavedPlan, Sight};
 use crate::plan::world::{Exit, Registered};
 use crate::spec::node::NodeId;
+use crate::spec::texts::SpecText;
 
 const TEXT: &str = "name: t\n";
 const WATCHED: &str = "/spec/work.py";
@@ -42,8 +43,7 @@ fn saved_of(world: &mut World, text: &str, by_controller: bool) -> SavedPlan {
     let plan = world.plan();
     SavedPlan::new(
         &sight(world, &plan),
-        Path::new("/s.yaml"),
-        text,
+        &SpecText::of("/s.yaml", text),
         by_controller,
     )
 }

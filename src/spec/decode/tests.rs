@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::graph::effects::effects;
-use crate::spec::yaml::load;
+use crate::spec::yaml::load::{self, Text};
 use crate::spec::yaml::tree::NodeKind;
 
 const EVERY_FORM: &str = include_str!("../../../fixtures/specs/good/every-form.yaml");
@@ -24,9 +24,16 @@ pub(super) struct Mapping {
 
 /// The mappings of [`EVERY_FORM`], and its tree.
 fn read() -> (Vec<Mapping>, Arc<Node>) {
-    let (root, errors) = load::load("every-form.yaml", EVERY_FORM);
-    assert!(errors.is_empty(), "{errors:?}");
-    let root = root.unwrap();
+    let loaded = load::load(&Text {
+        name: "every-form.yaml",
+        source: EVERY_FORM,
+        base: 0,
+        weight: 0,
+        overlay: false,
+        lookup: &|_| None,
+    });
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    let root = loaded.root.unwrap();
     let mut d = Decoder::default();
     let mut decoded = Decoded {
         sound: empty_spec(String::new()),
@@ -69,7 +76,7 @@ fn collect(
                 collect(item, &below("*"), known, into);
             }
         }
-        NodeKind::Scalar(_) | NodeKind::Broken => {}
+        NodeKind::Scalar(_) | NodeKind::Broken | NodeKind::Instead(_) => {}
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn variable(d: &mut Decoder, slot: &Slot<'_>) -> Option<Json> {
 
 fn free(d: &mut Decoder, node: &Node, top: &Slot<'_>) -> Option<Json> {
     match &node.kind {
-        NodeKind::Broken => {
+        NodeKind::Broken | NodeKind::Instead(_) => {
             d.fault();
             None
         }

@@ -1,14 +1,15 @@
 //! Events -> tree, with every limit that a hostile file meets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use super::syntax;
-use super::tree::{Entry, Node, NodeKind, Scalar, shortened, weight_of};
-use crate::spec::diagnostic::{Diagnostic, position};
+use super::tree::{Node, NodeKind, Scalar, shortened, weight_of};
+use crate::spec::diagnostic::Diagnostic;
+use crate::spec::variables::{Lookup, interpolate};
 
 /// The largest file that is read, in bytes.
 pub(in crate::spec) const MAX_INPUT: usize = 1024 * 1024;
@@ -23,20 +24,46 @@ pub(in crate::spec) const MAX_WEIGHT: usize = 100_000;
 const MAX_ERRORS: usize = 100;
 
 /// The tree could not be finished; why is among the errors.
-struct Stop;
+pub(super) struct Stop;
 
-/// The document in `source`, the content of `file_name`, and the errors met while reading it. Without a tree there is at
-/// least one error.
-pub(in crate::spec) fn load(file_name: &str, source: &str) -> (Option<Arc<Node>>, Vec<Diagnostic>) {
+/// A text that is to be read.
+pub(in crate::spec) struct Text<'s> {
+    /// What messages call it.
+    pub name: &'s str,
+    /// Its content.
+    pub source: &'s str,
+    /// Where it begins among all texts of its spec: spans count from there.
+    pub base: usize,
+    /// How much the texts before it count for.
+    pub weight: usize,
+    /// Whether `!reset` and `!override` mean something.
+    pub overlay: bool,
+    /// The values of variables.
+    pub lookup: Lookup<'s>,
+}
+
+/// What came of a text. Without a tree there is at least one error.
+pub(in crate::spec) struct Loaded {
+    pub root: Option<Arc<Node>>,
+    pub errors: Vec<Diagnostic>,
+    /// How much all texts count for, up to this one.
+    pub weight: usize,
+}
+
+/// The document in a text, its variables filled in, and the errors met while reading it.
+pub(in crate::spec) fn load(text: &Text<'_>) -> Loaded {
+    let source = text.source;
     if source.len() > MAX_INPUT {
         let message = format!(
-            "`{file_name}` is {} bytes long, more than the {MAX_INPUT} that are read",
+            "`{}` is {} bytes long, more than the {MAX_INPUT} that are read",
+            text.name,
             source.len()
         );
-        return (
-            None,
-            vec![Diagnostic::whole(message).help("keep large content in files of its own")],
-        );
+        return Loaded {
+            root: None,
+            errors: vec![Diagnostic::whole(message).help("keep large content in files of its own")],
+            weight: text.weight,
+        };
     }
     let options = granit_parser::options! {
         emit_comments: false,
@@ -47,26 +74,39 @@ pub(in crate::spec) fn load(file_name: &str, source: &str) -> (Option<Arc<Node>>
     };
     let mut loader = Loader {
         source,
+        base: text.base,
+        lookup: text.lookup,
+        overlay: text.overlay,
+        in_key: false,
         parser: Parser::new_from_str_with_options(source, options),
         anchors: HashMap::new(),
-        weight: 0,
+        weight: text.weight,
         tag_at: None,
         errors: Vec::new(),
     };
-    let root = loader.document(file_name).ok();
-    (root, loader.errors)
+    let root = loader.document(text.name).ok();
+    Loaded {
+        root,
+        errors: loader.errors,
+        weight: loader.weight,
+    }
 }
 
-struct Loader<'s> {
-    source: &'s str,
+pub(super) struct Loader<'s> {
+    pub(super) source: &'s str,
+    pub(super) base: usize,
+    lookup: Lookup<'s>,
+    overlay: bool,
+    /// A key is being read: nothing is filled in there.
+    pub(super) in_key: bool,
     parser: Parser<'s, StrInput<'s>>,
     /// Finished anchored nodes by the parser's id.
     anchors: HashMap<usize, Arc<Node>>,
     /// Nodes so far, aliases followed.
     weight: usize,
-    /// Where the tag of the last event begins.
+    /// Where the tag of the last event begins in the source.
     tag_at: Option<usize>,
-    errors: Vec<Diagnostic>,
+    pub(super) errors: Vec<Diagnostic>,
 }
 
 impl<'s> Loader<'s> {
@@ -75,7 +115,7 @@ impl<'s> Loader<'s> {
         Err(Stop)
     }
 
-    fn next(&mut self) -> Result<(Event<'s>, Range<usize>), Stop> {
+    pub(super) fn next(&mut self) -> Result<(Event<'s>, Range<usize>), Stop> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 self.tag_at = span.tag_start.and_then(|mark| mark.byte_offset());
@@ -83,10 +123,10 @@ impl<'s> Loader<'s> {
             }
             Some(Err(error)) => {
                 let diagnostic = syntax::diagnostic(self.source, &error);
-                self.stop(diagnostic)
+                self.stop(diagnostic.moved(self.base))
             }
             None => {
-                let end = self.source.len();
+                let end = self.base + self.source.len();
                 self.stop(Diagnostic::at(end..end, "the file ends too early"))
             }
         }
@@ -96,7 +136,13 @@ impl<'s> Loader<'s> {
         let most = self.source.len();
         let range = span.byte_range().unwrap_or(most..most);
         let start = range.start.min(most);
-        start..range.end.clamp(start, most)
+        self.base + start..self.base + range.end.clamp(start, most)
+    }
+
+    /// The source at a span.
+    fn written(&self, span: Range<usize>) -> Option<&'s str> {
+        self.source
+            .get(span.start.checked_sub(self.base)?..span.end.checked_sub(self.base)?)
     }
 
     fn document(&mut self, file_name: &str) -> Result<Arc<Node>, Stop> {
@@ -129,7 +175,7 @@ impl<'s> Loader<'s> {
     }
 
     /// Adds to the count of nodes, and stops when there are too many.
-    fn count(&mut self, nodes: usize, span: &Range<usize>) -> Result<(), Stop> {
+    pub(super) fn count(&mut self, nodes: usize, span: &Range<usize>) -> Result<(), Stop> {
         self.weight = self.weight.saturating_add(nodes);
         if self.weight > MAX_WEIGHT {
             return self.stop(
@@ -146,7 +192,7 @@ impl<'s> Loader<'s> {
         Ok(())
     }
 
-    fn node(
+    pub(super) fn node(
         &mut self,
         event: Event<'s>,
         span: Range<usize>,
@@ -193,6 +239,38 @@ impl<'s> Loader<'s> {
         Ok(node)
     }
 
+    /// A value of a mapping: there an overlay may say `!reset` or `!override`.
+    pub(super) fn value(
+        &mut self,
+        event: Event<'s>,
+        span: Range<usize>,
+        depth: usize,
+    ) -> Result<Arc<Node>, Stop> {
+        let mut event = event;
+        let tag = match &mut event {
+            Event::Scalar(_, _, _, tag)
+            | Event::SequenceStart(_, _, tag)
+            | Event::MappingStart(_, _, tag)
+                if self.overlay && directive(tag.as_deref()).is_some() =>
+            {
+                tag.take()
+            }
+            _ => None,
+        };
+        let node = self.node(event, span.clone(), depth)?;
+        Ok(match directive(tag.as_deref()) {
+            None => node,
+            Some(directive) => Arc::new(Node {
+                span: node.span.clone(),
+                weight: node.weight,
+                kind: NodeKind::Instead(match directive {
+                    Directive::Reset => None,
+                    Directive::Override => Some(node),
+                }),
+            }),
+        })
+    }
+
     fn alias(&mut self, id: usize, span: Range<usize>) -> Result<Arc<Node>, Stop> {
         match self.anchors.get(&id).cloned() {
             Some(node) => {
@@ -213,6 +291,25 @@ impl<'s> Loader<'s> {
         tag: Option<&Tag>,
         span: Range<usize>,
     ) -> Result<Node, Stop> {
+        let filled = match self.in_key {
+            true => Ok(None),
+            false => interpolate(text, self.lookup),
+        };
+        let (text, filled) = match &filled {
+            Ok(None) => (text, false),
+            Ok(Some(filled)) => (filled.as_str(), true),
+            Err(fault) => {
+                self.count(1, &span)?;
+                let shift = self.verbatim(text, &span);
+                let at = shift.map_or(span.clone(), |shift| {
+                    let start = span.start + shift;
+                    start + fault.at.start..start + fault.at.end
+                });
+                let diagnostic = Diagnostic::at(at, fault.message.as_str());
+                self.errors.push(diagnostic.help(fault.help.as_str()));
+                return Ok(broken(span));
+            }
+        };
         let weight = weight_of(text);
         self.count(weight, &span)?;
         if text.len() > MAX_SCALAR {
@@ -239,10 +336,10 @@ impl<'s> Loader<'s> {
                 }
             }
         }
-        let verbatim = [0, 1].into_iter().find(|offset| {
-            let written = span.start + offset..span.end.saturating_sub(*offset);
-            !text.is_empty() && self.source.get(written) == Some(text)
-        });
+        let verbatim = match filled {
+            true => None,
+            false => self.verbatim(text, &span),
+        };
         Ok(Node {
             span,
             kind: NodeKind::Scalar(Scalar {
@@ -251,6 +348,14 @@ impl<'s> Loader<'s> {
                 verbatim,
             }),
             weight,
+        })
+    }
+
+    /// How far into the span the text stands as it is, if it does.
+    fn verbatim(&self, text: &str, span: &Range<usize>) -> Option<usize> {
+        [0, 1].into_iter().find(|offset| {
+            let written = span.start + offset..span.end.saturating_sub(*offset);
+            !text.is_empty() && self.written(written) == Some(text)
         })
     }
 
@@ -266,13 +371,17 @@ impl<'s> Loader<'s> {
         let name = shortened(&tag.original());
         let span = match self.tag_at {
             Some(start) if start < self.source.len() => {
-                start..(start + tag.original().len()).min(self.source.len())
+                let end = (start + tag.original().len()).min(self.source.len());
+                self.base + start..self.base + end
             }
             _ => span.clone(),
         };
-        self.errors.push(
-            Diagnostic::at(span, format!("the tag `{name}` has no meaning here")).help("remove it"),
-        );
+        let help = match directive(Some(tag)) {
+            Some(_) => "it stands before the value of a key, in an overlay (`-f`)",
+            None => "remove it",
+        };
+        self.errors
+            .push(Diagnostic::at(span, format!("the tag `{name}` has no meaning here")).help(help));
     }
 
     fn list(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Stop> {
@@ -297,10 +406,14 @@ impl<'s> Loader<'s> {
 
     /// Where a collection ends: at its bracket, or with its last child, since the blank lines
     /// and comments after it are not part of it.
-    fn closing(&self, start: &Range<usize>, end: &Range<usize>, last: Option<&Arc<Node>>) -> usize {
+    pub(super) fn closing(
+        &self,
+        start: &Range<usize>,
+        end: &Range<usize>,
+        last: Option<&Arc<Node>>,
+    ) -> usize {
         let bracket = self
-            .source
-            .get(end.clone())
+            .written(end.clone())
             .is_some_and(|text| text == "]" || text == "}");
         match last {
             _ if bracket => end.end,
@@ -311,127 +424,20 @@ impl<'s> Loader<'s> {
             _ => start.end,
         }
     }
-
-    fn map(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Stop> {
-        self.count(1, &span)?;
-        let mut own = Own::default();
-        let mut merged: Vec<(Range<usize>, Arc<Node>)> = Vec::new();
-        let mut last: Option<Arc<Node>> = None;
-        loop {
-            let (event, at) = self.next()?;
-            if event == Event::MappingEnd {
-                let end = self.closing(&span, &at, last.as_ref());
-                self.merge(&mut own, &merged)?;
-                let weight = own
-                    .entries
-                    .iter()
-                    .fold(1_usize, |sum, entry| sum.saturating_add(entry.weight()));
-                return Ok(Node {
-                    span: span.start..end,
-                    kind: if own.broken {
-                        NodeKind::Broken
-                    } else {
-                        NodeKind::Map(own.entries)
-                    },
-                    weight,
-                });
-            }
-            let is_merge =
-                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
-            let key = self.node(event, at.clone(), depth + 1)?;
-            let (event, value_at) = self.next()?;
-            // Nothing written: the key is the place to point at.
-            let nothing = matches!(event, Event::Scalar(..)) && value_at.is_empty();
-            let value_at = if nothing { at.clone() } else { value_at };
-            let value = self.node(event, value_at, depth + 1)?;
-            last = Some(Arc::clone(&value));
-            if is_merge {
-                if !merged.is_empty() {
-                    self.errors.push(
-                        Diagnostic::at(at.clone(), "the key `<<` is given twice")
-                            .help("write `<<: [*first, *second]`"),
-                    );
-                }
-                merged.push((at, value));
-                continue;
-            }
-            let name = match &key.kind {
-                NodeKind::Scalar(scalar) => Arc::from(scalar.text.as_str()),
-                NodeKind::Broken => continue,
-                _ => {
-                    own.broken = true;
-                    self.errors.push(
-                        Diagnostic::at(at, "a key cannot be a list or a mapping")
-                            .help("an expression must be quoted: \"{{ name }}\""),
-                    );
-                    continue;
-                }
-            };
-            self.insert(&mut own, name, at, value);
-        }
-    }
-
-    fn insert(&mut self, own: &mut Own, key: Arc<str>, key_span: Range<usize>, value: Arc<Node>) {
-        if !own.names.insert(Arc::clone(&key)) {
-            let first = own.entries.iter().find(|entry| entry.key == key);
-            let line = first.map_or(0, |entry| position(self.source, entry.key_span.start).0);
-            self.errors.push(
-                Diagnostic::at(
-                    key_span,
-                    format!("the key `{}` is given twice", shortened(&key)),
-                )
-                .label(format!("first given in line {line}"))
-                .help("remove one of the two"),
-            );
-            return;
-        }
-        own.entries.push(Entry {
-            key,
-            key_span,
-            value,
-        });
-    }
-
-    /// Adds the entries that `<<` brings: what the mapping has itself wins, then what comes
-    /// earlier.
-    fn merge(&mut self, own: &mut Own, merged: &[(Range<usize>, Arc<Node>)]) -> Result<(), Stop> {
-        for (at, source) in merged {
-            let parts = match &source.kind {
-                NodeKind::List(items) => items.clone(),
-                _ => vec![Arc::clone(source)],
-            };
-            for part in parts {
-                match &part.kind {
-                    NodeKind::Map(entries) => {
-                        for entry in entries {
-                            if own.names.insert(Arc::clone(&entry.key)) {
-                                self.count(entry.weight(), at)?;
-                                own.entries.push(entry.clone());
-                            }
-                        }
-                    }
-                    NodeKind::Broken => {}
-                    _ => self.errors.push(
-                        Diagnostic::at(
-                            at.clone(),
-                            format!("`<<` merges mappings, found {}", part.found()),
-                        )
-                        .help("write `<<: *anchor`, or `<<: [*first, *second]`"),
-                    ),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The entries of a mapping that is being read.
-#[derive(Default)]
-struct Own {
-    entries: Vec<Entry>,
-    names: HashSet<Arc<str>>,
-    /// Whether a key is no text, so that the mapping was meant to be something else.
-    broken: bool,
+/// What an overlay does to a value of the file below it, beside merging.
+enum Directive {
+    Reset,
+    Override,
+}
+
+fn directive(tag: Option<&Tag>) -> Option<Directive> {
+    match &*tag?.original() {
+        "!reset" => Some(Directive::Reset),
+        "!override" => Some(Directive::Override),
+        _ => None,
+    }
 }
 
 fn broken(span: Range<usize>) -> Node {

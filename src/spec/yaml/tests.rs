@@ -4,14 +4,27 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::load::{MAX_DEPTH, MAX_INPUT, MAX_SCALAR, MAX_WEIGHT, load};
+use super::load::{MAX_DEPTH, MAX_INPUT, MAX_SCALAR, MAX_WEIGHT, Text};
 use super::tree::{Node, NodeKind, Value};
+use crate::spec::diagnostic::Diagnostic;
+
+fn load(name: &str, source: &str) -> (Option<Arc<Node>>, Vec<Diagnostic>) {
+    let loaded = super::load::load(&Text {
+        name,
+        source,
+        base: 0,
+        weight: 0,
+        overlay: false,
+        lookup: &|_| None,
+    });
+    (loaded.root, loaded.errors)
+}
 
 /// The tree as compact text, `?` for what is broken.
 fn shape(node: &Node) -> String {
     match &node.kind {
         NodeKind::Scalar(scalar) => format!("{:?}", scalar.value()),
-        NodeKind::Broken => "?".to_owned(),
+        NodeKind::Broken | NodeKind::Instead(_) => "?".to_owned(),
         NodeKind::List(items) => {
             let items: Vec<String> = items.iter().map(|item| shape(item)).collect();
             format!("[{}]", items.join(","))

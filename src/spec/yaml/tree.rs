@@ -25,6 +25,8 @@ pub(in crate::spec) enum NodeKind {
     Scalar(Scalar),
     List(Vec<Arc<Node>>),
     Map(Vec<Entry>),
+    /// Of an overlay: this takes the place of what is below it, unmerged; `None` removes it.
+    Instead(Option<Arc<Node>>),
     /// Already reported as an error; nothing more is said about it.
     Broken,
 }
@@ -121,6 +123,7 @@ impl Node {
         match &self.kind {
             NodeKind::List(_) => "a list".to_owned(),
             NodeKind::Map(_) => "a mapping".to_owned(),
+            NodeKind::Instead(_) => "a tag of overlays".to_owned(),
             NodeKind::Broken => "an error".to_owned(),
             NodeKind::Scalar(scalar) => match scalar.value() {
                 Value::Null => "nothing".to_owned(),

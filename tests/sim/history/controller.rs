@@ -108,10 +108,7 @@ impl Run {
                 dirs: Arc::new(dirs),
                 env: BTreeMap::new(),
             },
-            spec: Some(SpecText {
-                path: SPEC.into(),
-                text: text.clone(),
-            }),
+            spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),
             saved: None,
             follows: true,

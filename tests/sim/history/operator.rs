@@ -16,10 +16,7 @@ impl Run {
             return;
         };
         let (answer, mut told) = oneshot::channel();
-        let spec = SpecText {
-            path: SPEC.into(),
-            text,
-        };
+        let spec = SpecText::of(SPEC, text);
         let epoch = controller.epoch;
         self.world.lock().allow_empty = allow_empty;
         let request = Request::Apply {
@@ -91,10 +88,7 @@ impl Run {
         let epoch = controller.epoch;
         let (answer, _told) = oneshot::channel();
         let before = self.world.lock().mutations;
-        let spec = SpecText {
-            path: SPEC.into(),
-            text,
-        };
+        let spec = SpecText::of(SPEC, text);
         self.tell(epoch, Input::Request(Request::Plan(spec, answer)));
         let mut world = self.world.lock();
         if world.mutations != before {

@@ -90,6 +90,10 @@ impl Files for Shared {
             .ok_or_else(|| error(ErrorKind::Gone, "it is not there"))
     }
 
+    fn names(&self, _folder: &Path) -> Result<Vec<String>> {
+        Err(error(ErrorKind::Gone, "there are no folders here"))
+    }
+
     fn write(&self, file: &NewFile) -> Result<()> {
         let mut world = self.lock();
         match world.reach(Action::Write, true) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use hatchery::driver::{ErrorKind, Result};
 use hatchery::plan::world::LifeId;
-use hatchery::reconcile::handle::Happening;
+use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
 use hatchery::spec::generation::{Generation, Outcome, Past};
 use hatchery::spec::model::Registry;
@@ -125,8 +125,9 @@ impl Keep for Shared {
         self.lock().kept.ends.clone()
     }
 
-    fn generation(&self, generation: &Generation, text: Option<&str>) -> Result<()> {
+    fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
         let mut world = self.lock();
+        let text = spec.map(|spec| spec.text.as_str());
         if let Some(text) = text
             && generation.outcome == Outcome::Converging
             && !world.beginning
@@ -154,13 +155,10 @@ impl Keep for Shared {
         }
     }
 
-    fn text(&self, number: u64) -> Option<String> {
+    fn spec(&self, generation: &Generation) -> Option<SpecText> {
         let world = self.lock();
-        world
-            .kept
-            .generations
-            .get(&number)
-            .map(|(_, text)| text.clone())
+        let (kept, text) = world.kept.generations.get(&generation.number)?;
+        Some(SpecText::of(kept.path.clone(), text.clone()))
     }
 
     fn rendered(&self) -> BTreeSet<PathBuf> {

@@ -1,0 +1,118 @@
+//! The arguments that name a spec, the same for every verb.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::ArgGroup;
+
+use super::error::CommandError;
+use super::spec_file;
+use crate::driver::because;
+use crate::reconcile::handle::SpecText;
+use crate::spec::gather::Sought;
+
+/// The file that is the spec of the folder in which it lies.
+const IN_FOLDER: &str = "hatchery.yaml";
+
+/// Which spec.
+#[derive(Debug, Default, clap::Args)]
+pub struct SpecArgs {
+    /// The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
+    #[arg(value_name = "SPEC")]
+    spec: Option<PathBuf>,
+    /// Lay this file over the spec; the later wins. Without SPEC, the first one is the spec
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Read variables (`${NAME}`) from this file, not from `.env` beside the spec; the later wins
+    #[arg(long, value_name = "FILE")]
+    vars: Vec<PathBuf>,
+}
+
+/// Demands that a spec is named.
+pub fn needed() -> ArgGroup {
+    ArgGroup::new("which spec")
+        .args(["spec", "file"])
+        .required(true)
+        .multiple(true)
+}
+
+impl SpecArgs {
+    /// Just this file or folder.
+    #[cfg(test)]
+    pub fn of(path: &Path) -> SpecArgs {
+        SpecArgs {
+            spec: Some(path.to_owned()),
+            ..SpecArgs::default()
+        }
+    }
+
+    /// Whether any spec is named.
+    pub fn is_given(&self) -> bool {
+        self.spec.is_some() || !self.file.is_empty()
+    }
+
+    /// The first file, or the folder, as it was typed; empty when no spec is named.
+    pub fn first(&self) -> &Path {
+        let first = self.spec.as_ref().or(self.file.first());
+        first.map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    fn overlays(&self) -> &[PathBuf] {
+        match &self.spec {
+            Some(_) => &self.file,
+            None => self.file.get(1..).unwrap_or_default(),
+        }
+    }
+
+    /// The path, if nothing but one file is named.
+    pub fn only_file(&self) -> Option<&Path> {
+        let only = self.overlays().is_empty() && self.vars.is_empty();
+        Some(self.first()).filter(|first| only && !first.is_dir())
+    }
+
+    /// The arguments as they were typed, for hints.
+    pub fn shown(&self) -> String {
+        let mut shown = self.first().display().to_string();
+        for overlay in self.overlays() {
+            shown.push_str(&format!(" -f {}", overlay.display()));
+        }
+        for vars in &self.vars {
+            shown.push_str(&format!(" --vars {}", vars.display()));
+        }
+        shown
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When none is named, or a file of it cannot be read.
+    pub fn read(&self) -> Result<SpecText, CommandError> {
+        if !self.is_given() {
+            return Err(CommandError::new("no spec is named"));
+        }
+        let mut path = absolute(self.first())?;
+        let mut folder = path.is_dir();
+        if folder && path.join(IN_FOLDER).exists() {
+            path.push(IN_FOLDER);
+            folder = false;
+        }
+        spec_file::read(&Sought {
+            path,
+            folder,
+            overlays: all_absolute(self.overlays())?,
+            vars: all_absolute(&self.vars)?,
+            environment: BTreeMap::new(),
+        })
+    }
+}
+
+fn all_absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CommandError> {
+    paths.iter().map(|path| absolute(path)).collect()
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|error| {
+        let shown = path.display();
+        CommandError::new(format!("cannot read `{shown}`: {}", because(&error)))
+    })
+}
