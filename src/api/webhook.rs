@@ -78,7 +78,9 @@ impl Secret {
             .chunks(2)
             .map(|pair| {
                 let text = std::str::from_utf8(pair).ok()?;
-                u8::from_str_radix(text, 16).ok().filter(|_| pair.len() == 2)
+                u8::from_str_radix(text, 16)
+                    .ok()
+                    .filter(|_| pair.len() == 2)
             })
             .collect();
         bytes.is_some_and(|bytes| hmac::verify(&self.key, body, &bytes).is_ok())
@@ -115,7 +117,10 @@ async fn pushed(
     body: Bytes,
 ) -> (StatusCode, &'static str) {
     if !hook.secret.is_known(&headers, &body) {
-        return (StatusCode::UNAUTHORIZED, "the signature is missing or wrong\n");
+        return (
+            StatusCode::UNAUTHORIZED,
+            "the signature is missing or wrong\n",
+        );
     }
     hook.orders.pushed();
     (StatusCode::ACCEPTED, "the repository will be asked\n")
@@ -147,7 +152,15 @@ mod tests {
 
     #[test]
     fn nothing_else_is() {
-        for wrong in ["", "sha256=", "sha256=00", "sha1=00", SIGNATURE, "sha256=zz", "sha256=0"] {
+        for wrong in [
+            "",
+            "sha256=",
+            "sha256=00",
+            "sha1=00",
+            SIGNATURE,
+            "sha256=zz",
+            "sha256=0",
+        ] {
             assert!(!sent("x-hub-signature-256", wrong), "{wrong}");
         }
         let flipped = format!("f{}", &SIGNATURE[1..]);

@@ -95,19 +95,27 @@ pub fn text(status: &SourceStatus, when: impl Fn(u64) -> String) -> String {
     out.push('\n');
     let line = |name: &str, commit: &Commit| {
         let at_ms = u64::try_from(commit.at_s).unwrap_or(0).saturating_mul(1000);
-        format!("  {name} {}, {}\n", visible(&commit.to_string()), when(at_ms))
+        format!(
+            "  {name} {}, {}\n",
+            visible(&commit.to_string()),
+            when(at_ms)
+        )
     };
     match &status.commit {
         Some(commit) => out.push_str(&line("commit", commit)),
         None => out.push_str("  the spec in force came from elsewhere\n"),
     }
-    if let Some(head) = status.head.as_ref().filter(|head| {
-        status.commit.as_ref().map(|commit| &commit.id) != Some(&head.id)
-    }) {
+    if let Some(head) = status
+        .head
+        .as_ref()
+        .filter(|head| status.commit.as_ref().map(|commit| &commit.id) != Some(&head.id))
+    {
         out.push_str(&line("newest", head));
     }
     if let Some(reason) = &status.reason {
-        out.push_str(&format!("{WRONG}the newest commit is not in force:{WRONG:#}\n"));
+        out.push_str(&format!(
+            "{WRONG}the newest commit is not in force:{WRONG:#}\n"
+        ));
         for line in visible(reason.trim_end()).lines() {
             out.push_str(&format!("  {line}\n"));
         }
@@ -148,9 +156,8 @@ mod tests {
             kept: Vec::new(),
             asked_at_ms: None,
         };
-        let say = |status: &SourceStatus| {
-            strip_str(&text(status, |at| format!("at {at}"))).to_string()
-        };
+        let say =
+            |status: &SourceStatus| strip_str(&text(status, |at| format!("at {at}"))).to_string();
         assert_eq!(
             say(&status),
             "source https://host/specs.git main, synced, healthy\n  commit a1a1a1a1a1 (Ada: \
@@ -165,7 +172,13 @@ mod tests {
         assert!(said.contains("stalled, healthy, suspended\n"), "{said}");
         assert!(said.contains("  newest b2b2b2b2b2 (Ada: evil"), "{said}");
         assert!(!said.contains('\u{1b}'), "{said}");
-        assert!(said.contains("not in force:\n  commit b2 is refused"), "{said}");
-        assert!(said.contains("containers/old left the spec and is kept"), "{said}");
+        assert!(
+            said.contains("not in force:\n  commit b2 is refused"),
+            "{said}"
+        );
+        assert!(
+            said.contains("containers/old left the spec and is kept"),
+            "{said}"
+        );
     }
 }

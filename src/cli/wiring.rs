@@ -233,6 +233,7 @@ pub fn begin(
         stack: stack.to_owned(),
         saved,
         follows,
+        commit_deadline: None,
         seed: seed(),
     };
     let channels = Channels {

@@ -11,11 +11,11 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::Hosts;
-use super::identity::Identity;
+use super::identity::{Identity, Origin};
 use super::memo::Memo;
 use crate::spec::model::{
-    Condition, Confirm, Drain, Firewall, LogLimit, Registry, Requirement, Restart, RootMode,
-    Signal, Update, Wait, WhenEmpty,
+    Condition, Confirm, Drain, Firewall, LogLimit, Objects, Registry, Requirement, Restart,
+    RootMode, Signal, Update, Wait, WhenEmpty,
 };
 use crate::spec::node::NodeId;
 use crate::template::{Ground, Text};
@@ -31,6 +31,8 @@ pub struct Desired {
     pub stack: String,
     /// The folder of the spec, absolute.
     pub spec_dir: PathBuf,
+    /// The tree of the commit that the spec was read from.
+    pub tree: Option<Arc<Tree>>,
     /// Where this stack keeps things on the host.
     pub dirs: Dirs,
     /// What the machine must have.
@@ -49,6 +51,27 @@ pub struct Desired {
     pub pairs: BTreeMap<NodeId, NodeId>,
     /// The hosts files for those seats that are spare, once somebody asked.
     pub hosts: Memo<Vec<NodeId>, Hosts>,
+}
+
+impl Desired {
+    /// What the spec's paths are relative to.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin {
+            spec_dir: &self.spec_dir,
+            tree: self.tree.as_deref(),
+        }
+    }
+}
+
+/// Everything that a commit holds, as it lies on this machine. It is never changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// The commit's hash.
+    pub commit: String,
+    /// The folder, absolute.
+    pub root: PathBuf,
+    /// The hashes of what is in it.
+    pub objects: Objects,
 }
 
 /// The folders of one stack on the host. All are absolute and end in the stack's name.

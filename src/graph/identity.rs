@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::desired::{NetworkRun, WorkloadNode};
+use super::desired::{NetworkRun, Tree, WorkloadNode};
 
 /// What was started, field by field: names of fields to short hashes of their values.
 /// Two equal ones need no replacement; the names of those that differ are the reason.
@@ -106,26 +106,34 @@ impl Identity {
 pub fn identity(
     workload: &WorkloadNode,
     watched: &BTreeMap<PathBuf, String>,
-    spec_dir: &Path,
+    origin: Origin<'_>,
 ) -> Identity {
     let run = &workload.run;
     let mut fields = BTreeMap::from([
-        ("command".to_owned(), digest(&run.command)),
-        ("environment".to_owned(), digest(&run.environment)),
+        ("command".to_owned(), origin.digest(&run.command)),
+        ("environment".to_owned(), origin.digest(&run.environment)),
         ("user".to_owned(), digest(&run.user)),
-        ("working_dir".to_owned(), digest(&run.working_dir)),
+        ("working_dir".to_owned(), origin.digest(&run.working_dir)),
         ("notify".to_owned(), digest(&run.notify)),
     ]);
     if let Some(container) = &run.container {
         fields.insert("hostname".to_owned(), digest(&container.hostname));
-        fields.insert("root".to_owned(), digest(&container.root));
-        fields.insert("mounts".to_owned(), digest(&container.mounts));
+        fields.insert("root".to_owned(), origin.digest(&container.root));
+        fields.insert("mounts".to_owned(), origin.digest(&container.mounts));
         fields.insert("tmpfs".to_owned(), digest(&container.tmpfs));
         fields.insert("network".to_owned(), network(workload, &container.network));
     }
     for path in &workload.watch {
         let content = watched.get(path).map_or("absent", String::as_str);
-        fields.insert(watch_field(path, spec_dir), digest(&content));
+        fields.insert(origin.watch_field(path), digest(&content));
+    }
+    let mounts = run.container.iter().flat_map(|container| &container.mounts);
+    for mount in mounts {
+        if let Some(hash) = origin.content(&mount.source) {
+            fields
+                .entry(origin.watch_field(&mount.source))
+                .or_insert_with(|| digest(&hash));
+        }
     }
     Identity::from(fields)
 }
@@ -144,17 +152,59 @@ fn network(workload: &WorkloadNode, network: &NetworkRun) -> String {
     digest(&(network, place))
 }
 
-/// The field that a watched file has in an [`Identity`]: its path as the spec's author knows it.
-pub fn watch_field(path: &Path, spec_dir: &Path) -> String {
-    path.strip_prefix(spec_dir).map_or_else(
-        |_| format!("watch:{}", path.display()),
-        |below| format!("watch:./{}", below.display()),
-    )
+/// What the paths of a spec are relative to. Two trees that hold the same are told apart by
+/// nothing: what a commit did not change goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The spec's folder.
+    pub spec_dir: &'a Path,
+    /// The tree of the commit that it was read from.
+    pub tree: Option<&'a Tree>,
+}
+
+impl<'a> Origin<'a> {
+    /// The field that a watched file has in an [`Identity`]: its path as the spec's author
+    /// knows it.
+    pub fn watch_field(self, path: &Path) -> String {
+        if let Ok(below) = path.strip_prefix(self.spec_dir) {
+            return format!("watch:./{}", below.display());
+        }
+        let root = self.tree.map(|tree| path.strip_prefix(&tree.root));
+        match root {
+            Some(Ok(below)) => format!("watch:{}", below.display()),
+            _ => format!("watch:{}", path.display()),
+        }
+    }
+
+    /// The hash of what lies there, if the commit holds it: what is mounted from a tree is part
+    /// of what was reviewed, and so of what runs.
+    fn content(self, path: &Path) -> Option<&'a str> {
+        let tree = self.tree?;
+        tree.objects.hash(path.strip_prefix(&tree.root).ok()?)
+    }
+
+    /// The hash of a value, whichever tree its paths lead into.
+    fn digest<T: Serialize + fmt::Debug>(self, value: &T) -> String {
+        match self.tree {
+            None => digest(value),
+            Some(tree) => {
+                let root = tree.root.display().to_string();
+                hash(text_of(value).replace(&root, "").as_bytes())
+            }
+        }
+    }
 }
 
 /// 16 hex digits of the hash of a value's JSON.
-fn digest<T: Serialize + std::fmt::Debug>(value: &T) -> String {
-    // JSON has no form for a path that is not UTF-8; such a value is told apart by its text.
-    let bytes = serde_json::to_vec(value).unwrap_or_else(|_| format!("{value:?}").into_bytes());
-    blake3::hash(&bytes).to_hex().chars().take(16).collect()
+fn digest<T: Serialize + fmt::Debug>(value: &T) -> String {
+    hash(text_of(value).as_bytes())
+}
+
+/// A value as text; JSON has no form for a path that is not UTF-8.
+fn text_of<T: Serialize + fmt::Debug>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| format!("{value:?}"))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().chars().take(16).collect()
 }

@@ -22,6 +22,7 @@ mod workloads;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::model::{Env, Spec};
@@ -30,7 +31,7 @@ use crate::spec::places::Places;
 use crate::template::expr::Evaluator;
 use crate::template::normalise;
 use at::{At, Locate, Problems};
-use desired::{Desired, Dirs, NetworkNode, Node, Nodes};
+use desired::{Desired, Dirs, NetworkNode, Node, Nodes, Tree};
 use edges::Edges;
 use instances::{Groups, Instance};
 
@@ -44,6 +45,8 @@ pub use text::{dot, waves_text};
 pub struct CompileInputs {
     /// The folder of the spec, absolute.
     pub spec_dir: PathBuf,
+    /// The tree of the commit that the spec was read from.
+    pub tree: Option<Arc<Tree>>,
     /// Where the stack keeps things.
     pub dirs: Dirs,
     /// Environment variables.
@@ -127,6 +130,7 @@ fn assemble(
     Desired {
         stack: spec.name.clone(),
         spec_dir: inputs.spec_dir.clone(),
+        tree: inputs.tree.clone(),
         dirs: inputs.dirs.clone(),
         requires: spec.requires.clone(),
         nodes: sorted,

@@ -363,6 +363,8 @@ pub struct Start {
     pub log: LogLimit,
     /// How it is meant to end; noted on its cgroup.
     pub farewell: Farewell,
+    /// The commit whose tree it is started from.
+    pub commit: Option<String>,
 }
 
 /// A file to be written.

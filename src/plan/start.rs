@@ -271,6 +271,11 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identit
         run: node.run.clone(),
         log: node.log,
         farewell: node.farewell(),
+        commit: context
+            .desired
+            .tree
+            .as_ref()
+            .map(|tree| tree.commit.clone()),
     })));
     steps
 }

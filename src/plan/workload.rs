@@ -107,10 +107,10 @@ pub(super) fn specified(
             Some(FileView::Missing) | None => missing.push((path, "it is not there")),
         }
     }
-    let spec_dir = &context.desired.spec_dir;
+    let origin = context.desired.origin();
     let work_out = |watched: &Vec<_>| {
         let watched = watched.iter().cloned().collect();
-        identity::identity(node, &watched, spec_dir)
+        identity::identity(node, &watched, origin)
     };
     let mut identity = node.identity.answer(watched, work_out);
     if let Some((path, why)) = missing.first() {
@@ -121,7 +121,7 @@ pub(super) fn specified(
             ));
         };
         for (path, _) in &missing {
-            let field = identity::watch_field(path, spec_dir);
+            let field = origin.watch_field(path);
             if let Some(value) = life.identity.fields().get(&field) {
                 Arc::make_mut(&mut identity).set(field, value.clone());
             }

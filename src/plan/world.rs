@@ -90,6 +90,8 @@ pub struct Life {
     pub cgroup: PathBuf,
     /// How it was meant to end when it began; `None` when that was not noted.
     pub farewell: Option<Farewell>,
+    /// The commit whose tree it was started from.
+    pub commit: Option<String>,
     /// Some controller asked it to end.
     pub asked: bool,
 }

@@ -180,6 +180,7 @@ fn nothing(stack: &str, around: &Surroundings) -> Desired {
     Desired {
         stack: stack.to_owned(),
         spec_dir: "/".into(),
+        tree: None,
         dirs: (around.dirs)(stack),
         requires: Vec::new(),
         nodes: Default::default(),

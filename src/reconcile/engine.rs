@@ -120,10 +120,15 @@ impl Engine {
             .catalog
             .with(|catalog| catalog.next_expiry());
         let deadline = controller.commit_due();
-        [controller.plan.wake, expiry, controller.heartbeats_due, deadline]
-            .into_iter()
-            .flatten()
-            .fold(controller.synced + RESYNC, Time::min)
+        [
+            controller.plan.wake,
+            expiry,
+            controller.heartbeats_due,
+            deadline,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(controller.synced + RESYNC, Time::min)
     }
 
     /// The newest plan.

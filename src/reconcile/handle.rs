@@ -115,7 +115,7 @@ impl std::fmt::Display for Verb {
 }
 
 /// How a stack stands, as the control socket tells it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StackStatus {
     /// Its name.
     pub stack: String,

@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use super::handle::SpecText;
 use crate::driver::Files;
-use crate::graph::desired::{Desired, Dirs};
+use crate::graph::desired::{Desired, Dirs, Tree};
 use crate::graph::{self, CompileInputs};
 use crate::spec::diagnostic::Diagnostic;
-use crate::spec::model::Env;
+use crate::spec::model::{Env, Objects};
 use crate::spec::node::NodeId;
 use crate::spec::{self};
 
 /// The size of a template source, or of a file that a template reads, at most: 1 MiB.
 pub const INPUT_LIMIT: u64 = 1 << 20;
+
+/// The size of what lists a tree's contents, at most: 16 MiB.
+const OBJECTS_LIMIT: u64 = 16 << 20;
 
 /// A spec that may become the desired world.
 #[derive(Debug, Clone)]
@@ -71,6 +74,7 @@ pub fn check(
             .collect();
     let inputs = CompileInputs {
         spec_dir,
+        tree: tree(text, files)?,
         dirs: (around.dirs)(&parsed.name),
         env: around.env.clone(),
         template_sources: sources.clone(),
@@ -90,6 +94,25 @@ pub fn check(
             Err(errors)
         }
     }
+}
+
+/// The tree of the commit that a spec was read from.
+fn tree(text: &SpecText, files: &dyn Files) -> Result<Option<Arc<Tree>>, Vec<Diagnostic>> {
+    let Some(origin) = &text.further.origin else {
+        return Ok(None);
+    };
+    let objects = files
+        .read(&origin.objects, OBJECTS_LIMIT)
+        .map_err(|error| {
+            let short = origin.commit.short();
+            let message = format!("the tree of commit {short} is not here: {}", error.message);
+            vec![Diagnostic::whole(message)]
+        })?;
+    Ok(Some(Arc::new(Tree {
+        commit: origin.commit.id.clone(),
+        root: origin.tree.clone(),
+        objects: Objects::read(&objects),
+    })))
 }
 
 /// Whether two errors are about the same place.

@@ -1,12 +1,13 @@
 //! The story of the loop, told from differences between what stood before and what stands now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::controller::{Controller, Proven};
-use super::handle::{EventKind, Level, PlanView, StackStatus};
+use super::handle::{EventKind, LeftCommit, Level, PlanView, StackStatus};
 use crate::plan::model::{Gate, Item, NodeState, NodeStatus, Step};
 use crate::plan::permit::WITHHELD;
 use crate::plan::words;
+use crate::spec::generation::Outcome;
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
 
@@ -94,6 +95,26 @@ impl Controller {
             }
             _ => self.tell(kind, Some(node), level, text),
         }
+    }
+
+    /// The commit that was left for an earlier one, while it is the newest that was tried.
+    fn left_commit(&self) -> Option<LeftCommit> {
+        let over = self.passed_over.as_ref()?;
+        Some(LeftCommit {
+            commit: over.spec.commit()?.id.clone(),
+            why: over.why.clone(),
+        })
+    }
+
+    /// Every commit whose tree something may still read.
+    fn commits(&self) -> BTreeSet<String> {
+        let proven = self.proven.iter().map(|proven| &proven.spec);
+        let specs = std::iter::once(&self.spec).chain(proven);
+        let commits = specs.filter_map(|spec| Some(spec.commit()?.id.clone()));
+        let lives = self.observed.lives.iter();
+        commits
+            .chain(lives.filter_map(|life| life.commit.clone()))
+            .collect()
     }
 
     /// How the stack stands.

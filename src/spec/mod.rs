@@ -101,8 +101,9 @@ pub fn read_texts(
 /// # Errors
 /// Every error of the file, in the order of their places.
 pub fn read_source(file_name: &str, text: &str) -> Result<GitSource, Vec<Diagnostic>> {
-    let (root, mut errors) = yaml::load::load(file_name, text);
-    let source = root.map(|root| decode::source::file(&root));
+    let loaded = yaml::load::load(&yaml::load::Text::alone(file_name, text));
+    let mut errors = loaded.errors;
+    let source = loaded.root.map(|root| decode::source::file(&root));
     match source {
         Some(Ok(source)) if errors.is_empty() => return Ok(source),
         Some(Err(more)) => errors.extend(more),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::node::NodeId;
 
 pub use rolling::{Drain, FailureAction, Update, UpdateOrder};
-pub use source::{Commit, GitSource, OnFailure, Verify, Webhook};
+pub use source::{Commit, GitSource, Objects, OnFailure, Provenance, Verify, Webhook};
 
 /// A string that may hold minijinja expressions over `name`, `replica`, `address`, `port`,
 /// `spec_dir`, `vars` and `env`.

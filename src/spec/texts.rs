@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::{Diagnostic, position};
+use super::model::{Commit, Provenance};
 use super::report;
 
 /// A spec's texts and where they lie.
@@ -40,6 +41,9 @@ pub struct Further {
     pub environment: BTreeMap<String, Option<String>>,
     /// The values that files gave to those that the environment does not have.
     pub values: BTreeMap<String, String>,
+    /// The commit that it was read from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Provenance>,
 }
 
 impl Further {
@@ -72,6 +76,11 @@ impl SpecText {
             text: text.into(),
             further: Further::default(),
         }
+    }
+
+    /// The commit that it was read from.
+    pub fn commit(&self) -> Option<&Commit> {
+        self.further.origin.as_ref().map(|origin| &origin.commit)
     }
 
     /// The folder that relative paths of the spec are relative to.

@@ -126,6 +126,7 @@ pub fn start(kind: Kind, name: &str, command: &[&str]) -> Start {
         hosts: PathBuf::from("/run/hatchery/hosts"),
     });
     Start {
+        commit: None,
         id: LifeId {
             node: NodeId::new(kind, name),
             incarnation: 7,

@@ -35,6 +35,7 @@ pub fn inputs(stack: &str, templates: &BTreeMap<&str, &str>) -> CompileInputs {
     let folder = |of: &str| PathBuf::from(format!("/{of}/hatchery/{stack}"));
     CompileInputs {
         spec_dir: SPEC_DIR.into(),
+        tree: None,
         dirs: Dirs {
             run: folder("run"),
             state: folder("var/lib"),
@@ -270,6 +271,7 @@ impl Model {
         let node = start.id.node.clone();
         assert!(!self.runs(&node), "a second copy of {node} was started");
         self.observed.lives.push(Life {
+            commit: None,
             id: start.id.clone(),
             identity: start.identity.clone(),
             started: self.now,

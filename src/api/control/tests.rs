@@ -39,7 +39,7 @@ fn status() -> StackStatus {
         registry: None,
         nodes: Vec::new(),
         outstanding: Vec::new(),
-        withheld: None,
+        ..StackStatus::default()
     }
 }
 
@@ -108,6 +108,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
             Request::Operate { names, answer, .. } => answer
                 .send(Ok(names.iter().map(|name| name.parse().unwrap()).collect()))
                 .unwrap(),
+            Request::Tell { .. } => {}
             Request::Leave(answer) => {
                 answer.send(()).unwrap();
                 return;

@@ -31,7 +31,7 @@ fn status(nodes: Vec<NodeStatus>) -> StackStatus {
         registry: None,
         nodes,
         outstanding: Vec::new(),
-        withheld: None,
+        ..StackStatus::default()
     }
 }
 

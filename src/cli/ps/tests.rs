@@ -49,7 +49,7 @@ fn status() -> StackStatus {
         registry: Some("127.0.0.1:8500".to_owned()),
         nodes: vec![node("registry", NodeState::Running), prime, nginx],
         outstanding: Vec::new(),
-        withheld: None,
+        ..StackStatus::default()
     }
 }
 
@@ -90,6 +90,7 @@ fn a_refused_edit_is_named() {
 #[test]
 fn without_a_controller_the_kernel_is_shown() {
     let life = |name: &str, state, main_pid| Life {
+        commit: None,
         id: LifeId {
             node: name.parse().unwrap(),
             incarnation: 1,

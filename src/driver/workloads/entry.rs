@@ -248,6 +248,7 @@ impl Entry {
             applied: self.mark.applied.clone(),
             cgroup: self.folder.clone(),
             farewell: self.mark.farewell.clone(),
+            commit: self.mark.commit.clone(),
             asked: self.mark.asked,
         }
     }

@@ -88,6 +88,7 @@ impl<'a> Launch<'a> {
                 log_size: start.log.max_size,
                 log_files: start.log.max_files,
                 farewell: Some(start.farewell.clone()),
+                commit: start.commit.clone(),
                 asked: false,
             },
             relative,

@@ -51,6 +51,9 @@ pub(super) struct Mark {
     /// How it is meant to end.
     #[serde(default)]
     pub farewell: Option<Farewell>,
+    /// The commit whose tree it was started from.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// We asked it to end: whatever it says then is no failure, and no completion.
     #[serde(default)]
     pub asked: bool,

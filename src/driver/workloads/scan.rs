@@ -81,6 +81,7 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         log_size: u64::MAX,
         log_files: 0,
         farewell: None,
+        commit: None,
         asked: false,
     }
 }

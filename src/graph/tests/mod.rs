@@ -199,6 +199,7 @@ fn inputs() -> CompileInputs {
     let source = "{% for i in service('prime') %}server {{ i.address }};{% endfor %}";
     CompileInputs {
         spec_dir: "/srv/spec".into(),
+        tree: None,
         dirs: Dirs {
             run: "/run/hatchery/prime".into(),
             state: "/var/lib/hatchery/prime".into(),

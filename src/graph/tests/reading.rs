@@ -11,7 +11,7 @@ fn of(spec: &Spec, watched: &[(&str, &str)]) -> Identity {
     identity(
         run_of(&desired, "containers/prime1"),
         &watched,
-        &desired.spec_dir,
+        desired.origin(),
     )
 }
 

@@ -52,6 +52,7 @@ fn compiled(spec: &Value) -> Desired {
         crate::spec::parse("t.json", &text).unwrap_or_else(|errors| panic!("{errors:?} in {text}"));
     let inputs = CompileInputs {
         spec_dir: "/spec".into(),
+        tree: None,
         dirs: Dirs {
             run: "/run".into(),
             state: "/state".into(),
@@ -123,7 +124,7 @@ fn identities(desired: &Desired) -> BTreeMap<NodeId, Identity> {
         .nodes
         .iter()
         .filter_map(|(id, node)| match node {
-            Node::Workload(node) => Some((id.clone(), identity(node, &watched, &desired.spec_dir))),
+            Node::Workload(node) => Some((id.clone(), identity(node, &watched, desired.origin()))),
             _ => None,
         })
         .collect()

@@ -239,6 +239,7 @@ fn nothing() -> Desired {
     Desired {
         stack: "t".to_owned(),
         spec_dir: "/spec".into(),
+        tree: None,
         dirs: Dirs {
             run: "/run".into(),
             state: "/state".into(),

@@ -145,6 +145,7 @@ impl World {
         match step {
             Step::Rewrite { path, content } => put(observed, path, content, None),
             Step::Start(start) => observed.lives.push(Life {
+                commit: None,
                 id: start.id.clone(),
                 identity: start.identity.clone(),
                 started: self.now,

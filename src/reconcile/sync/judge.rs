@@ -127,7 +127,10 @@ mod tests {
         assert_eq!(judge(&known(), &head("c3", false), true, false), Next::Take);
         assert_eq!(judge(&known(), &head("c3", true), false, false), Next::Take);
         let nothing = Known::default();
-        assert_eq!(judge(&nothing, &head("c3", false), false, false), Next::Take);
+        assert_eq!(
+            judge(&nothing, &head("c3", false), false, false),
+            Next::Take
+        );
         assert_eq!(Next::Take.sync(), Sync::OutOfSync);
     }
 }

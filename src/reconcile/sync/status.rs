@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reconcile::handle::StackStatus;
 use crate::plan::model::NodeState;
+use crate::reconcile::handle::StackStatus;
 use crate::spec::model::{Commit, Status};
 
 /// Whether the head of the repository is what is in force.

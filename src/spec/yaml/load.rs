@@ -42,6 +42,20 @@ pub(in crate::spec) struct Text<'s> {
     pub lookup: Lookup<'s>,
 }
 
+impl<'s> Text<'s> {
+    /// One that is all there is, without variables.
+    pub fn alone(name: &'s str, source: &'s str) -> Self {
+        Text {
+            name,
+            source,
+            base: 0,
+            weight: 0,
+            overlay: false,
+            lookup: &|_| None,
+        }
+    }
+}
+
 /// What came of a text. Without a tree there is at least one error.
 pub(in crate::spec) struct Loaded {
     pub root: Option<Arc<Node>>,

@@ -103,6 +103,7 @@ impl Run {
         self.world.lock().catalog = Some(host.catalog.clone());
         let (happenings, story) = broadcast::channel(64);
         let beginning = Beginning {
+            commit_deadline: None,
             host: host.clone(),
             around: Surroundings {
                 dirs: Arc::new(dirs),

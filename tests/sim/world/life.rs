@@ -266,6 +266,7 @@ impl World {
             false => Identity::default(),
         };
         Some(Life {
+            commit: None,
             id: id.clone(),
             identity,
             started: if cgroup.marked { cgroup.started } else { clock },
