@@ -9,6 +9,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::screen;
 use crate::api::control::ClientError;
+use crate::driver::journal::{Journal, Priority};
 use crate::plan::text::visible;
 
 const WRONG: Style = AnsiColor::Red.on_default().bold();
@@ -85,7 +86,13 @@ impl CommandError {
         if self.kind == Kind::Closed {
             return ExitCode::from(CLOSED);
         }
-        screen::complain(&self.to_string());
+        let text = self.to_string();
+        let journal = Journal::behind(io::stderr(), None);
+        let plain = || anstream::adapter::strip_str(&text).to_string();
+        let entered = journal.map(|journal| journal.write(Priority::Error, &plain(), &[]));
+        if !matches!(entered, Some(Ok(()))) {
+            screen::complain(&text);
+        }
         ExitCode::from(FAILED)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,17 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::detach;
 use super::error::CommandError;
+use super::herald::Herald;
 use super::listening::Listening;
 use super::narrator::Narrator;
 use super::wiring::{self, Running};
 use crate::api::control;
 use crate::plan::saved::SavedPlan;
-use crate::reconcile::handle::{Ended, Handle, SpecText};
+use crate::reconcile::handle::{Ended, EventKind, Handle, Happening, SpecText};
 
 /// How often it is asked how things stand, while they do not stand as they should.
 const TICK: Duration = Duration::from_millis(150);
 /// Lines after which the size of the log file is looked at.
 const LOOK_AT_LOG: u32 = 500;
+/// The exit code of a service whose stack was taken down: systemd is not to start it again then.
+pub const TAKEN_DOWN: u8 = 80;
 
 /// What is run.
 pub struct Foreground {
@@ -36,6 +40,14 @@ pub struct Foreground {
     pub narrator: Narrator,
     /// Standard output is the controller's own log file.
     pub log: bool,
+    /// Set where a service manager keeps the controller.
+    pub service: Option<Service>,
+}
+
+/// A service manager's wishes.
+pub struct Service {
+    /// Tells it how things stand, if it wants to know.
+    pub herald: Option<Herald>,
 }
 
 /// Runs the controller until it leaves or everything is down.
@@ -61,12 +73,22 @@ pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
         running.handle.clone(),
         shutdown.clone(),
     ));
+    let is_service = foreground.service.is_some();
+    let herald = foreground.service.and_then(|service| service.herald);
+    let herald = herald.map(Arc::new);
+    if let Some(herald) = herald.clone() {
+        let handle = running.handle.clone();
+        tokio::spawn(async move { herald.attend(handle).await });
+    }
     let outcome = Attendance {
         stack: foreground.stack,
         narrator: foreground.narrator,
         log: foreground.log.then(|| detach::log_file(&dirs)),
         lines: 0,
         down: None,
+        is_service,
+        herald,
+        went_down: false,
         signals,
     }
     .watch(running)
@@ -98,6 +120,10 @@ struct Attendance {
     lines: u32,
     /// Set by the first Ctrl-C.
     down: Option<Downing>,
+    is_service: bool,
+    herald: Option<Arc<Herald>>,
+    /// The story said that the stack is down.
+    went_down: bool,
     signals: Signals,
 }
 
@@ -121,13 +147,14 @@ impl Attendance {
                 asked = self.signals.next() => self.on_signal(asked, &handle),
                 end = &mut ended => {
                     for happening in listening.rest().await {
-                        self.narrator.tell(&happening);
+                        self.tell(&happening);
                     }
                     self.narrator.clear();
+                    self.say_stopping();
                     return self.result(end).await;
                 }
                 Some(happening) = listening.next() => {
-                    self.narrator.tell(&happening);
+                    self.tell(&happening);
                     self.bound_log();
                     unsettled = self.narrator.wants_status();
                 }
@@ -137,6 +164,17 @@ impl Attendance {
                     }
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, happening: &Happening) {
+        self.went_down |= happening.kind == EventKind::Down;
+        self.narrator.tell(happening);
+    }
+
+    fn say_stopping(&self) {
+        if let Some(herald) = &self.herald {
+            herald.say_stopping();
         }
     }
 
@@ -162,6 +200,7 @@ impl Attendance {
                 );
                 self.narrator.everything();
                 self.narrator.say(&words);
+                self.say_stopping();
                 let handle = handle.clone();
                 // That it left is seen by its end.
                 tokio::spawn(async move { handle.leave().await });
@@ -188,7 +227,10 @@ impl Attendance {
                 self.stack
             )));
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(match self.is_service && self.went_down {
+            true => ExitCode::from(TAKEN_DOWN),
+            false => ExitCode::SUCCESS,
+        })
     }
 
     fn bound_log(&mut self) {

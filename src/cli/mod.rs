@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod foreground;
 mod graph;
+mod herald;
 mod history;
 mod host;
 mod listening;
@@ -18,9 +19,12 @@ mod operate;
 mod plan;
 mod plan_file;
 mod ps;
+mod reload;
 mod requirements;
 mod rollback;
 mod screen;
+mod service;
+mod spec_args;
 mod spec_file;
 mod stack;
 mod table;
@@ -96,6 +100,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Hand a spec or a saved plan to the stack's controller, and wait until it is so
     Apply(apply::ApplyArgs),
+    /// Have the controller read its spec again, and say whether it is taken
+    Reload,
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),
     /// Show how a stack stands
@@ -116,6 +122,9 @@ enum Command {
     Stop(operate::OperateArgs),
     /// Stop workloads, and start them anew
     Restart(operate::OperateArgs),
+    /// Let systemd run the stack's controller, from the boot on
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Check a spec
     Validate(validate::ValidateArgs),
     /// Show what needs what, and the start order
@@ -148,11 +157,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
     let global = &cli.global;
-    trace::start(global.verbose)?;
+    trace::start(global.verbose, global.stack.as_deref())?;
     match &cli.command {
         Command::Up(args) => up::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Apply(args) => apply::run(args, global),
+        Command::Reload => reload::run(global),
         Command::Down(args) => down::run(args, global),
         Command::Ps(args) => ps::run(args, global),
         Command::Logs(args) => logs::run(args, global),
@@ -163,6 +173,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Start(args) => operate::run(Verb::Start, args, global),
         Command::Stop(args) => operate::run(Verb::Stop, args, global),
         Command::Restart(args) => operate::run(Verb::Restart, args, global),
+        Command::Service(command) => service::run(command, global),
         Command::Validate(args) => validate::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Version => version::run(global),

@@ -145,6 +145,38 @@ impl Controller {
         Ok(self.history.current.number)
     }
 
+    /// Takes what the spec's file holds now, whether it is followed or not. Who asked hears at
+    /// once why it is not taken.
+    pub(super) fn reload(&mut self, by: &User) -> Result<u64, String> {
+        if self.memory.down.is_some() {
+            return Err("the stack is going down".to_owned());
+        }
+        let text = format!("{by} asks: reload");
+        self.tell(EventKind::Operator, None, Level::Progress, text);
+        let path = self.spec.path.clone();
+        let text = match self.host.files.read(&path, INPUT_LIMIT) {
+            Ok(text) => text,
+            Err(error) => {
+                let why = format!("{}; the last good spec stays in force", error.message);
+                self.refuse_spec(why.clone());
+                return Err(why);
+            }
+        };
+        let spec = SpecText { path, text };
+        let (loaded, _) = self
+            .loaded_for(&spec, false, None)
+            .inspect_err(|why| self.refuse_edit(&spec, why.clone()))?;
+        let same = loaded.desired == self.desired && spec == self.spec;
+        if same && !self.sources_differ(&loaded) {
+            self.pass_over(None);
+        } else {
+            self.adopt_spec(spec, loaded, Cause::FileEdit);
+            self.converged = false;
+            self.busy_since = self.host.clock.now();
+        }
+        Ok(self.history.current.number)
+    }
+
     /// The spec, if it may become the one in force, and how far a saved plan of it goes.
     fn loaded_for(
         &self,

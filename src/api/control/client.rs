@@ -178,6 +178,12 @@ impl Client {
             .await
     }
 
+    /// Has the spec's file read again; answers the generation that is in force then.
+    pub async fn reload(&self) -> Result<u64, ClientError> {
+        let taken: Taken = self.post("/v1/reload", &(), Some(COMPILING)).await?;
+        Ok(taken.generation)
+    }
+
     /// Ends the controller; workloads live on.
     pub async fn leave(&self) -> Result<(), ClientError> {
         self.post("/v1/leave", &(), Some(Handle::PATIENCE)).await

@@ -74,6 +74,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/operate", post(operate))
         .route("/v1/events", get(events))
         .route("/v1/version", get(version))
+        .route("/v1/reload", post(reload))
         .route("/v1/leave", post(leave))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -202,6 +203,17 @@ async fn operate(
     meant.map(Json).map_err(Failure::refused)
 }
 
+async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Answer<Taken> {
+    let by = peer.user().await;
+    let taken = shared.handle.reload(by).await?;
+    taken
+        .map(|generation| Json(Taken { generation }))
+        .map_err(Failure::refused)
+}
+
 async fn version() -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -216,7 +228,7 @@ async fn leave(State(shared): State<Shared>) -> Answer<()> {
 
 async fn unknown() -> Failure {
     let hint = "the routes are /v1/status, plan, proposal, explain, apply, down, operate, events, \
-                version and leave";
+                version, reload and leave";
     Failure::new(StatusCode::NOT_FOUND, "there is no such route", Some(hint))
 }
 
