@@ -223,14 +223,54 @@ mod tests {
     #[test]
     fn a_unit_reads_well() {
         let unit = text_for("/usr/local/bin/hatchery", &["/srv/farm/prime.yaml"]).unwrap();
-        insta::assert_snapshot!(unit, @"");
+        insta::assert_snapshot!(unit, @r#"
+        # Written by `hatchery service install`, which replaces it; `hatchery service uninstall prime` removes it.
+        # Settings and variables of your own belong beside it: `systemctl edit hatchery-prime.service`.
+
+        [Unit]
+        Description=Hatchery stack prime
+        # It waits for no network: what needs one is tried again until it is there.
+        After=local-fs.target remote-fs.target network.target network-online.target
+        After=dbus.socket systemd-machined.service
+        RequiresMountsFor=/srv/farm
+        RequiresMountsFor=/opt
+        # Workloads run while it does not, so it is tried for ever.
+        StartLimitIntervalSec=0
+
+        [Service]
+        Type=notify
+        NotifyAccess=main
+        ExecStart=/usr/local/bin/hatchery --stack prime --color never up --service /srv/farm/prime.yaml
+        ExecReload=/usr/local/bin/hatchery --stack prime --color never reload
+        TimeoutStartSec=120s
+        TimeoutStopSec=30s
+        WatchdogSec=30s
+        # Only the controller is started and ended: workloads have scopes of their own in hatchery.slice.
+        KillMode=process
+        Restart=always
+        RestartSec=2s
+        # `hatchery down` ends it so: it stays down until it is started, or the machine is.
+        RestartPreventExitStatus=80
+        SuccessExitStatus=80
+        # No setting here may give it a mount namespace: those of the containers' networks would end
+        # with it.
+        UMask=0022
+        OOMScoreAdjust=-900
+        LimitNOFILE=65536:524288
+        SyslogIdentifier=hatchery
+        Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        Environment="HATCHERY_STATE_DIR=/data/our stacks"
+
+        [Install]
+        WantedBy=multi-user.target
+        "#);
     }
 
     #[test]
     fn words_mean_themselves() {
         let unit = text_for("/opt/a b/h", &["/srv/50% \"$HOME\"\\\n;", ";", ""]).unwrap();
         let start = unit.lines().find(|line| line.starts_with("ExecStart="));
-        insta::assert_snapshot!(start.unwrap(), @"");
+        insta::assert_snapshot!(start.unwrap(), @r#"ExecStart="/opt/a b/h" --stack prime --color never up --service "/srv/50%% \"$$HOME\"\\\x0a;" ";" """#);
         assert!(text_for("/h", &["a\0b"]).is_err());
         let odd = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff");
         assert!(word(odd, Dollar::Kept).is_err());
