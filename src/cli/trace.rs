@@ -17,7 +17,7 @@ use crate::plan::text::visible;
 /// Says which targets speak, as in `info,hatchery::driver=debug`.
 const VARIABLE: &str = "HATCHERY_LOG";
 /// Tells every happening once more; the narrator tells them already.
-const STORY: &str = "hatchery::reconcile::controller";
+const STORY: &str = "hatchery::reconcile::history";
 
 /// Begins to print: warnings, and more with each `-v`.
 ///

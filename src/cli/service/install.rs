@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::ours;
 use super::systemctl::{self, View};
 use super::unit::{self, Definition, Found};
+use crate::api::control::Client;
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::SpecArgs;
 use crate::cli::{Global, requirements, screen, spec_file, stack, up, wiring};
@@ -59,6 +60,7 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError
     demand_no_other(&before, &path)?;
     requirements::demand(&desired, &shown, args.install)?;
     up::hold_removal(&desired, &shown, "apply")?;
+    let other = other(name, &before)?;
     let same = found == Found::Ours(text.clone());
     if !same {
         unit::write(&path, &text).map_err(|error| {
@@ -68,7 +70,9 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError
     }
     systemctl::systemctl(&["enable", &unit])?;
     let runs = before.active == "active";
-    take_over(name, &before)?;
+    if let Some(other) = &other {
+        take_over(name, other)?;
+    }
     match (runs, same) {
         (true, true) => {
             screen::line(&format!("`{unit}` runs already, as it would be installed"))?;
@@ -159,38 +163,54 @@ fn demand_no_other(view: &View, path: &Path) -> Result<(), CommandError> {
     )))
 }
 
-/// Ends a controller that runs outside of the service: what it keeps goes on, and the service
-/// adopts it. One that another unit keeps would come back, so that is refused.
-fn take_over(name: &str, service: &View) -> Result<(), CommandError> {
+/// A controller that runs outside of the service.
+struct Other {
+    pid: u32,
+    client: Client,
+}
+
+/// Who keeps the stack besides the service. One that another unit keeps would come back when it
+/// is ended, and one that does not listen cannot be asked to end: both are refused.
+fn other(name: &str, service: &View) -> Result<Option<Other>, CommandError> {
     let running = wiring::block_on(async {
         match stack::client_if_any(name).await? {
-            Some(client) => Ok(Some((client.version().await?.pid, client))),
+            Some(client) => Ok(Some(Other {
+                pid: client.version().await?.pid,
+                client,
+            })),
             None => Ok(None),
         }
     })?;
-    let Some((pid, client)) = running else {
-        return demand_free(name, service.pid);
+    let Some(other) = running else {
+        return demand_free(name, service.pid).map(|()| None);
     };
-    if pid == service.pid {
-        return Ok(());
+    if other.pid == service.pid {
+        return Ok(None);
     }
-    if let Some(unit) = systemctl::unit_kept_by(pid) {
-        return Err(CommandError::new(format!(
-            "cannot take stack `{name}` over: `{unit}` keeps its controller (pid {pid})"
+    match systemctl::unit_kept_by(other.pid) {
+        None => Ok(Some(other)),
+        Some(unit) => Err(CommandError::new(format!(
+            "cannot take stack `{name}` over: `{unit}` keeps its controller (pid {})",
+            other.pid
         ))
         .hint(format!(
-            "`systemctl disable --now {unit}` ends that; the same command again goes on"
-        )));
+            "`systemctl disable --now {unit}` ends that, and what runs goes on"
+        ))),
     }
+}
+
+/// Ends it: what it keeps goes on, and the service adopts it.
+fn take_over(name: &str, other: &Other) -> Result<(), CommandError> {
     screen::line(&format!(
-        "the controller that ran outside of the service (pid {pid}) ends; what runs goes on"
+        "the controller that ran outside of the service (pid {}) ends; what runs goes on",
+        other.pid
     ))?;
-    wiring::block_on(async { Ok(client.leave().await?) })?;
+    wiring::block_on(async { Ok(other.client.leave().await?) })?;
     let deadline = Instant::now() + PARTING;
     while holder(name).is_some() && Instant::now() < deadline {
         std::thread::sleep(LOOK);
     }
-    demand_free(name, service.pid)
+    demand_free(name, 0)
 }
 
 /// Who holds the stack.
