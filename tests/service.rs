@@ -379,6 +379,17 @@ fn it_starts_at_boot(host: &Host, pids: &Pids) {
     assert_eq!(host.machine.machines(), FOUR);
     assert!(host.get(), "it does not serve");
     assert_eq!(host.pids().len(), pids.len());
+    // The machine ended the controller first: it took nothing for a failure.
+    let events = host.must(&[HATCHERY, "--stack", "prime", "events", "--json"]);
+    let kinds = events.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        event["kind"].as_str().unwrap_or_default().to_owned()
+    });
+    let kinds: Vec<String> = kinds.collect();
+    assert!(kinds.contains(&"adopted".to_owned()), "{kinds:?}");
+    for kind in ["exited", "stopping", "killed", "crash_loop"] {
+        assert!(!kinds.contains(&kind.to_owned()), "{kind}: {events}");
+    }
     let history = host.must(&[HATCHERY, "--stack", "prime", "history", "--json"]);
     let history: Value = serde_json::from_str(&history).expect("JSON");
     assert!(history.to_string().contains("converged"), "{history}");

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cli::foreground::TAKEN_DOWN;
+pub use crate::driver::workloads::service as name;
 
 /// Where the units of this machine's operator lie.
 pub const FOLDER: &str = "/etc/systemd/system";
@@ -32,11 +33,6 @@ pub struct Definition<'a> {
     pub needs: Vec<PathBuf>,
     /// Variables that the controller is to have.
     pub environment: Vec<(&'static str, OsString)>,
-}
-
-/// The unit of a stack. The characters of a stack's name mean themselves in a unit's.
-pub fn name(stack: &str) -> String {
-    format!("hatchery-{stack}.service")
 }
 
 /// Where that unit lies.
