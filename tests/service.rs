@@ -166,6 +166,7 @@ fn a_service_keeps_the_farm() {
     scopes_have_nothing_of_the_service(&host, &pids);
     the_journal_has_fields(&host);
     reload_says_what_came_of_it(&host, &pids);
+    a_rollback_outlives_the_controller(&host, &pids);
     an_upgrade_is_not_noticed(&host, &pids);
     a_hung_controller_is_replaced(&host, &pids);
     host.machine.reboot();
@@ -331,6 +332,21 @@ fn reload_says_what_came_of_it(host: &Host, pids: &Pids) {
     host.must(&["systemctl", "reload", UNIT]);
     let status = host.converged();
     assert!(status["generation"].as_u64().unwrap() > number, "{status}");
+    assert!(status["spec_error"].is_null(), "{status}");
+    assert_eq!(host.pids(), *pids, "what ran was touched");
+}
+
+fn a_rollback_outlives_the_controller(host: &Host, pids: &Pids) {
+    host.must(&[HATCHERY, "--stack", "prime", "rollback"]);
+    let rolled = host.converged()["generation"].clone();
+    host.must(&["systemctl", "restart", UNIT]);
+    let status = host.converged();
+    assert_eq!(status["generation"], rolled, "{status}");
+    let said = status["spec_error"].as_str().unwrap_or_default();
+    assert!(said.contains("rolled back"), "{status}");
+    host.must(&["systemctl", "reload", UNIT]);
+    let status = host.converged();
+    assert!(status["generation"].as_u64() > rolled.as_u64(), "{status}");
     assert!(status["spec_error"].is_null(), "{status}");
     assert_eq!(host.pids(), *pids, "what ran was touched");
 }

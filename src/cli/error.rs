@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
-use super::screen;
+use super::{screen, service};
 use crate::api::control::ClientError;
 use crate::driver::journal::{Journal, Priority};
 use crate::plan::text::visible;
@@ -140,7 +140,7 @@ impl From<ClientError> for CommandError {
             _ => CommandError::new(error.to_string()),
         };
         match error {
-            ClientError::NotRunning { .. } => base.hint("start one with `hatchery up SPEC`"),
+            ClientError::NotRunning { stack } => base.hint(service::starter(&stack)),
             ClientError::Unreachable { .. } => {
                 base.hint("the control socket is root's; run this as root")
             }
@@ -148,9 +148,10 @@ impl From<ClientError> for CommandError {
                 hint: Some(hint), ..
             } => base.hint(hint),
             ClientError::Refused { hint: None, .. } => base,
-            ClientError::Broken { .. } => {
-                base.hint("what it said last is in `controller.log` in the stack's log folder")
-            }
+            ClientError::Broken { stack, .. } => base.hint(format!(
+                "what it said last is in {}",
+                service::story_place(&stack)
+            )),
         }
     }
 }

@@ -14,10 +14,9 @@ use super::error::CommandError;
 use super::herald::Herald;
 use super::listening::Listening;
 use super::narrator::Narrator;
-use super::wiring::{self, Running};
+use super::wiring::{self, Begin, Running};
 use crate::api::control;
-use crate::plan::saved::SavedPlan;
-use crate::reconcile::handle::{Ended, EventKind, Handle, Happening, SpecText};
+use crate::reconcile::handle::{Ended, EventKind, Handle, Happening};
 
 /// How often it is asked how things stand, while they do not stand as they should.
 const TICK: Duration = Duration::from_millis(150);
@@ -30,12 +29,8 @@ pub const TAKEN_DOWN: u8 = 80;
 pub struct Foreground {
     /// The stack.
     pub stack: String,
-    /// Its spec.
-    pub spec: SpecText,
-    /// Only as far as this plan of it goes.
-    pub saved: Option<SavedPlan>,
-    /// Whether edits of the file are followed.
-    pub follows: bool,
+    /// What its controller begins with.
+    pub begin: Begin,
     /// Who tells the story.
     pub narrator: Narrator,
     /// Standard output is the controller's own log file.
@@ -57,12 +52,7 @@ pub struct Service {
 pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     let signals = Signals::new()?;
     let dirs = wiring::dirs(&foreground.stack);
-    let running = wiring::begin(
-        &foreground.stack,
-        Some(foreground.spec),
-        foreground.saved,
-        foreground.follows,
-    )?;
+    let running = wiring::begin(&foreground.stack, foreground.begin)?;
     let path = control::socket(&dirs.run);
     let socket = control::bind(&path).map_err(|error| {
         CommandError::new(format!("cannot listen on `{}`", path.display())).because(&error)

@@ -84,9 +84,12 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     };
     wiring::block_on_threads(foreground::attend(Foreground {
         stack: name,
-        spec,
-        saved,
-        follows: !args.no_follow,
+        begin: wiring::Begin {
+            spec: Some(spec),
+            saved,
+            left: None,
+            follows: !args.no_follow,
+        },
         narrator,
         log: args.detached,
         service: None,
@@ -135,8 +138,15 @@ async fn go_behind(
 /// controller because somebody is editing the spec: then it begins with what was taken last,
 /// and says what is wrong with the file as it does of any edit.
 fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitCode, CommandError> {
+    let mut left = None;
     let Checked { spec, desired } = match check(args, global) {
-        Ok(checked) => checked,
+        Ok(found) => match gone_back(&found) {
+            Some(back) => {
+                left = Some(found.spec);
+                back
+            }
+            None => found,
+        },
         Err(error) => match last_good(args, global) {
             Some(last) => {
                 let why = anstream::adapter::strip_str(&error.to_string()).to_string();
@@ -150,12 +160,23 @@ fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitC
     wiring::block_on_threads(foreground::attend(Foreground {
         narrator: Narrator::of_controller(&desired.stack),
         stack: desired.stack,
-        spec,
-        saved: None,
-        follows: !args.no_follow,
+        begin: wiring::Begin {
+            spec: Some(spec),
+            saved: None,
+            left,
+            follows: !args.no_follow,
+        },
         log: false,
         service: Some(Service { herald }),
     }))
+}
+
+/// A stack that was rolled back stays so, whoever keeps it now: a new start of its service is no
+/// edit.
+fn gone_back(found: &Checked) -> Option<Checked> {
+    let spec = wiring::went_back(&found.desired.stack, &found.spec)?;
+    let desired = wiring::compile(&spec).ok()?;
+    Some(Checked { spec, desired })
 }
 
 /// What the stack took last, if it came from the same file and is good still.

@@ -216,6 +216,16 @@ impl Controller {
         })
     }
 
+    /// The same for a controller that begins after that.
+    pub(super) fn out_of_force(&self, spec: SpecText) -> PassedOver {
+        let why = format!(
+            "the stack was rolled back, and goes on with generation {}; the file stays as it is, \
+             and is taken again by `hatchery reload`, or once an edit of it is followed",
+            self.history.current.number
+        );
+        PassedOver { spec, why }
+    }
+
     pub(super) fn go_down(
         &mut self,
         purge: bool,

@@ -169,6 +169,25 @@ pub fn comes_back(stack: &str) -> Option<String> {
     })
 }
 
+/// Where the controller of `stack` says what it does.
+pub fn story_place(stack: &str) -> String {
+    match unit::path(stack).exists() {
+        true => format!("`journalctl -u {}`", unit::name(stack)),
+        false => "`controller.log` in the stack's log folder".to_owned(),
+    }
+}
+
+/// What starts a controller of `stack`.
+pub fn starter(stack: &str) -> String {
+    match unit::path(stack).exists() {
+        true => format!(
+            "start its service with `systemctl start {}`",
+            unit::name(stack)
+        ),
+        false => "start one with `hatchery up SPEC`".to_owned(),
+    }
+}
+
 /// Has systemd start no controller of `stack` any more, where it is between two tries.
 ///
 /// # Errors

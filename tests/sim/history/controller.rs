@@ -114,6 +114,7 @@ impl Run {
             }),
             stack: STACK.to_owned(),
             saved: None,
+            left: None,
             follows: true,
             seed: self.seed,
         };
