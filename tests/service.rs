@@ -202,6 +202,9 @@ fn install_takes_over(host: &Host) -> Pids {
     host.must(&[&begin[..], &up[..]].concat());
     let pids = host.pids();
     let print = host.must(&[HATCHERY, "service", "install", "--print", SPEC]);
+    let dotted = "/opt/../opt/hatchery-test/hatchery";
+    let same = host.must(&[dotted, "service", "install", "--print", SPEC]);
+    assert_eq!(same, print);
     assert!(!host.machine.path("/etc/systemd/system").join(UNIT).exists());
     let said = host.must(&[HATCHERY, "service", "install", SPEC]);
     assert!(said.contains("ran outside of the service"), "{said}");

@@ -2,6 +2,7 @@
 //! itself has answered: one that hangs is noticed, however well the rest of the process is.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::error::CommandError;
@@ -24,6 +25,8 @@ const LINE: usize = 200;
 pub struct Herald {
     notifier: Notifier,
     interval: Duration,
+    /// `READY=1` was said.
+    ready: AtomicBool,
 }
 
 impl Herald {
@@ -48,6 +51,7 @@ impl Herald {
         Herald {
             notifier: asked.notifier,
             interval: interval.map_or(UNHURRIED, |interval| interval.min(UNHURRIED)),
+            ready: AtomicBool::new(false),
         }
     }
 
@@ -95,7 +99,7 @@ impl Herald {
     fn say_status(&self, status: &StackStatus, said: &mut Option<String>) {
         let line = line(status);
         let mut message = "WATCHDOG=1".to_owned();
-        if said.is_none() {
+        if !self.ready.load(Ordering::Relaxed) {
             message.push_str("\nREADY=1");
         }
         if said.as_ref() != Some(&line) {
@@ -103,6 +107,7 @@ impl Herald {
         }
         let sent = self.notifier.say(&message);
         if sent.is_ok() {
+            self.ready.store(true, Ordering::Relaxed);
             *said = Some(line);
         }
         self.note(sent);
@@ -112,6 +117,10 @@ impl Herald {
         let mut reloads = handle.reloads();
         while reloads.changed().await.is_ok() {
             let under_way = *reloads.borrow_and_update() > 0;
+            if !self.ready.load(Ordering::Relaxed) {
+                // One that came before the first answer is part of the start.
+                continue;
+            }
             self.note(match under_way {
                 true => self.notifier.say_reloading(),
                 false => self.notifier.say("READY=1"),
@@ -248,6 +257,7 @@ mod tests {
         let (requests_in, mut requests) = mpsc::channel(64);
         let (happenings, _) = broadcast::channel(8);
         let handle = Handle::new(requests_in, happenings);
+        herald.ready.store(true, Ordering::Relaxed);
         let telling = {
             let handle = handle.clone();
             tokio::spawn(async move { herald.mind_reloads(&handle).await })

@@ -11,7 +11,7 @@ use super::systemctl::{self, View};
 use super::unit::{self, Definition, Found};
 use crate::api::control::Client;
 use crate::cli::error::CommandError;
-use crate::cli::spec_args::SpecArgs;
+use crate::cli::spec_args::{SpecArgs, lasting};
 use crate::cli::{Global, requirements, screen, spec_file, stack, up, wiring};
 
 /// The variables that say where a stack's folders are: the service is to use the same ones.
@@ -123,7 +123,7 @@ fn own_path() -> Result<PathBuf, CommandError> {
     let called = called.unwrap_or_default();
     let path = match called.components().count() {
         0 | 1 if !called.is_absolute() => on_path(&called),
-        _ => std::path::absolute(&called).ok(),
+        _ => lasting(&called).ok(),
     };
     path.filter(|path| is_own(path))
         .or_else(|| std::env::current_exe().ok().filter(|path| is_own(path)))
