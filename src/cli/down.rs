@@ -12,7 +12,7 @@ use super::foreground::{Asked, Signals};
 use super::listening::Listening;
 use super::narrator::{Manner, Narrator};
 use super::wiring::{self, Running, own_user};
-use super::{Global, screen, stack};
+use super::{Global, screen, service, stack};
 use crate::api::control::{Client, ClientError};
 
 /// How long the controller's process may take to end once all is gone.
@@ -45,12 +45,19 @@ pub fn run(args: &DownArgs, global: &Global) -> Result<ExitCode, CommandError> {
         screen::line(&format!("nothing of stack `{name}` is here"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    wiring::block_on_threads(async {
+    let code = wiring::block_on_threads(async {
         match stack::client_if_any(&name).await? {
             Some(client) => ask(&client, args, &name).await,
-            None => by_itself(args, &name).await,
+            None => {
+                service::rest(&name)?;
+                by_itself(args, &name).await
+            }
         }
-    })
+    })?;
+    if let Some(note) = service::comes_back(&name) {
+        screen::line(&note)?;
+    }
+    Ok(code)
 }
 
 fn cannot(name: &str, error: &str) -> CommandError {
@@ -130,7 +137,7 @@ async fn by_itself(args: &DownArgs, name: &str) -> Result<ExitCode, CommandError
         handle,
         story,
         mut ended,
-    } = wiring::begin(name, None, None, false)?;
+    } = wiring::begin(name, wiring::Begin::default())?;
     let mut listening = Listening::Here {
         handle: handle.clone(),
         story,

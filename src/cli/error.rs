@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
-use super::screen;
+use super::{screen, service};
 use crate::api::control::ClientError;
+use crate::driver::journal::{Journal, Priority};
 use crate::plan::text::visible;
 
 const WRONG: Style = AnsiColor::Red.on_default().bold();
@@ -90,7 +91,13 @@ impl CommandError {
         if self.kind == Kind::Closed {
             return ExitCode::from(CLOSED);
         }
-        screen::complain(&self.to_string());
+        let text = self.to_string();
+        let journal = Journal::behind(io::stderr(), None);
+        let plain = || anstream::adapter::strip_str(&text).to_string();
+        let entered = journal.map(|journal| journal.write(Priority::Error, &plain(), &[]));
+        if !matches!(entered, Some(Ok(()))) {
+            screen::complain(&text);
+        }
         ExitCode::from(FAILED)
     }
 }
@@ -138,7 +145,7 @@ impl From<ClientError> for CommandError {
             _ => CommandError::new(error.to_string()),
         };
         match error {
-            ClientError::NotRunning { .. } => base.hint("start one with `hatchery up SPEC`"),
+            ClientError::NotRunning { stack } => base.hint(service::starter(&stack)),
             ClientError::Unreachable { .. } => {
                 base.hint("the control socket is root's; run this as root")
             }
@@ -146,9 +153,10 @@ impl From<ClientError> for CommandError {
                 hint: Some(hint), ..
             } => base.hint(hint),
             ClientError::Refused { hint: None, .. } => base,
-            ClientError::Broken { .. } => {
-                base.hint("what it said last is in `controller.log` in the stack's log folder")
-            }
+            ClientError::Broken { stack, .. } => base.hint(format!(
+                "what it said last is in {}",
+                service::story_place(&stack)
+            )),
         }
     }
 }

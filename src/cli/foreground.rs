@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,32 +11,38 @@ use tokio_util::sync::CancellationToken;
 
 use super::detach;
 use super::error::CommandError;
+use super::herald::Herald;
 use super::listening::Listening;
 use super::narrator::Narrator;
-use super::wiring::{self, Running};
+use super::wiring::{self, Begin, Running};
 use crate::api::control;
-use crate::plan::saved::SavedPlan;
-use crate::reconcile::handle::{Ended, Handle, SpecText};
+use crate::reconcile::handle::{Ended, EventKind, Handle, Happening};
 
 /// How often it is asked how things stand, while they do not stand as they should.
 const TICK: Duration = Duration::from_millis(150);
 /// Lines after which the size of the log file is looked at.
 const LOOK_AT_LOG: u32 = 500;
+/// The exit code of a service whose stack was taken down: systemd is not to start it again then.
+pub const TAKEN_DOWN: u8 = 80;
 
 /// What is run.
 pub struct Foreground {
     /// The stack.
     pub stack: String,
-    /// Its spec.
-    pub spec: SpecText,
-    /// Only as far as this plan of it goes.
-    pub saved: Option<SavedPlan>,
-    /// Whether edits of the file are followed.
-    pub follows: bool,
+    /// What its controller begins with.
+    pub begin: Begin,
     /// Who tells the story.
     pub narrator: Narrator,
     /// Standard output is the controller's own log file.
     pub log: bool,
+    /// Set where a service manager keeps the controller.
+    pub service: Option<Service>,
+}
+
+/// A service manager's wishes.
+pub struct Service {
+    /// Tells it how things stand, if it wants to know.
+    pub herald: Option<Herald>,
 }
 
 /// Runs the controller until it leaves or everything is down.
@@ -45,12 +52,7 @@ pub struct Foreground {
 pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     let signals = Signals::new()?;
     let dirs = wiring::dirs(&foreground.stack);
-    let running = wiring::begin(
-        &foreground.stack,
-        Some(foreground.spec),
-        foreground.saved,
-        foreground.follows,
-    )?;
+    let running = wiring::begin(&foreground.stack, foreground.begin)?;
     let path = control::socket(&dirs.run);
     let socket = control::bind(&path).map_err(|error| {
         CommandError::new(format!("cannot listen on `{}`", path.display())).because(&error)
@@ -61,12 +63,22 @@ pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
         running.handle.clone(),
         shutdown.clone(),
     ));
+    let is_service = foreground.service.is_some();
+    let herald = foreground.service.and_then(|service| service.herald);
+    let herald = herald.map(Arc::new);
+    if let Some(herald) = herald.clone() {
+        let handle = running.handle.clone();
+        tokio::spawn(async move { herald.attend(handle).await });
+    }
     let outcome = Attendance {
         stack: foreground.stack,
         narrator: foreground.narrator,
         log: foreground.log.then(|| detach::log_file(&dirs)),
         lines: 0,
         down: None,
+        is_service,
+        herald,
+        went_down: false,
         signals,
     }
     .watch(running)
@@ -98,6 +110,10 @@ struct Attendance {
     lines: u32,
     /// Set by the first Ctrl-C.
     down: Option<Downing>,
+    is_service: bool,
+    herald: Option<Arc<Herald>>,
+    /// The story said that the stack is down.
+    went_down: bool,
     signals: Signals,
 }
 
@@ -121,13 +137,14 @@ impl Attendance {
                 asked = self.signals.next() => self.on_signal(asked, &handle),
                 end = &mut ended => {
                     for happening in listening.rest().await {
-                        self.narrator.tell(&happening);
+                        self.tell(&happening);
                     }
                     self.narrator.clear();
+                    self.say_stopping();
                     return self.result(end).await;
                 }
                 Some(happening) = listening.next() => {
-                    self.narrator.tell(&happening);
+                    self.tell(&happening);
                     self.bound_log();
                     unsettled = self.narrator.wants_status();
                 }
@@ -137,6 +154,17 @@ impl Attendance {
                     }
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, happening: &Happening) {
+        self.went_down |= happening.kind == EventKind::Down;
+        self.narrator.tell(happening);
+    }
+
+    fn say_stopping(&self) {
+        if let Some(herald) = &self.herald {
+            herald.say_stopping();
         }
     }
 
@@ -162,6 +190,7 @@ impl Attendance {
                 );
                 self.narrator.everything();
                 self.narrator.say(&words);
+                self.say_stopping();
                 let handle = handle.clone();
                 // That it left is seen by its end.
                 tokio::spawn(async move { handle.leave().await });
@@ -188,7 +217,10 @@ impl Attendance {
                 self.stack
             )));
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(match self.is_service && self.went_down {
+            true => ExitCode::from(TAKEN_DOWN),
+            false => ExitCode::SUCCESS,
+        })
     }
 
     fn bound_log(&mut self) {

@@ -13,7 +13,7 @@ use anstyle::Style;
 
 use self::file::Log;
 use super::error::CommandError;
-use super::{Global, screen, stack, wiring};
+use super::{Global, screen, service, stack, wiring};
 use crate::graph::instance_of;
 use crate::plan::text::visible;
 use crate::spec::node::{Kind, NodeId};
@@ -159,7 +159,9 @@ fn is_meant(asked: &str, name: &str) -> bool {
 
 fn nothing(asked: &str, stack: &str, found: &BTreeMap<String, PathBuf>) -> CommandError {
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
-    let hint = if names.is_empty() {
+    let hint = if asked == CONTROLLER && service::unit::path(stack).exists() {
+        format!("it runs as a service: see {}", service::story_place(stack))
+    } else if names.is_empty() {
         "nothing of the stack has written yet".to_owned()
     } else {
         format!("there are logs of {}", names.join(", "))

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod foreground;
 mod graph;
+mod herald;
 mod history;
 mod host;
 mod listening;
@@ -18,9 +19,11 @@ mod operate;
 mod plan;
 mod plan_file;
 mod ps;
+mod reload;
 mod requirements;
 mod rollback;
 mod screen;
+mod service;
 mod spec_args;
 mod spec_file;
 mod stack;
@@ -104,6 +107,8 @@ enum Command {
         )
     }))]
     Apply(apply::ApplyArgs),
+    /// Have the controller read its spec again, and say whether it is taken
+    Reload,
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),
     /// Show how a stack stands
@@ -130,6 +135,9 @@ enum Command {
     Stop(operate::OperateArgs),
     /// Stop workloads, and start them anew
     Restart(operate::OperateArgs),
+    /// Let systemd run the stack's controller, from the boot on
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Check a spec
     Validate(validate::ValidateArgs),
     /// Show what needs what, and the start order
@@ -162,11 +170,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
     let global = &cli.global;
-    trace::start(global.verbose)?;
+    trace::start(global.verbose, global.stack.as_deref())?;
     match &cli.command {
         Command::Up(args) => up::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Apply(args) => apply::run(args, global),
+        Command::Reload => reload::run(global),
         Command::Down(args) => down::run(args, global),
         Command::Ps(args) => ps::run(args, global),
         Command::Logs(args) => logs::run(args, global),
@@ -180,6 +189,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Start(args) => operate::run(Verb::Start, args, global),
         Command::Stop(args) => operate::run(Verb::Stop, args, global),
         Command::Restart(args) => operate::run(Verb::Restart, args, global),
+        Command::Service(command) => service::run(command, global),
         Command::Validate(args) => validate::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Version => version::run(global),

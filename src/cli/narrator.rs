@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anstyle::{AnsiColor, Style};
 
+use super::herald::is_there;
 use super::screen;
+use crate::driver::journal::{Journal, Priority};
 use crate::plan::model::{NodeState, NodeStatus};
 use crate::plan::text::visible;
-use crate::plan::words;
+use crate::plan::{exit_words, words};
 use crate::reconcile::handle::{EventKind, Happening, Level, StackStatus};
-use crate::spec::model::Status;
 
 const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -45,6 +46,8 @@ pub struct Narrator {
     since: Instant,
     /// The line that said so was told.
     said_converged: bool,
+    /// Takes the lines instead of standard output, where that leads to it anyway.
+    journal: Option<Journal>,
 }
 
 impl Narrator {
@@ -56,6 +59,19 @@ impl Narrator {
             drawn: 0,
             since: Instant::now(),
             said_converged: false,
+            journal: None,
+        }
+    }
+
+    /// A controller's narrator: into the journal, with all its fields, if standard output leads
+    /// there; otherwise of the manner that fits standard output.
+    pub fn of_controller(stack: &str) -> Self {
+        match Journal::behind(std::io::stdout(), Some(stack)) {
+            Some(journal) => Narrator {
+                journal: Some(journal),
+                ..Narrator::new(Manner::All)
+            },
+            None => Narrator::of_screen(),
         }
     }
 
@@ -96,6 +112,11 @@ impl Narrator {
         };
         if happening.level >= worth {
             self.clear();
+            if let Some(journal) = &self.journal
+                && enter(journal, happening).is_ok()
+            {
+                return;
+            }
             let time = screen::time_of_day(happening.at_ms);
             screen::murmur(&happening_line(happening, &time));
         }
@@ -104,6 +125,11 @@ impl Narrator {
     /// A line of our own. On a terminal it takes the place of the `^C` that was typed.
     pub fn say(&mut self, text: &str) {
         self.clear();
+        if let Some(journal) = &self.journal
+            && journal.write(Priority::Notice, text, &[]).is_ok()
+        {
+            return;
+        }
         let begin = if screen::is_lively() { "\r" } else { "" };
         screen::murmur(&format!("{begin}{text}\n"));
     }
@@ -171,17 +197,40 @@ pub fn happening_line(happening: &Happening, time: &str) -> String {
     out
 }
 
-/// Whether a node is where it should be.
-fn is_there(node: &NodeStatus) -> bool {
-    match node.state {
-        NodeState::Running => node.health != Some(Status::Critical),
-        NodeState::Completed | NodeState::Stopped | NodeState::Exited => true,
-        NodeState::Waiting
-        | NodeState::Starting
-        | NodeState::Stopping
-        | NodeState::Backoff
-        | NodeState::Failed => false,
-    }
+/// Writes it to the journal, all that is known of it in fields of their own.
+fn enter(journal: &Journal, happening: &Happening) -> std::io::Result<()> {
+    let priority = match happening.level {
+        Level::Progress => Priority::Progress,
+        Level::Notice => Priority::Notice,
+        Level::Warning => Priority::Warning,
+        Level::Error => Priority::Error,
+    };
+    let kind = serde_json::to_value(happening.kind).ok();
+    let kind = kind.and_then(|kind| kind.as_str().map(str::to_owned));
+    let node = happening.node.as_ref().map(ToString::to_string);
+    let fields = [
+        ("HATCHERY_NODE", node.clone()),
+        ("HATCHERY_KIND", kind),
+        (
+            "HATCHERY_INCARNATION",
+            happening.incarnation.map(|number| number.to_string()),
+        ),
+        ("HATCHERY_EXIT", happening.exit.map(exit_words)),
+        (
+            "HATCHERY_GENERATION",
+            happening.generation.map(|number| number.to_string()),
+        ),
+    ];
+    let fields: Vec<(&str, String)> = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let text = visible(happening.text.trim_end());
+    let message = match node {
+        Some(node) => format!("{node}: {text}"),
+        None => text,
+    };
+    journal.write(priority, &message, &fields)
 }
 
 /// What moves comes first, what only waits last.

@@ -1,7 +1,9 @@
 //! The arguments that name a spec, the same for every verb.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use clap::ArgGroup;
 
@@ -82,11 +84,11 @@ impl SpecArgs {
         shown
     }
 
-    /// Reads it.
+    /// Which files are meant.
     ///
     /// # Errors
-    /// When none is named, or a file of it cannot be read.
-    pub fn read(&self) -> Result<SpecText, CommandError> {
+    /// When no spec is named.
+    pub fn sought(&self) -> Result<Sought, CommandError> {
         if !self.is_given() {
             return Err(CommandError::new("no spec is named"));
         }
@@ -96,13 +98,44 @@ impl SpecArgs {
             path.push(IN_FOLDER);
             folder = false;
         }
-        spec_file::read(&Sought {
+        Ok(Sought {
             path,
             folder,
             overlays: all_absolute(self.overlays())?,
             vars: all_absolute(&self.vars)?,
             environment: BTreeMap::new(),
         })
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When none is named, or a file of it cannot be read.
+    pub fn read(&self) -> Result<SpecText, CommandError> {
+        spec_file::read(&self.sought()?)
+    }
+
+    /// The same arguments for another process in another folder: paths are absolute, symlinks
+    /// stay.
+    ///
+    /// # Errors
+    /// When a folder on the way is not there.
+    pub fn argv(&self) -> Result<Vec<OsString>, CommandError> {
+        let found = |path: &Path| {
+            lasting(path).map(PathBuf::into_os_string).map_err(|error| {
+                let shown = path.display();
+                CommandError::new(format!("cannot find the spec `{shown}`")).because(&error)
+            })
+        };
+        // A name that begins with `-` is no option: an absolute path does not.
+        let mut argv = vec![found(self.first())?];
+        for overlay in self.overlays() {
+            argv.extend(["-f".into(), found(overlay)?]);
+        }
+        for vars in &self.vars {
+            argv.extend(["--vars".into(), found(vars)?]);
+        }
+        Ok(argv)
     }
 }
 
@@ -115,4 +148,44 @@ fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
         let shown = path.display();
         CommandError::new(format!("cannot read `{shown}`: {}", because(&error)))
     })
+}
+
+/// The absolute path without `..`, as units take it. Symlinks stay, because they may be swapped,
+/// but for those that a `..` follows: it means the folder above what they lead to.
+///
+/// # Errors
+/// When what a `..` follows is not there.
+pub fn lasting(path: &Path) -> io::Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                plain = plain.canonicalize()?;
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn symlinks_stay_unless_dots_follow_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(here.join("real/inner")).unwrap();
+        std::os::unix::fs::symlink("real/inner", here.join("link")).unwrap();
+        let through = |path: &str| lasting(&here.join(path)).unwrap();
+        assert_eq!(through("link/a.yaml"), here.join("link/a.yaml"));
+        assert_eq!(through("./real/./a.yaml"), here.join("real/a.yaml"));
+        assert_eq!(through("link/../a.yaml"), here.join("real/a.yaml"));
+        assert_eq!(through("real/inner/../../b"), here.join("b"));
+        assert!(lasting(&here.join("none/../a")).is_err());
+        assert!(lasting(Path::new("a")).unwrap().is_absolute());
+    }
 }

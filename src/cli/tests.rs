@@ -7,19 +7,15 @@ use super::spec_args::SpecArgs;
 use super::*;
 use crate::api::control::ClientError;
 
-/// The help of the program, or of one verb of it, 100 columns wide.
+/// The help of the program, or of one verb of it (`service install`), 100 columns wide.
 fn help(verb: Option<&str>) -> String {
     let mut command = Cli::command().term_width(100);
     command.build();
-    let shown = match verb {
-        None => command.render_help(),
-        Some(verb) => command
-            .find_subcommand_mut(verb)
-            .unwrap()
-            .clone()
-            .term_width(100)
-            .render_help(),
-    };
+    let words = verb.unwrap_or_default().split_whitespace();
+    let found = words.fold(&mut command, |command, word| {
+        command.find_subcommand_mut(word).unwrap()
+    });
+    let shown = found.clone().term_width(100).render_help();
     strip_str(&shown.to_string())
         .to_string()
         .lines()
@@ -52,6 +48,7 @@ fn help_lists_the_verbs() {
       up        Bring a stack up and keep it so, here or in the background
       plan      Show what would be done, and do nothing
       apply     Hand a spec or a saved plan to the stack's controller, and wait until it is so
+      reload    Have the controller read its spec again, and say whether it is taken
       down      Stop and remove everything but persistent roots, logs and history
       ps        Show how a stack stands
       logs      Print what workloads wrote
@@ -62,6 +59,7 @@ fn help_lists_the_verbs() {
       start     Let stopped workloads run again
       stop      Stop workloads, and keep them stopped
       restart   Stop workloads, and start them anew
+      service   Let systemd run the stack's controller, from the boot on
       validate  Check a spec
       graph     Show what needs what, and the start order
       version   Show the version, and the running controller's
@@ -99,6 +97,30 @@ fn help_of_up() {
           --no-follow    Do not follow edits of the spec's files
           --allow-empty  Take the spec even if it would remove everything that runs
       -h, --help         Print help
+
+    Options of every command:
+          --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
+          --color <WHEN>  When to use colours; NO_COLOR is heeded too [default: auto] [possible values:
+                          auto, always, never]
+      -v, --verbose...    Say more about what goes on inside; twice for still more
+    ");
+}
+
+#[test]
+fn help_of_service_install() {
+    insta::assert_snapshot!(help(Some("service install")), @r"
+    Write the unit, enable it at boot, and start it; what runs goes on
+
+    Usage: hatchery service install [OPTIONS] <SPEC>
+
+    Arguments:
+      <SPEC>  The spec, a YAML file
+
+    Options:
+          --install    Install the Debian packages of requirements that are missing
+          --no-follow  Do not follow edits of the spec's file; `systemctl reload` takes them
+          --print      Print the unit, and do nothing
+      -h, --help       Print help
 
     Options of every command:
           --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]

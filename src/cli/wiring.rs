@@ -26,7 +26,7 @@ use crate::reconcile::load::{Loaded, Surroundings, check, load};
 use crate::reconcile::outlook::{Outlook, World};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
-use crate::spec::generation::{User, last_taken};
+use crate::spec::generation::{User, gone_back, last_taken};
 use crate::spec::model::Env;
 use crate::store::{Roots, Store, history};
 
@@ -134,8 +134,18 @@ fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, C
 pub fn last_spec(stack: &str) -> Option<SpecText> {
     let dirs = dirs(stack);
     let past = history::past(&dirs);
-    let last = last_taken(&past.generations)?;
-    history::spec(&dirs, last).ok()
+    history::spec(&dirs, last_taken(&past.generations)?).ok()
+}
+
+/// What the stack went back to, if `file` is what it left for that.
+pub fn went_back(stack: &str, file: &SpecText) -> Option<SpecText> {
+    let dirs = dirs(stack);
+    let past = history::past(&dirs);
+    let (current, left) = gone_back(&past.generations)?;
+    let is_left = history::spec(&dirs, left).ok()? == *file;
+    is_left
+        .then(|| history::spec(&dirs, current).ok())
+        .flatten()
 }
 
 /// What of the stack runs, from the kernel alone.
@@ -204,17 +214,30 @@ pub struct Running {
     pub ended: JoinHandle<Result<(), String>>,
 }
 
-/// Takes the stack's lock and begins to reconcile; without a spec, only to take it down, and
-/// with a saved plan only as far as that goes. Must be called on a runtime from [`runtime`].
+/// What a controller begins with.
+#[derive(Default)]
+pub struct Begin {
+    /// The spec; without one, only to take the stack down.
+    pub spec: Option<SpecText>,
+    /// Only as far as this plan of the spec goes.
+    pub saved: Option<SavedPlan>,
+    /// What the stack went back from.
+    pub left: Option<SpecText>,
+    /// Whether edits of the file are followed.
+    pub follows: bool,
+}
+
+/// Takes the stack's lock and begins to reconcile. Must be called on a runtime from [`runtime`].
 ///
 /// # Errors
 /// When another controller has the stack, or a driver cannot work here.
-pub fn begin(
-    stack: &str,
-    spec: Option<SpecText>,
-    saved: Option<SavedPlan>,
-    follows: bool,
-) -> Result<Running, CommandError> {
+pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
+    let Begin {
+        spec,
+        saved,
+        left,
+        follows,
+    } = begin;
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
     let datacenter = datacenter.as_deref().unwrap_or("dc1");
@@ -232,6 +255,7 @@ pub fn begin(
         spec,
         stack: stack.to_owned(),
         saved,
+        left,
         follows,
         commit_deadline: None,
         seed: seed(),

@@ -32,6 +32,7 @@ pub(super) fn begin(
         spec,
         stack,
         saved,
+        left,
         follows,
         commit_deadline,
         seed: _,
@@ -80,6 +81,8 @@ pub(super) fn begin(
     controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
     controller.memory.permitted = permit;
+    let left = left.map(|spec| controller.out_of_force(spec));
+    controller.pass_over(left);
     controller.memory.past_needs.clear();
     controller.recall_proven(&past);
     remember_stops(&mut controller.memory, &controller.desired);

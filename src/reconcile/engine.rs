@@ -41,6 +41,8 @@ pub struct Beginning {
     /// Only as far as this plan of the spec goes, if the world is still the one that it was
     /// made on.
     pub saved: Option<SavedPlan>,
+    /// What the stack went back from. As long as the file holds this text, it stays out of force.
+    pub left: Option<SpecText>,
     /// Whether edits of the spec's file are followed.
     pub follows: bool,
     /// A commit that did not converge so long after it was taken is left for the spec that

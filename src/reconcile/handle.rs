@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use super::happening::{EventKind, Happening, Level};
 use super::sync::{Health, Orders, SourceStatus};
@@ -46,6 +46,13 @@ pub enum Request {
         /// How it came.
         cause: Cause,
         /// The generation that it became, or why it did not.
+        answer: oneshot::Sender<Result<u64, String>>,
+    },
+    /// Take what the spec's file holds now.
+    Reload {
+        /// Who asks.
+        by: User,
+        /// The generation in force then, or why the file is not taken.
         answer: oneshot::Sender<Result<u64, String>>,
     },
     /// Stop everything and end; `purge` keeps nothing.
@@ -173,6 +180,24 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     happenings: broadcast::Sender<Happening>,
     orders: Option<Orders>,
+    /// How many reloads are under way.
+    reloads: watch::Sender<u32>,
+}
+
+/// A reload under way; it is over when this is dropped.
+struct Reloading<'a>(&'a watch::Sender<u32>);
+
+impl<'a> Reloading<'a> {
+    fn begin(reloads: &'a watch::Sender<u32>) -> Self {
+        reloads.send_modify(|count| *count = count.saturating_add(1));
+        Reloading(reloads)
+    }
+}
+
+impl Drop for Reloading<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// The controller ended before it answered.
@@ -187,6 +212,7 @@ impl Handle {
             requests,
             happenings,
             orders: None,
+            reloads: watch::Sender::new(0),
         }
     }
 
@@ -258,6 +284,23 @@ impl Handle {
             answer,
         })
         .await
+    }
+
+    /// Takes what the spec's file holds now; answers the generation in force then.
+    pub async fn reload(&self, by: User) -> Result<Result<u64, String>, Ended> {
+        let _under_way = Reloading::begin(&self.reloads);
+        self.ask(|answer| Request::Reload { by, answer }).await
+    }
+
+    /// How many reloads are under way, from now on.
+    pub fn reloads(&self) -> watch::Receiver<u32> {
+        self.reloads.subscribe()
+    }
+
+    /// How many want to know of reloads.
+    #[cfg(test)]
+    pub(crate) fn reload_listeners(&self) -> usize {
+        self.reloads.receiver_count()
     }
 
     /// Takes the stack down; answers when all is gone.

@@ -83,7 +83,10 @@ impl Controller {
 
     /// Tells that the controller begins, and what of its history it could not read.
     pub(super) fn tell_beginning(&mut self, unread: &[String]) {
-        let text = "the controller begins";
+        let text = format!(
+            "the controller begins, hatchery {}",
+            env!("CARGO_PKG_VERSION")
+        );
         self.tell(EventKind::Begin, None, Level::Progress, text);
         for unread in unread {
             self.warn(format!("{unread}; the history goes on without it"));

@@ -141,7 +141,7 @@ impl Controller {
 
     /// Whether a template's source is another. Files that templates read are no part of the
     /// spec.
-    fn sources_differ(&self, loaded: &super::load::Loaded) -> bool {
+    pub(super) fn sources_differ(&self, loaded: &super::load::Loaded) -> bool {
         let known = &self.observed.inputs.files;
         let mut sources = loaded.sources.iter();
         sources.any(|(path, text)| known.get(path) != Some(text))
@@ -293,6 +293,9 @@ impl Controller {
             } => {
                 let taken = controller.apply(spec, allow_empty, saved.as_deref(), cause);
                 let _ = answer.send(taken);
+            }
+            Request::Reload { by, answer } => {
+                let _ = answer.send(controller.reload(&by));
             }
             Request::Down {
                 purge,

@@ -128,11 +128,7 @@ impl Controller {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
-        // What it would end is judged by what runs now.
-        self.observe();
-        if self.dirty.lives {
-            return Err("cannot see what runs on this host; try again".to_owned());
-        }
+        self.see_lives()?;
         let taken = self.loaded_for(&spec, allow_empty, saved);
         let (loaded, permit) = taken.inspect_err(|why| {
             self.keep_refused(&spec, cause.clone(), why);
@@ -149,6 +145,46 @@ impl Controller {
         self.pass_over(over);
         self.converged = false;
         self.busy_since = self.host.clock.now();
+        Ok(self.history.current.number)
+    }
+
+    /// Looks at what runs now: what a spec would end is judged by that.
+    fn see_lives(&mut self) -> Result<(), String> {
+        self.observe();
+        match self.dirty.lives {
+            true => Err("cannot see what runs on this host; try again".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes what the spec's file holds now, whether it is followed or not. Who asked hears at
+    /// once why it is not taken.
+    pub(super) fn reload(&mut self, by: &User) -> Result<u64, String> {
+        if self.memory.down.is_some() {
+            return Err("the stack is going down".to_owned());
+        }
+        let text = format!("{by} asks: reload");
+        self.tell(EventKind::Operator, None, Level::Progress, text);
+        self.see_lives()?;
+        let spec = match self.read_again(&self.spec) {
+            Ok(spec) => spec,
+            Err(error) => {
+                let why = format!("{error}; the last good spec stays in force");
+                self.refuse_spec(why.clone());
+                return Err(why);
+            }
+        };
+        let (loaded, _) = self
+            .loaded_for(&spec, false, None)
+            .inspect_err(|why| self.refuse_edit(&spec, why.clone()))?;
+        let same = loaded.desired == self.desired && spec == self.spec;
+        if same && !self.sources_differ(&loaded) {
+            self.pass_over(None);
+        } else {
+            self.adopt_spec(spec, loaded, Cause::FileEdit);
+            self.converged = false;
+            self.busy_since = self.host.clock.now();
+        }
         Ok(self.history.current.number)
     }
 
@@ -177,6 +213,13 @@ impl Controller {
 
     /// What the file holds, when the stack goes back to `spec`, which is another text.
     fn left_behind(&self, spec: &SpecText, to: u64) -> Option<PassedOver> {
+        if self.spec.commit().is_some() {
+            let why = format!(
+                "rolled back to generation {to}; it is tried again by `hatchery sync --now`"
+            );
+            let spec = self.spec.clone();
+            return Some(PassedOver { spec, why });
+        }
         let spec_of_file = self.read_again(spec).ok()?;
         let why = format!(
             "rolled back to generation {to}; the file stays as it is, and is taken again by \
@@ -187,6 +230,16 @@ impl Controller {
             spec: spec_of_file,
             why,
         })
+    }
+
+    /// The same for a controller that begins after that.
+    pub(super) fn out_of_force(&self, spec: SpecText) -> PassedOver {
+        let why = format!(
+            "the stack was rolled back, and goes on with generation {}; the file stays as it is, \
+             and is taken again by `hatchery reload`, or once an edit of it is followed",
+            self.history.current.number
+        );
+        PassedOver { spec, why }
     }
 
     pub(super) fn go_down(

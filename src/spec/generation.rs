@@ -151,6 +151,21 @@ pub fn last_converged(generations: &[Generation], before: u64) -> Option<&Genera
         .max_by_key(|generation| generation.number)
 }
 
+/// The generation in force, if the stack went back to what it holds, and the one that was left
+/// for it.
+pub fn gone_back(generations: &[Generation]) -> Option<(&Generation, &Generation)> {
+    let current = last_taken(generations)?;
+    if !matches!(current.cause, Cause::Rollback { .. }) {
+        return None;
+    }
+    let left = generations
+        .iter()
+        .filter(|generation| generation.number < current.number)
+        .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
+        .max_by_key(|generation| generation.number)?;
+    Some((current, left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +196,24 @@ mod tests {
         assert_eq!(last_converged(&all, 9), Some(&all[3]));
         assert_eq!(last_converged(&all, 4), Some(&all[1]));
         assert_eq!(last_converged(&all, 1), None);
+    }
+
+    #[test]
+    fn what_a_rollback_left_is_the_one_before_it() {
+        let why = String::new();
+        let mut all = vec![
+            generation(1, Outcome::Superseded),
+            generation(2, Outcome::RolledBack { to: 1 }),
+            generation(3, Outcome::Refused { why }),
+            generation(4, Outcome::Converging),
+        ];
+        assert_eq!(gone_back(&all), None);
+        if let Some(last) = all.last_mut() {
+            last.cause = Cause::Rollback { to: 1, by: None };
+        }
+        assert_eq!(gone_back(&all), Some((&all[3], &all[1])));
+        all.push(generation(5, Outcome::Converging));
+        assert_eq!(gone_back(&all), None);
     }
 
     #[test]

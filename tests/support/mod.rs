@@ -23,6 +23,7 @@
 
 pub mod bench;
 pub mod clients;
+pub mod machine;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -187,6 +187,12 @@ impl Client {
         self.post("/v1/sync", &body, Some(ASKING)).await
     }
 
+    /// Has the spec's file read again; answers the generation that is in force then.
+    pub async fn reload(&self) -> Result<u64, ClientError> {
+        let taken: Taken = self.post("/v1/reload", &(), Some(COMPILING)).await?;
+        Ok(taken.generation)
+    }
+
     /// Ends the controller; workloads live on.
     pub async fn leave(&self) -> Result<(), ClientError> {
         self.post("/v1/leave", &(), Some(Handle::PATIENCE)).await

@@ -76,6 +76,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/sync", post(sync))
         .route("/v1/events", get(events))
         .route("/v1/version", get(version))
+        .route("/v1/reload", post(reload))
         .route("/v1/leave", post(leave))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -217,6 +218,17 @@ async fn sync(State(shared): State<Shared>, body: Body1<SyncOrder>) -> Answer<So
     Ok(Json(source))
 }
 
+async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Answer<Taken> {
+    let by = peer.user().await;
+    let taken = shared.handle.reload(by).await?;
+    taken
+        .map(|generation| Json(Taken { generation }))
+        .map_err(Failure::refused)
+}
+
 async fn version() -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -231,7 +243,7 @@ async fn leave(State(shared): State<Shared>) -> Answer<()> {
 
 async fn unknown() -> Failure {
     let hint = "the routes are /v1/status, plan, proposal, explain, apply, down, operate, sync, \
-                events, version and leave";
+                events, version, reload and leave";
     Failure::new(StatusCode::NOT_FOUND, "there is no such route", Some(hint))
 }
 

@@ -102,6 +102,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     None => Err(format!("nothing is called `{name}`")),
                 })
                 .unwrap(),
+            Request::Reload { answer, .. } => answer.send(Ok(4)).unwrap(),
             Request::Down { answer, .. } => {
                 answer.send(Err("`/srv` is busy".to_owned())).unwrap();
             }
@@ -184,6 +185,7 @@ async fn each_request_reaches_the_loop_and_its_answer_comes_back() {
     let version = client.version().await.unwrap();
     assert_eq!(version.pid, std::process::id());
     assert_eq!(version.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(client.reload().await, Ok(4));
     assert_eq!(client.leave().await, Ok(()));
 }
 

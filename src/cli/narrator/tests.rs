@@ -3,6 +3,7 @@
 use anstream::adapter::strip_str;
 
 use super::*;
+use crate::spec::model::Status;
 
 fn node(name: &str, state: NodeState, detail: &str) -> NodeStatus {
     NodeStatus {

@@ -14,7 +14,7 @@ use super::mark::Mark;
 use super::nspawn::{self, Around};
 use super::pidfd::Process;
 use super::spawned::{self, Job, Place};
-use super::{HostWorkloads, SLICE, failed, key, notify, now, proc, root};
+use super::{HostWorkloads, SLICE, failed, key, notify, now, proc, root, service};
 use crate::driver::{DriverError, ErrorKind, Result, Start, cgroup, inner, log};
 use crate::graph::desired::{ContainerRun, NetworkRun};
 use crate::plan::world::LifeId;
@@ -255,6 +255,14 @@ impl<'a> Launch<'a> {
                 command
                     .args(["--scope", "--collect", "--quiet", "-p", "Delegate=yes"])
                     .arg(format!("--slice={SLICE}"))
+                    // A machine that shuts down ends the controller first, which would take the
+                    // ends of its workloads for failures and start them again.
+                    .arg("-p")
+                    .arg(format!("Before={}", service(&self.workloads.stack)))
+                    .arg(format!(
+                        "--description={} of stack {}",
+                        self.start.id.node, self.workloads.stack
+                    ))
                     .arg(format!("--unit={unit}"))
                     .arg("--")
                     .arg(program);

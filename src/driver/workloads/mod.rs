@@ -51,6 +51,12 @@ const DYING: Duration = Duration::from_secs(5);
 /// The slice of all scopes, where systemd runs.
 const SLICE: &str = "hatchery.slice";
 
+/// The unit of systemd that keeps a stack, if one does. The characters of a stack's name mean
+/// themselves in a unit's.
+pub fn service(stack: &str) -> String {
+    format!("hatchery-{stack}.service")
+}
+
 /// The host's own containers and processes.
 pub struct HostWorkloads {
     stack: String,

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,7 @@ fn become_workload(job: &Job, report: &mut File) -> Result<Never, String> {
     forget_signals();
     close_the_rest()?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    forget_favours(&job.place);
     if let Some(user) = &job.user {
         switch_user(user)?;
     }
@@ -175,6 +177,28 @@ fn forget_signals() {
         // SAFETY: setting a disposition to the default touches no memory; numbers that
         // cannot be set (9, 19, those of the C library) are refused without harm.
         unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// What makes the controller hard to kill and lets it open many files is its alone: a workload
+/// begins as any service of the machine does.
+fn forget_favours(place: &Place) {
+    const SCORE: &str = "/proc/self/oom_score_adj";
+    let spared = fs::read_to_string(SCORE)
+        .ok()
+        .and_then(|score| score.trim().parse::<i32>().ok())
+        .is_some_and(|score| score < 0);
+    if spared {
+        // Everybody may make himself easier to kill.
+        let _ = fs::write(SCORE, "0");
+    }
+    // Programs that use select(2) break above this, so systemd gives no service more unasked.
+    const USUAL: u64 = 1024;
+    if matches!(place, Place::Here(_))
+        && let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft > USUAL
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, USUAL, hard);
     }
 }
 

@@ -112,6 +112,7 @@ impl Run {
             spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),
             saved: None,
+            left: None,
             follows: true,
             seed: self.seed,
         };
