@@ -63,6 +63,8 @@ fn help_lists_the_verbs() {
       stop      Stop workloads, and keep them stopped
       restart   Stop workloads, and start them anew
       validate  Check a spec
+      config    Print a spec as its files come to be one, with its variables filled in
+      schema    Print the JSON Schema of specs, for editors
       graph     Show what needs what, and the start order
       version   Show the version, and the running controller's
 
