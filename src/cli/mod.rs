@@ -1,6 +1,7 @@
 //! The command line: one verb, one file, its arguments beside it. The only place that prints.
 
 mod apply;
+mod config;
 mod converge;
 mod detach;
 mod down;
@@ -140,6 +141,10 @@ enum Command {
     Service(service::ServiceCommand),
     /// Check a spec
     Validate(validate::ValidateArgs),
+    /// Print a spec as its files come to be one, with its variables filled in
+    Config(config::ConfigArgs),
+    /// Print the JSON Schema of specs, for editors
+    Schema,
     /// Show what needs what, and the start order
     Graph(graph::GraphArgs),
     /// Show the version, and the running controller's
@@ -191,6 +196,11 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Restart(args) => operate::run(Verb::Restart, args, global),
         Command::Service(command) => service::run(command, global),
         Command::Validate(args) => validate::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Schema => {
+            screen::say(&crate::spec::schema::text())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Graph(args) => graph::run(args),
         Command::Version => version::run(global),
     }

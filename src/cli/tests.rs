@@ -61,6 +61,8 @@ fn help_lists_the_verbs() {
       restart   Stop workloads, and start them anew
       service   Let systemd run the stack's controller, from the boot on
       validate  Check a spec
+      config    Print a spec as its files come to be one, with its variables filled in
+      schema    Print the JSON Schema of specs, for editors
       graph     Show what needs what, and the start order
       version   Show the version, and the running controller's
 

@@ -15,6 +15,8 @@ pub(super) struct Trail {
     pub(super) steps: BTreeSet<PathBuf>,
     /// Where the way ends.
     pub(super) end: PathBuf,
+    /// Whether that is a folder.
+    is_folder: bool,
 }
 
 impl Trail {
@@ -47,7 +49,8 @@ impl Trail {
                         rest.push_front(part);
                     }
                 }
-                _ => {
+                found => {
+                    trail.is_folder = found.is_ok_and(|found| found.is_dir());
                     trail.steps.insert(entry);
                     break;
                 }
@@ -59,6 +62,16 @@ impl Trail {
     /// The folders that hold the steps: those to be watched.
     pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         self.steps.iter().filter_map(|step| step.parent())
+    }
+
+    /// The folder that the way ends at, if it ends at one.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.is_folder.then_some(self.end.as_path())
+    }
+
+    /// Whether this is an entry of the folder that the way ends at.
+    pub(super) fn end_is_over(&self, path: &Path) -> bool {
+        self.folder().is_some_and(|folder| path.parent() == Some(folder))
     }
 
     /// Whether a change of this entry, or of this folder itself, may lead elsewhere.

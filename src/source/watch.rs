@@ -16,6 +16,7 @@ use super::{Result, failed};
 use crate::driver::because;
 use crate::driver::{Event, Files};
 use crate::plan::world::FileView;
+use crate::spec::gather::is_part;
 
 /// When a folder that could not be watched is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -27,6 +28,8 @@ const ROUNDS: usize = 8;
 struct Followed {
     trail: Trail,
     told: FileView,
+    /// The parts of a spec in it, if it is a folder: it changes when one comes or goes.
+    parts: BTreeSet<String>,
     phase: Phase,
 }
 
@@ -78,6 +81,7 @@ impl Follower {
             let one = Followed {
                 trail: Trail::of(path),
                 told: FileView::Missing,
+                parts: BTreeSet::new(),
                 phase: Phase::Settled,
             };
             self.followed.insert(path.clone(), one);
@@ -87,6 +91,7 @@ impl Follower {
         for path in &new {
             if let Some(one) = self.followed.get_mut(path) {
                 one.told = self.files.look(path);
+                one.parts = parts(path, self.files.as_ref());
                 one.phase = Phase::Settled;
             }
         }
@@ -102,6 +107,11 @@ impl Follower {
                 self.forget(path);
             }
             for one in self.followed.values_mut() {
+                if one.trail.end_is_over(path) {
+                    // Who came or went is whole; what is in it is followed by itself.
+                    one.phase = one.phase.after(Sign::Writing, now);
+                    continue;
+                }
                 if !one.trail.touches(path) {
                     continue;
                 }
@@ -160,8 +170,10 @@ impl Follower {
             }
             one.phase = Phase::Settled;
             let view = self.files.look(path);
-            if view != one.told {
+            let parts = parts(path, self.files.as_ref());
+            if view != one.told || parts != one.parts {
                 one.told = view;
+                one.parts = parts;
                 changed.push(path.clone());
             }
         }
@@ -218,7 +230,8 @@ impl Follower {
         let needed: BTreeSet<PathBuf> = self
             .followed
             .values()
-            .flat_map(|one| one.trail.folders().map(Path::to_owned))
+            .flat_map(|one| one.trail.folders().chain(one.trail.folder()))
+            .map(Path::to_owned)
             .collect();
         let stale: Vec<PathBuf> = self
             .watched
@@ -257,6 +270,15 @@ impl Follower {
             None => Ok(changed),
         }
     }
+}
+
+/// The names in a folder that are parts of a spec; none for anything else.
+fn parts(path: &Path, files: &dyn Files) -> BTreeSet<String> {
+    let names = match path.is_dir() {
+        true => files.names(path).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    names.into_iter().filter(|name| is_part(name)).collect()
 }
 
 fn identity(folder: &Path) -> Option<(u64, u64)> {

@@ -1,12 +1,14 @@
 //! YAML -> [`model::Spec`], with places; validation. The only user of the YAML crates.
 
 pub mod diagnostic;
+pub mod emit;
 pub mod gather;
 pub mod generation;
 pub mod model;
 pub mod node;
 pub mod places;
 pub mod report;
+pub mod schema;
 pub mod signal;
 pub mod suggest;
 pub mod text;

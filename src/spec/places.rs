@@ -86,6 +86,11 @@ impl Places {
         Places { root: Some(root) }
     }
 
+    /// The whole tree, when there is one.
+    pub(super) fn root(&self) -> Option<&Node> {
+        self.root.as_deref()
+    }
+
     fn walk(&self, path: &Path) -> Option<Found<'_>> {
         let mut found = Found {
             key: None,

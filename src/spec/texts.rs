@@ -230,6 +230,17 @@ impl<'t> Sources<'t> {
         self
     }
 
+    /// The same, with files in this folder called by their names in it.
+    #[must_use]
+    pub fn within(mut self, folder: &Path) -> Self {
+        for source in &mut self.texts {
+            if let Ok(inside) = source.path.strip_prefix(folder) {
+                source.name = inside.display().to_string();
+            }
+        }
+        self
+    }
+
     /// What messages call the spec as a whole.
     pub(super) fn name(&self) -> &str {
         &self.name
