@@ -22,6 +22,7 @@ use crate::plan::world::LifeId;
 use crate::reconcile::handle::{EventKind, Happening, SpecText};
 use crate::reconcile::host::{Follow, Host, Keep};
 use crate::reconcile::shared::SharedCatalog;
+use crate::reconcile::sync;
 use crate::registry::{Catalog, Config};
 use crate::source::Watcher;
 use crate::spec::generation::{Generation, Past};
@@ -187,6 +188,12 @@ impl StoreKeep {
     }
 }
 
+impl sync::Memory for StoreKeep {
+    fn suspend(&self, suspended: bool) -> Result<()> {
+        self.change(|kept| kept.suspended = suspended)
+    }
+}
+
 impl Keep for StoreKeep {
     fn stopped(&self, nodes: &BTreeSet<NodeId>) -> Result<()> {
         self.change(|kept| kept.stopped.clone_from(nodes))
@@ -194,14 +201,6 @@ impl Keep for StoreKeep {
 
     fn was_stopped(&self) -> BTreeSet<NodeId> {
         lock(&self.kept).stopped.clone()
-    }
-
-    fn suspended(&self, suspended: bool) -> Result<()> {
-        self.change(|kept| kept.suspended = suspended)
-    }
-
-    fn was_suspended(&self) -> bool {
-        lock(&self.kept).suspended
     }
 
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()> {

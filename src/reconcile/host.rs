@@ -59,10 +59,6 @@ pub trait Keep: Send + Sync {
     fn stopped(&self, nodes: &BTreeSet<crate::spec::node::NodeId>) -> Result<()>;
     /// Which ones those were.
     fn was_stopped(&self) -> BTreeSet<crate::spec::node::NodeId>;
-    /// Notes whether an operator suspended the following of the repository.
-    fn suspended(&self, suspended: bool) -> Result<()>;
-    /// Whether one did.
-    fn was_suspended(&self) -> bool;
     /// Notes which content of each template its reload command was told about, by hash.
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()>;
     /// What they were told.

@@ -7,6 +7,8 @@
 mod judge;
 mod status;
 mod syncer;
+#[cfg(test)]
+mod tests;
 
 pub use judge::{Head, Known, Next, Refusal, judge};
 pub use status::{Health, SourceStatus, Sync};
@@ -33,6 +35,15 @@ pub trait Repository: Send + std::marker::Sync {
 
     /// The trees of all other commits go.
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault>;
+}
+
+/// What outlives the controller.
+pub trait Memory: Send + std::marker::Sync {
+    /// Notes whether an operator suspended the following. It blocks.
+    ///
+    /// # Errors
+    /// What the disk said.
+    fn suspend(&self, suspended: bool) -> crate::driver::Result<()>;
 }
 
 /// Why a repository did not do what was asked.

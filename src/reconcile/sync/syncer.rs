@@ -10,12 +10,11 @@ use tokio::time::Instant;
 
 use super::judge::{Head, Known, Next, Refusal, judge};
 use super::status::{SourceStatus, Sync};
-use super::{Fault, Repository};
+use super::{Fault, Memory, Repository};
 use crate::driver::Clock;
 use crate::health::Jitter;
 use crate::reconcile::handle::{EventKind, Handle, Level};
 use crate::reconcile::happening::one_line;
-use crate::reconcile::host::Keep;
 use crate::spec::generation::Cause;
 use crate::spec::model::{Commit, GitSource};
 
@@ -84,10 +83,10 @@ pub struct SyncerParts {
     pub shown_url: String,
     /// What earlier controllers left, and what this one began with.
     pub known: Known,
-    /// The head as it was when this controller began, if it was asked for.
-    pub head: Option<Commit>,
+    /// An operator suspended it under an earlier controller.
+    pub suspended: bool,
     /// Remembers that it is suspended.
-    pub keep: Arc<dyn Keep>,
+    pub memory: Arc<dyn Memory>,
     /// For the time of the day.
     pub clock: Arc<dyn Clock>,
     /// For jitter.
@@ -113,7 +112,7 @@ impl Syncer {
     /// A syncer that hands over to the loop of `handle`. It does nothing until it is run.
     pub fn new(parts: SyncerParts, handle: Handle) -> (Syncer, Orders) {
         let (orders_in, orders) = mpsc::channel(WAITING);
-        let suspended = parts.keep.was_suspended();
+        let suspended = parts.suspended;
         let jitter = Jitter::new(parts.seed);
         let (status, shown) = watch::channel(SourceStatus {
             url: parts.shown_url.clone(),
@@ -122,7 +121,7 @@ impl Syncer {
             sync: Sync::OutOfSync,
             health: None,
             commit: None,
-            head: parts.head.clone(),
+            head: None,
             reason: None,
             suspended,
             kept: Vec::new(),
@@ -203,8 +202,8 @@ impl Syncer {
         if self.status.borrow().suspended == suspended {
             return;
         }
-        let keep = self.parts.keep.clone();
-        let kept = blocking(move || keep.suspended(suspended)).await;
+        let memory = self.parts.memory.clone();
+        let kept = blocking(move || memory.suspend(suspended)).await;
         if let Some(Err(error)) = kept {
             self.tell(EventKind::Warning, Level::Warning, error.message)
                 .await;

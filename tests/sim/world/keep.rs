@@ -94,14 +94,6 @@ impl Keep for Shared {
         self.lock().kept.stopped.clone()
     }
 
-    fn suspended(&self, _: bool) -> Result<()> {
-        Ok(())
-    }
-
-    fn was_suspended(&self) -> bool {
-        false
-    }
-
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()> {
         self.lock().keep(|kept| kept.told = told.clone())
     }

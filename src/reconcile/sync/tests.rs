@@ -1,0 +1,291 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+//! A syncer between a repository and a loop that are played.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+
+use super::*;
+use crate::driver::{Clock, Result as DriverResult};
+use crate::reconcile::handle::{Handle, LeftCommit, Request, StackStatus};
+use crate::spec::model::{GitSource, Provenance};
+use crate::spec::time::Time;
+use std::sync::Arc;
+
+/// What both of them know.
+#[derive(Default)]
+struct Scene {
+    head: Option<Commit>,
+    unreachable: bool,
+    /// Which commits descend from which.
+    rewritten: bool,
+    refused: BTreeSet<String>,
+    asked: u32,
+    kept: BTreeSet<String>,
+    in_force: Option<SpecText>,
+    left: Option<LeftCommit>,
+    applied: Vec<String>,
+    told: Vec<String>,
+    suspended: bool,
+}
+
+#[derive(Clone, Default)]
+struct Played(Arc<Mutex<Scene>>);
+
+impl Played {
+    fn scene(&self) -> MutexGuard<'_, Scene> {
+        self.0.lock().unwrap()
+    }
+}
+
+fn commit(id: &str) -> Commit {
+    Commit {
+        id: id.to_owned(),
+        author: "Ada".to_owned(),
+        subject: id.to_owned(),
+        at_s: 0,
+    }
+}
+
+fn spec_of(commit: &Commit) -> SpecText {
+    let mut spec = SpecText::of("/tree/s.yaml", format!("name: {}", commit.id));
+    spec.further.origin = Some(Provenance {
+        commit: commit.clone(),
+        tree: "/tree".into(),
+        objects: "/tree.objects".into(),
+    });
+    spec
+}
+
+impl Repository for Played {
+    fn fetch(&self) -> Result<Commit, Fault> {
+        let mut scene = self.scene();
+        scene.asked += 1;
+        match (&scene.head, scene.unreachable) {
+            (Some(head), false) => Ok(head.clone()),
+            _ => Err(Fault::Later("no route to host".to_owned())),
+        }
+    }
+
+    fn descends(&self, _: &str, _: &str) -> Result<bool, Fault> {
+        Ok(!self.scene().rewritten)
+    }
+
+    fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault> {
+        match self.scene().refused.contains(&commit.id) {
+            true => Err(Fault::Refused("it is not signed".to_owned())),
+            false => Ok(spec_of(commit)),
+        }
+    }
+
+    fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {
+        self.scene().kept.clone_from(commits);
+        Ok(())
+    }
+}
+
+impl Memory for Played {
+    fn suspend(&self, suspended: bool) -> DriverResult<()> {
+        self.scene().suspended = suspended;
+        Ok(())
+    }
+}
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Time {
+        Time(0)
+    }
+
+    fn wall_ms(&self) -> u64 {
+        43_200_000
+    }
+}
+
+/// A loop that takes every spec but the one of commit `broken`.
+async fn play(played: Played, mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        let mut scene = played.scene();
+        match request {
+            Request::Status(answer) => {
+                let commit = scene.in_force.as_ref().and_then(SpecText::commit);
+                let status = StackStatus {
+                    commit: commit.cloned(),
+                    left: scene.left.clone(),
+                    commits: ["older".to_owned()].into(),
+                    ..StackStatus::default()
+                };
+                answer.send(status).unwrap();
+            }
+            Request::Apply { spec, answer, .. } => {
+                let id = spec.commit().unwrap().id.clone();
+                scene.applied.push(id.clone());
+                let taken = match id.as_str() {
+                    "broken" => Err("error: line 3 is wrong".to_owned()),
+                    _ => {
+                        scene.in_force = Some(spec);
+                        Ok(7)
+                    }
+                };
+                answer.send(taken).unwrap();
+            }
+            Request::Tell { text, .. } => scene.told.push(text),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A syncer that is asked by orders alone, but for its first round.
+fn follow(played: &Played, change: impl FnOnce(&mut SyncerParts)) -> Orders {
+    let (requests_in, requests) = mpsc::channel(4);
+    let (happenings, _) = broadcast::channel(4);
+    tokio::spawn(play(played.clone(), requests));
+    let mut source = GitSource::new("/specs.git".into(), "main".into(), "".into());
+    source.interval = Duration::from_secs(3600);
+    let mut parts = SyncerParts {
+        repository: Arc::new(played.clone()),
+        source,
+        shown_url: "/specs.git".to_owned(),
+        known: Known::default(),
+        suspended: false,
+        memory: Arc::new(played.clone()),
+        clock: Arc::new(Noon),
+        seed: 1,
+    };
+    change(&mut parts);
+    let (syncer, orders) = Syncer::new(parts, Handle::new(requests_in, happenings));
+    tokio::spawn(syncer.run());
+    orders
+}
+
+async fn ask(orders: &Orders, word: Word) -> SourceStatus {
+    orders.give(word).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_newest_commit_is_taken_once() {
+    let played = Played::default();
+    played.scene().head = Some(commit("a"));
+    let orders = follow(&played, |_| {});
+    let status = ask(&orders, Word::Now).await;
+    assert_eq!(status.sync, Sync::Synced);
+    assert_eq!(status.commit, Some(commit("a")));
+    assert_eq!(status.asked_at_ms, Some(43_200_000));
+    ask(&orders, Word::Now).await;
+    assert_eq!(played.scene().applied, ["a"]);
+    let kept: Vec<String> = played.scene().kept.iter().cloned().collect();
+    assert_eq!(kept, ["a", "older"]);
+    played.scene().head = Some(commit("b"));
+    ask(&orders, Word::Now).await;
+    assert_eq!(played.scene().applied, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_once_and_tried_again_on_demand_alone() {
+    for (id, why) in [
+        ("broken", "line 3 is wrong"),
+        ("unsigned", "it is not signed"),
+    ] {
+        let played = Played::default();
+        played.scene().head = Some(commit(id));
+        played.scene().refused.insert("unsigned".to_owned());
+        let orders = follow(&played, |_| {});
+        let status = ask(&orders, Word::Now).await;
+        assert_eq!(status.sync, Sync::Stalled);
+        assert!(status.reason.unwrap().contains(why));
+        let tries = played.scene().applied.len();
+        orders.pushed();
+        let status = ask(&orders, Word::Resume).await;
+        assert_eq!(status.sync, Sync::Stalled);
+        assert_eq!(played.scene().applied.len(), tries, "{id}");
+        ask(&orders, Word::Now).await;
+        let told = played.scene().told.len();
+        assert_eq!(told, 1, "{:?}", played.scene().told);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_was_left_is_not_taken_again() {
+    let played = Played::default();
+    {
+        let mut scene = played.scene();
+        scene.head = Some(commit("bad"));
+        scene.in_force = Some(spec_of(&commit("good")));
+        scene.left = Some(LeftCommit {
+            commit: "bad".to_owned(),
+            why: "it did not converge within 5m".to_owned(),
+        });
+    }
+    let orders = follow(&played, |_| {});
+    let status = ask(&orders, Word::Resume).await;
+    assert_eq!(status.sync, Sync::Stalled);
+    assert_eq!(
+        status.reason.as_deref(),
+        Some("it did not converge within 5m")
+    );
+    assert!(played.scene().applied.is_empty());
+    played.scene().head = Some(commit("mended"));
+    let status = ask(&orders, Word::Resume).await;
+    assert_eq!(status.sync, Sync::Synced);
+}
+
+#[tokio::test]
+async fn a_rewritten_branch_is_refused_unless_that_is_allowed() {
+    for allowed in [false, true] {
+        let played = Played::default();
+        played.scene().head = Some(commit("new"));
+        played.scene().rewritten = true;
+        let orders = follow(&played, |parts| {
+            parts.known.taken = Some("old".to_owned());
+            parts.source.allow_rewrite = allowed;
+        });
+        let status = ask(&orders, Word::Now).await;
+        assert_eq!(status.sync == Sync::Synced, allowed);
+        assert_eq!(played.scene().applied.is_empty(), !allowed);
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_repository_is_asked_again() {
+    let played = Played::default();
+    played.scene().unreachable = true;
+    played.scene().head = Some(commit("a"));
+    let orders = follow(&played, |_| {});
+    let status = ask(&orders, Word::Now).await;
+    assert_eq!(status.sync, Sync::Stalled);
+    assert!(status.reason.unwrap().contains("no route to host"));
+    played.scene().unreachable = false;
+    let status = ask(&orders, Word::Resume).await;
+    assert_eq!((status.sync, status.reason), (Sync::Synced, None));
+}
+
+#[tokio::test]
+async fn what_is_suspended_is_left_alone() {
+    let played = Played::default();
+    played.scene().head = Some(commit("a"));
+    let orders = follow(&played, |parts| parts.suspended = true);
+    orders.pushed();
+    let status = ask(&orders, Word::Suspend).await;
+    assert!(status.suspended);
+    assert_eq!(played.scene().asked, 0);
+    let status = ask(&orders, Word::Resume).await;
+    assert!(!status.suspended && !played.scene().suspended);
+    assert_eq!(status.sync, Sync::Synced);
+    ask(&orders, Word::Suspend).await;
+    assert!(played.scene().suspended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_repository_is_asked_within_every_interval() {
+    let played = Played::default();
+    played.scene().head = Some(commit("a"));
+    let orders = follow(&played, |parts| {
+        parts.source.interval = Duration::from_secs(60);
+    });
+    tokio::time::sleep(Duration::from_secs(601)).await;
+    let asked = played.scene().asked;
+    assert!((10..=13).contains(&asked), "{asked}");
+    drop(orders);
+}
