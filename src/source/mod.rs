@@ -1,5 +1,6 @@
 //! Where specs come from: a file that is followed, with the files that it names.
 
+pub mod git;
 mod settle;
 mod trail;
 mod watch;

@@ -1,0 +1,117 @@
+//! Submodules: each has a mirror of its own, with the same bounds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::mirror::{Mirror, Remote};
+use super::run::{git, run};
+use super::tree::{Content, Entry, Used};
+use super::url::{beside, shown};
+use super::{CommitId, GitError};
+
+/// For reading `.gitmodules`, which is no larger than this, in bytes.
+const TIME: Duration = Duration::from_secs(30);
+const LIST: u64 = 1 << 20;
+
+impl Mirror {
+    /// Lays out the submodule at `entry` of a commit, in `folder`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them describe one place in one tree"
+    )]
+    pub(super) fn submodule(
+        &self,
+        commit: &CommitId,
+        entry: &Entry,
+        folder: &Path,
+        prefix: &str,
+        contents: &mut BTreeMap<String, Content>,
+        used: &mut Used,
+        depth: u32,
+    ) -> Result<(), GitError> {
+        let path = &entry.path;
+        let refused = |why: String| GitError::Refused(format!("the submodule `{path}` {why}"));
+        if !self.remote.submodules {
+            let why = "is not fetched; if it is needed, set `submodules: true`";
+            return Err(refused(why.to_owned()));
+        }
+        used.submodules += 1;
+        if depth >= self.limits.depth || used.submodules > self.limits.submodules {
+            return Err(refused("is one too many".to_owned()));
+        }
+        let named = self.gitmodules(commit)?;
+        let url = named
+            .get(path)
+            .ok_or_else(|| refused("has no address in `.gitmodules`".to_owned()))?;
+        let url = beside(&self.remote.url, url)?;
+        let id = CommitId::new(&entry.hash).ok_or_else(|| refused("is of no commit".to_owned()))?;
+        let name = blake3::hash(url.as_bytes()).to_hex();
+        let place = self.folder.join("modules").join(name.as_str());
+        let remote = Remote {
+            url: url.clone(),
+            // Not fetched by name: what counts is the commit.
+            reference: "HEAD".to_owned(),
+            submodules: true,
+        };
+        let inner = Mirror::open(&place, remote, self.limits)
+            .map_err(|error| refused(format!("is not taken: {error}")))?;
+        if inner.resolve(id.as_str()).is_err() {
+            inner.fetch_into("+refs/heads/*:refs/hatchery/heads/*")?;
+        }
+        if inner.resolve(id.as_str()).is_err() {
+            inner.fetch_into(&format!("+{id}:refs/hatchery/asked"))?;
+        }
+        inner.resolve(id.as_str()).map_err(|_| {
+            refused(format!(
+                "is of commit {id}, which `{}` does not have",
+                shown(&url)
+            ))
+        })?;
+        inner.write_tree(&id, folder, prefix, contents, used, depth + 1)
+    }
+
+    /// The addresses of a commit's submodules by their paths.
+    fn gitmodules(&self, commit: &CommitId) -> Result<BTreeMap<String, String>, GitError> {
+        let mut config = git(&self.repository());
+        config.args(["config", "-z", &format!("--blob={commit}:.gitmodules")]);
+        config.args(["--get-regexp", r"^submodule\..*\.(path|url)$"]);
+        let ran = run(config, b"", self.bounds(TIME, LIST))?;
+        Ok(read(&ran.text()))
+    }
+}
+
+/// Reads `git config -z`: a key, a line end, a value, and a zero byte each.
+fn read(text: &str) -> BTreeMap<String, String> {
+    let mut paths: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut urls: BTreeMap<&str, &str> = BTreeMap::new();
+    for item in text.split('\0') {
+        let Some((key, value)) = item.split_once('\n') else {
+            continue;
+        };
+        let Some((name, field)) = key.rsplit_once('.') else {
+            continue;
+        };
+        match field {
+            "path" => paths.insert(name, value),
+            _ => urls.insert(name, value),
+        };
+    }
+    paths
+        .into_iter()
+        .filter_map(|(name, path)| Some((path.to_owned(), (*urls.get(name)?).to_owned())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_by_path() {
+        let text = "submodule.a.b.path\nlib/x\0submodule.a.b.url\n../x.git\0submodule.c.path\ny\0";
+        let read = read(text);
+        assert_eq!(read.get("lib/x").map(String::as_str), Some("../x.git"));
+        assert_eq!(read.len(), 1);
+    }
+}

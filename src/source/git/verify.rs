@@ -1,0 +1,269 @@
+//! Whether a commit was signed by a key that counts.
+//!
+//! The signature is taken from the commit and shown to the program that knows its kind, with
+//! just the keys that were named: what git's own configuration or a user's keyring would say
+//! does not matter.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::commit::Parsed;
+use super::run::{Bounds, Ran, run};
+use super::{CommitId, GitError};
+use crate::spec::model::Verify;
+
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(30),
+    output: 1 << 20,
+    file: 16 << 20,
+};
+
+/// Whose key signed a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer(String);
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl GitError {
+    /// The same, about this commit.
+    pub(super) fn of(self, id: &CommitId) -> GitError {
+        let short = id.as_str().get(..10).unwrap_or_default();
+        match self {
+            GitError::Refused(why) => GitError::Refused(format!("commit {short} {why}")),
+            other => other,
+        }
+    }
+}
+
+fn refused(why: impl Into<String>) -> GitError {
+    GitError::Refused(why.into())
+}
+
+/// Checks the signature of a commit.
+///
+/// # Errors
+/// [`GitError::Refused`] when it is not good.
+pub(super) fn verify(commit: &Parsed, by: &Verify) -> Result<Signer, GitError> {
+    let signature = commit
+        .signature
+        .as_deref()
+        .ok_or_else(|| refused("is not signed"))?;
+    let folder = tempfile::Builder::new()
+        .prefix("hatchery-verify-")
+        .tempdir()
+        .map_err(|error| GitError::Local(format!("cannot make a folder: {error}")))?;
+    let scene = Scene {
+        folder: folder.path(),
+        commit,
+    };
+    let file = scene.write("signature", signature.as_bytes())?;
+    match by {
+        Verify::SshAllowedSigners(signers) => {
+            if !signature.starts_with("-----BEGIN SSH SIGNATURE-----") {
+                return Err(refused("is not signed by an SSH key"));
+            }
+            demand(signers)?;
+            scene.ssh(&file, signers)
+        }
+        Verify::GpgKeyring(keyring) => {
+            if !signature.starts_with("-----BEGIN PGP SIGNATURE-----") {
+                return Err(refused("is not signed by an OpenPGP key"));
+            }
+            demand(keyring)?;
+            scene.gpg(&file, keyring)
+        }
+    }
+}
+
+fn demand(keys: &Path) -> Result<(), GitError> {
+    match fs::File::open(keys) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(GitError::disk("read", keys)(error)),
+    }
+}
+
+struct Scene<'a> {
+    folder: &'a Path,
+    commit: &'a Parsed,
+}
+
+impl Scene<'_> {
+    fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, GitError> {
+        let path = self.folder.join(name);
+        fs::write(&path, content).map_err(GitError::disk("write", &path))?;
+        Ok(path)
+    }
+
+    /// As git does it (`gpg-interface.c` calls the same two commands): who could have signed,
+    /// at the time of the commit, and whether one of them did.
+    fn ssh(&self, signature: &Path, signers: &Path) -> Result<Signer, GitError> {
+        let time = stamp(self.commit.committed_s);
+        let at = format!("-Overify-time={time}");
+        let mut find = keygen(&["-Y", "find-principals", &at]);
+        find.arg("-f").arg(signers).arg("-s").arg(signature);
+        let found = run(find, b"", BOUNDS)?;
+        let names = found.text();
+        for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+            let mut verify = keygen(&["-Y", "verify", "-n", "git", &at, "-I", name]);
+            verify.arg("-f").arg(signers).arg("-s").arg(signature);
+            let ran = run(verify, &self.commit.payload, BOUNDS)?;
+            if ran.success {
+                return Ok(Signer(name.to_owned()));
+            }
+        }
+        Err(refused(format!(
+            "is not signed by a key in `{}`",
+            signers.display()
+        )))
+    }
+
+    fn gpg(&self, signature: &Path, keyring: &Path) -> Result<Signer, GitError> {
+        let keyring = self.plain(keyring)?;
+        let payload = self.write("payload", &self.commit.payload)?;
+        let mut verify = Command::new("gpgv");
+        verify.env("GNUPGHOME", self.folder).env("LC_ALL", "C");
+        verify.args(["--status-fd", "1", "--keyring"]);
+        verify.arg(&keyring).arg(signature).arg(payload);
+        let ran = run(verify, b"", BOUNDS)?;
+        judge_gpg(&ran).ok_or_else(|| {
+            let why = match &*ran.said {
+                "" => "gpgv says nothing",
+                said => said,
+            };
+            refused(format!("is not signed by a good key of the keyring: {why}"))
+        })
+    }
+
+    /// The keyring as gpgv reads it: not in armour.
+    fn plain(&self, keyring: &Path) -> Result<PathBuf, GitError> {
+        let content = fs::read(keyring).map_err(GitError::disk("read", keyring))?;
+        if !content.starts_with(b"-----BEGIN PGP") {
+            return Ok(keyring.to_owned());
+        }
+        let mut dearmor = Command::new("gpg");
+        dearmor.env("GNUPGHOME", self.folder).env("LC_ALL", "C");
+        dearmor.args(["--batch", "--quiet", "--dearmor"]);
+        let ran = run(dearmor, &content, BOUNDS)?;
+        match ran.success {
+            true => self.write("keyring", &ran.output),
+            false => Err(GitError::Local(format!(
+                "cannot read `{}`: {}",
+                keyring.display(),
+                ran.said
+            ))),
+        }
+    }
+}
+
+/// Good, by a key that is neither expired nor revoked, and nothing but one signature
+/// (doc/DETAILS of GnuPG).
+fn judge_gpg(ran: &Ran) -> Option<Signer> {
+    let text = ran.text();
+    let words: Vec<Vec<&str>> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("[GNUPG:] "))
+        .map(|line| line.split(' ').collect())
+        .collect();
+    let all = |keyword: &str| {
+        words
+            .iter()
+            .filter(|line| line.first() == Some(&keyword))
+            .count()
+    };
+    let bad = [
+        "BADSIG",
+        "ERRSIG",
+        "EXPSIG",
+        "EXPKEYSIG",
+        "REVKEYSIG",
+        "NO_PUBKEY",
+    ];
+    if !ran.success || all("GOODSIG") != 1 || all("VALIDSIG") != 1 {
+        return None;
+    }
+    if bad.iter().any(|keyword| all(keyword) > 0) {
+        return None;
+    }
+    let good = words.iter().find(|line| line.first() == Some(&"GOODSIG"))?;
+    Some(Signer(good.get(2..)?.join(" ")))
+}
+
+fn keygen(arguments: &[&str]) -> Command {
+    let mut command = Command::new("ssh-keygen");
+    command.env("LC_ALL", "C").env("TZ", "UTC").args(arguments);
+    command
+}
+
+/// `YYYYMMDDHHMMSS` in UTC.
+fn stamp(seconds: i64) -> String {
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(day);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
+}
+
+/// The date so many days after 1970-01-01, in years that begin with March.
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days.clamp(0, 2_932_896) + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_as_ssh_keygen_reads_them() {
+        assert_eq!(stamp(0), "19700101000000");
+        assert_eq!(stamp(951_782_399), "20000228235959");
+        assert_eq!(stamp(951_782_400), "20000229000000");
+        assert_eq!(stamp(1_795_392_000), "20261123000000");
+        assert_eq!(stamp(-5), "19700101235955");
+    }
+
+    fn ran(success: bool, output: &str) -> Ran {
+        Ran {
+            success,
+            late: false,
+            output: output.as_bytes().to_vec(),
+            said: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_one_good_signature_is_good() {
+        let good = "[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG ABC Ada L <a@x>\n[GNUPG:] VALIDSIG F\n";
+        let signer = judge_gpg(&ran(true, good)).map(|signer| signer.to_string());
+        assert_eq!(signer.as_deref(), Some("Ada L <a@x>"));
+        assert_eq!(judge_gpg(&ran(false, good)), None);
+        for more in [
+            "EXPKEYSIG A B",
+            "REVKEYSIG A B",
+            "BADSIG A B",
+            "GOODSIG D E",
+        ] {
+            let both = format!("{good}[GNUPG:] {more}\n");
+            assert_eq!(judge_gpg(&ran(true, &both)), None, "{more}");
+        }
+        assert_eq!(judge_gpg(&ran(true, "GOODSIG A B\nVALIDSIG F\n")), None);
+    }
+}
