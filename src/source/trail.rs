@@ -71,7 +71,8 @@ impl Trail {
 
     /// Whether this is an entry of the folder that the way ends at.
     pub(super) fn end_is_over(&self, path: &Path) -> bool {
-        self.folder().is_some_and(|folder| path.parent() == Some(folder))
+        self.folder()
+            .is_some_and(|folder| path.parent() == Some(folder))
     }
 
     /// Whether a change of this entry, or of this folder itself, may lead elsewhere.
