@@ -260,6 +260,25 @@ fn the_set_may_change() {
 }
 
 #[test]
+fn a_folder_changes_when_a_part_of_a_spec_comes_or_goes() {
+    let prepare = |root: &Path| {
+        fs::create_dir(root.join("parts")).unwrap();
+        fs::write(root.join("parts/a.yaml"), "name: prime\n").unwrap();
+    };
+    let mut scene = Scene::new(prepare, &["parts", "parts/a.yaml"]);
+    scene.save("parts/b.yaml", "checks:\n");
+    scene.once("parts");
+    scene.save("parts/b.yaml", "services:\n");
+    scene.save("parts/notes.txt", "none of ours");
+    scene.save("parts/.c.yaml", "hidden");
+    assert_eq!(scene.told(), [0, 0], "no name that counts came or went");
+    scene.save("parts/a.yaml", "name: other\n");
+    scene.once("parts/a.yaml");
+    fs::remove_file(scene.path("parts/b.yaml")).unwrap();
+    scene.once("parts");
+}
+
+#[test]
 fn many_changes_at_once_lose_none() {
     let names: Vec<String> = (0..200).map(|number| format!("file{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

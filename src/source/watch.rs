@@ -107,7 +107,8 @@ impl Follower {
                 self.forget(path);
             }
             for one in self.followed.values_mut() {
-                if one.trail.end_is_over(path) {
+                let name = path.file_name().and_then(|name| name.to_str());
+                if one.trail.end_is_over(path) && name.is_some_and(is_part) {
                     // Who came or went is whole; what is in it is followed by itself.
                     one.phase = one.phase.after(Sign::Writing, now);
                     continue;

@@ -301,8 +301,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_value_says_where_it_came_from() {
+    fn laid_over() -> SpecText {
         let mut text = SpecText::of(
             "/s/base.yaml",
             "name: t\nx-a: 1\nprocesses:\n  a:\n    command: [ sh, -c, \"echo $${A}\" ]\n    tmp: {}\n    list:\n    - - 1\n      - k: 0x10\n        l: on\n",
@@ -312,6 +311,12 @@ mod tests {
             text: "# over\nprocesses:\n  a: { replicas: 5, mode: 0o644 }\n".to_owned(),
             unread: None,
         });
+        text
+    }
+
+    #[test]
+    fn every_value_says_where_it_came_from() {
+        let text = laid_over();
         let sources = text.sources().within("/s".as_ref());
         let assembled = super::super::assemble::assemble(&text, &sources);
         let places = Places::new(assembled.root.unwrap());
@@ -344,6 +349,14 @@ mod tests {
             replicas: 5
             mode: 0o644
         "#);
+    }
+
+    #[test]
+    fn json_says_it_in_a_list() {
+        let text = laid_over();
+        let sources = text.sources().within("/s".as_ref());
+        let assembled = super::super::assemble::assemble(&text, &sources);
+        let places = Places::new(assembled.root.unwrap());
         insta::assert_snapshot!(json(&places, Some(&sources)), @r#"
         {
           "spec": {
