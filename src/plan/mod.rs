@@ -69,6 +69,10 @@ fn survey(context: &mut Context<'_>) -> Plan {
                 continue;
             };
             hold(context, &mut planned);
+            if planned.item.is_none() && context.is_busy(own) {
+                // What an earlier spec wanted is under way still, and may be its removal.
+                planned.level = Level::default();
+            }
             context.set_level(place, planned.level);
             take(&mut plan, planned);
         }

@@ -72,12 +72,6 @@ pub(super) fn plan_network(context: &Context<'_>, id: &NodeId, network: &Network
                 .any(|address| is_gateway(network, address))
     });
     let forward = !network.forward || context.observed.network.forward;
-    // Its removal under an earlier spec may be under way still.
-    let leaves = whole && context.is_busy(id);
-    if leaves {
-        let words = "what is done to it must end first";
-        return Planned::idle(status(id, NodeState::Waiting, words), Level::default());
-    }
     if whole && forward {
         let mut running = status(id, NodeState::Running, "");
         running.address = Some(network.subnet.to_string());

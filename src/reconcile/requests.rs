@@ -141,6 +141,8 @@ impl Controller {
             _ => None,
         };
         self.adopt_spec(spec, loaded, cause);
+        // An edit that came before it and was not looked at yet is no news any more.
+        self.reread = false;
         self.memory.permitted = permit;
         self.pass_over(over);
         self.converged = false;

@@ -403,12 +403,12 @@ pub fn takes(world: &mut World, text: &str) {
     }
     world.in_force = model;
     world.took_at = now;
-    let nodes = world.in_force.as_ref().map(|model| model.nodes());
-    if let Some(nodes) = nodes {
-        world
-            .operator_stopped
-            .retain(|node, _| nodes.contains(&instance(node)));
-    }
+    // Half a file that a controller began with has nobody that we know of.
+    let model = world.in_force.as_ref();
+    let nodes = model.map(|model| model.nodes()).unwrap_or_default();
+    world
+        .operator_stopped
+        .retain(|node, _| nodes.contains(&instance(node)));
     // One that begins counts what it finds ended after that.
     if !world.beginning {
         for facts in world.facts.values_mut() {

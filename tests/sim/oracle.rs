@@ -73,7 +73,8 @@ fn life(world: &World, work: &Work, node: &NodeId) -> Option<String> {
                 return Some(format!("runs {:?}", one.command));
             }
             let other = one.watched.iter().find(|(path, hash)| {
-                world.files.get(*path).map(|file| &file.hash) != hash.as_ref()
+                let now = world.files.get(*path).map(|file| &file.hash);
+                now != hash.as_ref() && now != one.believed.get(*path)
             });
             other.map(|(path, _)| format!("has an old `{}`", path.display()))
         }

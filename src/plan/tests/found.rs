@@ -391,3 +391,31 @@ fn nothing_is_put_on_a_bridge_that_is_being_removed() {
     world.memory.attempts.remove(&bridge);
     world.converge();
 }
+
+#[test]
+fn what_is_still_being_undone_is_not_there_for_those_that_need_it() {
+    let mut desired = farm(1, "python3");
+    let once = NodeId::new(Kind::Processes, "once");
+    let mut own = super::farm::workload(once.clone(), "once", 1, super::farm::run("true", None));
+    own.restart.policy = RestartPolicy::No;
+    desired
+        .nodes
+        .shift_insert(0, once.clone(), Node::Workload(Box::new(own)));
+    desired.needs.insert(once.clone(), Vec::new());
+    let need = Need {
+        on: once.clone(),
+        condition: Condition::Completed,
+    };
+    desired.needs.get_mut(&prime(1)).unwrap().push(need);
+    let mut world = World::new(desired);
+    world.pass();
+    world.exit(&once, Exit::Code(0));
+    let mut under_way = attempt("nothing", true);
+    under_way.attaches = None;
+    world.memory.attempts.insert(once.clone(), under_way);
+    let words = waits_on(&world.plan(), &prime(1));
+    assert_eq!(words, "processes/once to complete");
+    world.memory.attempts.remove(&once);
+    world.converge();
+    assert!(world.lives().contains_key("containers/prime1"));
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hatchery::graph::desired::Dirs;
 use hatchery::health::Answer;
-use hatchery::plan::model::{Gate, Step};
+use hatchery::plan::model::{Change, Gate, Step};
 use hatchery::reconcile::Job;
 use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
 use hatchery::reconcile::handle::SpecText;
@@ -287,6 +287,16 @@ impl Run {
             world.trace.remark(now, format_args!("it says: {text}"));
         }
         crate::invariants::backs_off(&mut world, plan);
+        for item in plan
+            .items
+            .iter()
+            .filter(|item| item.change == Change::Replace)
+        {
+            if item.steps.iter().any(|step| matches!(step, Step::Clear(_))) {
+                // Another is to run in its place, and be it that nobody remembers why.
+                world.facts.entry(item.node.clone()).or_default().forgiven = true;
+            }
+        }
         for life in &plan.notes.late {
             if let Some(cgroup) = world.cgroups.get_mut(life) {
                 cgroup.late = true;

@@ -69,13 +69,14 @@ impl Files for Shared {
             world.unread_at = Some(world.now);
             return FileView::Unreadable("input/output error".to_owned());
         }
-        match world.files.get(path) {
-            None => FileView::Missing,
-            Some(file) => FileView::File {
-                hash: file.hash.clone(),
-                mark: file.mark.clone(),
-                mode: file.mode,
-            },
+        let Some(file) = world.files.get(path).cloned() else {
+            return FileView::Missing;
+        };
+        world.looked.insert(path.to_owned(), file.hash.clone());
+        FileView::File {
+            hash: file.hash,
+            mark: file.mark,
+            mode: file.mode,
         }
     }
 

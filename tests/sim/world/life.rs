@@ -37,6 +37,9 @@ pub struct Cgroup {
     pub notify: bool,
     /// The contents of the files that it watches, when it began.
     pub watched: BTreeMap<std::path::PathBuf, Option<String>>,
+    /// What was last seen of those files by whoever started it: it cannot know better when
+    /// nobody told of an edit.
+    pub believed: BTreeMap<std::path::PathBuf, String>,
     /// This controller's start of it is under way.
     pub starting: Option<u64>,
     /// The spawned process is there: nspawn, or what will become the program.
@@ -119,6 +122,7 @@ impl World {
             container: start.id.node.kind == Kind::Containers,
             notify: start.run.notify,
             watched,
+            believed: self.looked.clone(),
             starting: Some(self.epoch),
             spawned: false,
             process: false,

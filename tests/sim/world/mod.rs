@@ -166,6 +166,8 @@ pub struct World {
     pub operator_stopped: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
+    /// The hash that was last seen of each file.
+    pub looked: BTreeMap<PathBuf, String>,
     /// How long connections to each instance are waited for by the last spec that has or had
     /// it, in milliseconds.
     pub drains: BTreeMap<NodeId, u64>,
@@ -256,6 +258,7 @@ impl World {
             draining: BTreeMap::new(),
             operator_stopped: BTreeMap::new(),
             acting: None,
+            looked: BTreeMap::new(),
             drains: BTreeMap::new(),
             planned_at: 0,
             starts: false,
