@@ -60,11 +60,12 @@ pub fn run(args: &ApplyArgs, global: &Global) -> Result<ExitCode, CommandError> 
                     super::up::hold_removal(&desired, &shown, "apply")?;
                 }
                 let begin = Begin {
+                    arguments: spec.arguments(),
                     follows: false,
                     allow_empty,
                     saved: saved.as_ref().map(|(path, _)| path.as_path()),
                 };
-                let started = detach::start(&spec, &name, begin).await?;
+                let started = detach::start(&name, begin).await?;
                 screen::line(&format!(
                     "stack `{name}` is kept by a controller in the background (pid {})",
                     started.pid

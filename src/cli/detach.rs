@@ -1,6 +1,6 @@
 //! Starts a controller in the background: this program again, in a session of its own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,7 +15,6 @@ use super::wiring;
 use crate::api::control::Client;
 use crate::driver::{inner, log};
 use crate::graph::desired::Dirs;
-use crate::reconcile::handle::SpecText;
 use crate::spec::model::LogLimit;
 
 /// How long it may take to listen.
@@ -39,8 +38,10 @@ pub struct Started {
 }
 
 /// How a controller in the background begins.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Begin<'a> {
+    /// What says where its spec comes from, for another process in another folder.
+    pub arguments: Vec<OsString>,
     /// It follows edits of the spec's file.
     pub follows: bool,
     /// It may remove everything that runs.
@@ -65,7 +66,7 @@ pub fn bound(path: &Path) {
 ///
 /// # Errors
 /// What it said when it ended at once, or that one runs already.
-pub async fn start(spec: &SpecText, name: &str, begin: Begin<'_>) -> Result<Started, CommandError> {
+pub async fn start(name: &str, begin: Begin<'_>) -> Result<Started, CommandError> {
     if let Some(running) = stack::client_if_any(name).await? {
         let pid = running.version().await?.pid;
         return Err(CommandError::new(format!(
@@ -77,7 +78,7 @@ pub async fn start(spec: &SpecText, name: &str, begin: Begin<'_>) -> Result<Star
     let (log, written) = open(&path).map_err(|error| {
         CommandError::new(format!("cannot write the log `{}`", path.display())).because(&error)
     })?;
-    let mut child = spawn(spec, name, begin, &log)
+    let mut child = spawn(name, begin, &log)
         .map_err(|error| CommandError::new("cannot start a controller").because(&error))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -124,7 +125,7 @@ fn open(path: &Path) -> std::io::Result<(File, u64)> {
     Ok((log, begin))
 }
 
-fn spawn(spec: &SpecText, name: &str, begin: Begin<'_>, log: &File) -> std::io::Result<Child> {
+fn spawn(name: &str, begin: Begin<'_>, log: &File) -> std::io::Result<Child> {
     let mut command = Command::new(inner::own_program());
     command
         .args(["--stack", name, "--color", "never", "up", "--detached"])
@@ -136,7 +137,7 @@ fn spawn(spec: &SpecText, name: &str, begin: Begin<'_>, log: &File) -> std::io::
                 .iter()
                 .flat_map(|path| [OsStr::new("--saved"), path.as_os_str()]),
         )
-        .args(spec.arguments())
+        .args(begin.arguments)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -137,6 +137,7 @@ async fn by_itself(args: &DownArgs, name: &str) -> Result<ExitCode, CommandError
         handle,
         story,
         mut ended,
+        keep: _,
     } = wiring::begin(name, wiring::Begin::default())?;
     let mut listening = Listening::Here {
         handle: handle.clone(),

@@ -5,17 +5,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::detach;
 use super::error::CommandError;
+use super::git::Following;
 use super::herald::Herald;
 use super::listening::Listening;
 use super::narrator::Narrator;
 use super::wiring::{self, Begin, Running};
 use crate::api::control;
+use crate::api::webhook::{self, Secret};
+use crate::driver::because;
 use crate::reconcile::handle::{Ended, EventKind, Handle, Happening};
 
 /// How often it is asked how things stand, while they do not stand as they should.
@@ -31,6 +35,8 @@ pub struct Foreground {
     pub stack: String,
     /// What its controller begins with.
     pub begin: Begin,
+    /// The repository that is followed.
+    pub following: Option<Following>,
     /// Who tells the story.
     pub narrator: Narrator,
     /// Standard output is the controller's own log file.
@@ -52,12 +58,27 @@ pub struct Service {
 pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     let signals = Signals::new()?;
     let dirs = wiring::dirs(&foreground.stack);
-    let running = wiring::begin(&foreground.stack, foreground.begin)?;
+    let hook = foreground
+        .following
+        .as_ref()
+        .map(hook)
+        .transpose()?
+        .flatten();
+    let mut running = wiring::begin(&foreground.stack, foreground.begin)?;
     let path = control::socket(&dirs.run);
     let socket = control::bind(&path).map_err(|error| {
         CommandError::new(format!("cannot listen on `{}`", path.display())).because(&error)
     })?;
     let shutdown = CancellationToken::new();
+    if let Some(following) = foreground.following {
+        let (syncer, orders) = wiring::syncer(&running, following);
+        running.handle = running.handle.following(orders.clone());
+        tokio::spawn(syncer.run());
+        if let Some((listener, secret)) = hook {
+            let heard = webhook::serve(listener, secret, orders, shutdown.clone());
+            tokio::spawn(heard);
+        }
+    }
     let serving = tokio::spawn(control::serve(
         socket,
         running.handle.clone(),
@@ -89,6 +110,32 @@ pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     }
     remove(&path);
     outcome
+}
+
+/// The listener of the repository's webhook, if there is to be one.
+fn hook(following: &Following) -> Result<Option<(TcpListener, Secret)>, CommandError> {
+    let Some(wanted) = &following.source.webhook else {
+        return Ok(None);
+    };
+    let file = &wanted.secret_file;
+    let secret = std::fs::read(file)
+        .map_err(|error| because(&error))
+        .and_then(|text| Secret::new(&text))
+        .map_err(|why| {
+            CommandError::new(format!(
+                "cannot take the webhook's secret from `{}`: {why}",
+                file.display()
+            ))
+        })?;
+    let listen = || -> std::io::Result<TcpListener> {
+        let listener = std::net::TcpListener::bind(wanted.listen)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    let listener = listen().map_err(|error| {
+        CommandError::new(format!("cannot hear pushes on {}", wanted.listen)).because(&error)
+    })?;
+    Ok(Some((listener, secret)))
 }
 
 /// Going down takes the run folder away with it.
@@ -123,6 +170,7 @@ impl Attendance {
             handle,
             story,
             mut ended,
+            keep: _,
         } = running;
         let mut listening = Listening::Here {
             handle: handle.clone(),

@@ -36,7 +36,7 @@ use crate::store::{Store, StoreError, events, history, saved_memory};
 pub fn assemble(
     stack: &str,
     dirs: &Dirs,
-    store: Store,
+    keep: Arc<StoreKeep>,
     datacenter: &str,
 ) -> Result<(Host, UnboundedReceiver<Event>)> {
     let (events, received) = unbounded_channel();
@@ -68,7 +68,7 @@ pub fn assemble(
             clock.clone(),
             commands.clone(),
         )),
-        keep: Arc::new(StoreKeep::new(store)),
+        keep,
         commands,
         clock,
         catalog,
@@ -133,7 +133,7 @@ pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
 }
 
 /// The store behind [`Keep`].
-struct StoreKeep {
+pub struct StoreKeep {
     dirs: Dirs,
     store: Mutex<Option<Store>>,
     kept: Mutex<Kept>,
@@ -153,7 +153,8 @@ fn failed(error: impl ToString) -> DriverError {
 }
 
 impl StoreKeep {
-    fn new(store: Store) -> Self {
+    /// What is kept in this store.
+    pub fn new(store: Store) -> Self {
         let kept = store.load_memory().unwrap_or_default();
         StoreKeep {
             dirs: store.dirs().clone(),
@@ -185,6 +186,13 @@ impl StoreKeep {
             Some(store) => write(store).map_err(failed),
             None => Ok(()),
         }
+    }
+}
+
+impl StoreKeep {
+    /// Whether an operator suspended the following of the repository.
+    pub fn was_suspended(&self) -> bool {
+        lock(&self.kept).suspended
     }
 }
 

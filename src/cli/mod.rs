@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod exec;
 mod foreground;
+mod git;
 mod graph;
 mod herald;
 mod history;

@@ -38,6 +38,11 @@ pub fn needed() -> ArgGroup {
         .multiple(true)
 }
 
+/// Demands that a spec or a repository is named.
+pub fn needed_anywhere() -> ArgGroup {
+    needed().args(["git", "source"])
+}
+
 impl SpecArgs {
     /// Just this file or folder.
     #[cfg(test)]
@@ -92,18 +97,10 @@ impl SpecArgs {
         if !self.is_given() {
             return Err(CommandError::new("no spec is named"));
         }
-        let mut path = absolute(self.first())?;
-        let mut folder = path.is_dir();
-        if folder && path.join(IN_FOLDER).exists() {
-            path.push(IN_FOLDER);
-            folder = false;
-        }
         Ok(Sought {
-            path,
-            folder,
             overlays: all_absolute(self.overlays())?,
             vars: all_absolute(&self.vars)?,
-            environment: BTreeMap::new(),
+            ..sought_in(&absolute(self.first())?)
         })
     }
 
@@ -136,6 +133,22 @@ impl SpecArgs {
             argv.extend(["--vars".into(), found(vars)?]);
         }
         Ok(argv)
+    }
+}
+
+/// What is to be read for the spec at this absolute path, a file or a folder.
+pub fn sought_in(path: &Path) -> Sought {
+    let own = path.join(IN_FOLDER);
+    let (path, folder) = match path.is_dir() {
+        true if own.exists() => (own, false),
+        is_folder => (path.to_owned(), is_folder),
+    };
+    Sought {
+        path,
+        folder,
+        overlays: Vec::new(),
+        vars: Vec::new(),
+        environment: BTreeMap::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::detach::{self, Begin};
 use super::error::CommandError;
 use super::foreground::{self, Foreground, Service};
+use super::git::{self, Following, GitArgs};
 use super::herald::Herald;
 use super::narrator::{Manner, Narrator};
 use super::spec_args::{self, SpecArgs};
@@ -16,13 +17,16 @@ use crate::graph::desired::Desired;
 use crate::plan::world::Life;
 use crate::reconcile::handle::SpecText;
 use crate::spec::gather::Sought;
+use crate::spec::model::OnFailure;
 
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
-#[command(group = spec_args::needed())]
+#[command(group = spec_args::needed_anywhere())]
 pub struct UpArgs {
     #[command(flatten)]
     from: SpecArgs,
+    #[command(flatten)]
+    git: GitArgs,
     /// Leave the controller in the background, and return once it has taken the spec
     #[arg(short, long)]
     detach: bool,
@@ -53,6 +57,10 @@ pub struct UpArgs {
 struct Checked {
     spec: SpecText,
     desired: Desired,
+    /// What the stack went back to it from.
+    left: Option<SpecText>,
+    /// The repository that it comes from.
+    following: Option<Following>,
 }
 
 /// Runs it.
@@ -65,16 +73,21 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
         let herald = unsafe { Herald::of_environment()? };
         return serve(args, global, herald);
     }
-    let Checked { spec, desired } = check(args, global)?;
-    let name = desired.stack.clone();
-    demand(args, &desired)?;
+    let checked = check(args, global)?;
+    let name = checked.desired.stack.clone();
+    demand(args, &checked.desired)?;
     if args.detach {
+        let arguments = match args.git.is_given() {
+            true => args.git.argv()?,
+            false => checked.spec.arguments(),
+        };
         let begin = Begin {
+            arguments,
             follows: !args.no_follow,
             allow_empty: args.allow_empty,
             saved: None,
         };
-        return wiring::block_on(go_behind(&spec, &name, begin, args.wait));
+        return wiring::block_on(go_behind(&name, begin, args.wait));
     }
     let saved = match &args.saved {
         Some(path) => Some(plan_file::read(path)?),
@@ -88,11 +101,10 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     wiring::block_on_threads(foreground::attend(Foreground {
         stack: name,
         begin: wiring::Begin {
-            spec: Some(spec),
             saved,
-            left: None,
-            follows: !args.no_follow,
+            ..checked.begin(!args.no_follow)
         },
+        following: checked.following,
         narrator,
         log: args.detached,
         service: None,
@@ -101,26 +113,32 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
 
 /// The spec, if it may be brought up.
 fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
-    let spec = args.from.read()?;
+    let (spec, left, following) = match args.git.source()? {
+        Some(source) => {
+            let found = git::begin(source, global.stack.as_deref())?;
+            (found.spec, found.left, Some(found.following))
+        }
+        None => (args.from.read()?, None, None),
+    };
     let desired = wiring::compile(&spec)?;
     stack::same(global.stack.as_deref(), &desired.stack)?;
     if !args.allow_empty {
-        hold_removal(&desired, &args.from.shown(), "up")?;
+        hold_removal(&desired, &args.shown(), "up")?;
     }
-    Ok(Checked { spec, desired })
+    Ok(Checked {
+        spec,
+        desired,
+        left,
+        following,
+    })
 }
 
 fn demand(args: &UpArgs, desired: &Desired) -> Result<(), CommandError> {
-    requirements::demand(desired, &args.from.shown(), args.install)
+    requirements::demand(desired, &args.shown(), args.install)
 }
 
-async fn go_behind(
-    spec: &SpecText,
-    name: &str,
-    begin: Begin<'_>,
-    wait: bool,
-) -> Result<ExitCode, CommandError> {
-    let started = detach::start(spec, name, begin).await?;
+async fn go_behind(name: &str, begin: Begin<'_>, wait: bool) -> Result<ExitCode, CommandError> {
+    let started = detach::start(name, begin).await?;
     screen::line(&format!(
         "stack `{name}` is kept by a controller in the background (pid {})",
         started.pid
@@ -140,15 +158,8 @@ async fn go_behind(
 /// controller because somebody is editing the spec: then it begins with what was taken last,
 /// and says what is wrong with the file as it does of any edit.
 fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitCode, CommandError> {
-    let mut left = None;
-    let Checked { spec, desired } = match check(args, global) {
-        Ok(found) => match gone_back(&found) {
-            Some(back) => {
-                left = Some(found.spec);
-                back
-            }
-            None => found,
-        },
+    let checked = match check(args, global) {
+        Ok(found) => gone_back(found),
         Err(error) => match last_good(args, global) {
             Some(last) => {
                 let why = anstream::adapter::strip_str(&error.to_string()).to_string();
@@ -158,27 +169,61 @@ fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitC
             None => return Err(error),
         },
     };
-    demand(args, &desired)?;
+    demand(args, &checked.desired)?;
+    let stack = checked.desired.stack.clone();
     wiring::block_on_threads(foreground::attend(Foreground {
-        narrator: Narrator::of_controller(&desired.stack),
-        stack: desired.stack,
-        begin: wiring::Begin {
-            spec: Some(spec),
-            saved: None,
-            left,
-            follows: !args.no_follow,
-        },
+        narrator: Narrator::of_controller(&stack),
+        stack,
+        begin: checked.begin(!args.no_follow),
+        following: checked.following,
         log: false,
         service: Some(Service { herald }),
     }))
 }
 
+impl UpArgs {
+    /// What is brought up, for hints.
+    fn shown(&self) -> String {
+        match self.git.is_given() {
+            true => self.git.shown(),
+            false => self.from.shown(),
+        }
+    }
+}
+
+impl Checked {
+    /// What a controller begins with.
+    fn begin(&self, follows: bool) -> wiring::Begin {
+        let source = self.following.as_ref().map(|following| &following.source);
+        let deadline = source
+            .filter(|source| source.on_failure == OnFailure::Rollback)
+            .map(|source| source.health_timeout);
+        wiring::Begin {
+            spec: Some(self.spec.clone()),
+            saved: None,
+            left: self.left.clone(),
+            // What a commit holds never changes.
+            follows: follows && source.is_none(),
+            commit_deadline: deadline,
+        }
+    }
+}
+
 /// A stack that was rolled back stays so, whoever keeps it now: a new start of its service is no
 /// edit.
-fn gone_back(found: &Checked) -> Option<Checked> {
-    let spec = wiring::went_back(&found.desired.stack, &found.spec)?;
-    let desired = wiring::compile(&spec).ok()?;
-    Some(Checked { spec, desired })
+fn gone_back(found: Checked) -> Checked {
+    let back = (found.following.is_none())
+        .then(|| wiring::went_back(&found.desired.stack, &found.spec))
+        .flatten();
+    match back.and_then(|spec| Some((wiring::compile(&spec).ok()?, spec))) {
+        Some((desired, spec)) => Checked {
+            left: Some(found.spec),
+            spec,
+            desired,
+            following: None,
+        },
+        None => found,
+    }
 }
 
 /// What the stack took last, if it came from the same file and is good still.
@@ -192,7 +237,12 @@ fn last_good(args: &UpArgs, global: &Global) -> Option<Checked> {
         return None;
     }
     let desired = wiring::compile(&spec).ok()?;
-    Some(Checked { spec, desired })
+    Some(Checked {
+        spec,
+        desired,
+        left: None,
+        following: None,
+    })
 }
 
 /// A spec that would end everything that runs of its stack may be half a file.

@@ -11,7 +11,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::error::CommandError;
-use super::host;
+use super::git::Following;
+use super::host::{self, StoreKeep};
 use crate::api::control;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
@@ -24,6 +25,7 @@ use crate::plan::world::{Life, Observed};
 use crate::reconcile::handle::{Handle, Happening, Proposal, SpecText};
 use crate::reconcile::load::{Loaded, Surroundings, check, load};
 use crate::reconcile::outlook::{Outlook, World};
+use crate::reconcile::sync::{Orders, Syncer, SyncerParts};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::generation::{User, gone_back, last_taken};
@@ -208,6 +210,8 @@ pub fn block_on_threads<T>(
 pub struct Running {
     /// Asks it.
     pub handle: Handle,
+    /// What it keeps on disk.
+    pub keep: Arc<StoreKeep>,
     /// Its story from the beginning.
     pub story: broadcast::Receiver<Happening>,
     /// Its end: the spec's report if it never began.
@@ -225,6 +229,8 @@ pub struct Begin {
     pub left: Option<SpecText>,
     /// Whether edits of the file are followed.
     pub follows: bool,
+    /// How long a commit may take to converge before it is left.
+    pub commit_deadline: Option<Duration>,
 }
 
 /// Takes the stack's lock and begins to reconcile. Must be called on a runtime from [`runtime`].
@@ -237,6 +243,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         saved,
         left,
         follows,
+        commit_deadline,
     } = begin;
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
@@ -246,7 +253,9 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
             "`hatchery --stack {stack} ps` asks the one that runs"
         ))
     })?;
-    let (host, events) = host::assemble(stack, &dirs, store, datacenter).map_err(driver_error)?;
+    let keep = Arc::new(StoreKeep::new(store));
+    let (host, events) =
+        host::assemble(stack, &dirs, keep.clone(), datacenter).map_err(driver_error)?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (happenings, story) = broadcast::channel(STORY);
     let beginning = Beginning {
@@ -257,7 +266,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         saved,
         left,
         follows,
-        commit_deadline: None,
+        commit_deadline,
         seed: seed(),
     };
     let channels = Channels {
@@ -267,9 +276,30 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
     };
     Ok(Running {
         handle: Handle::new(requests_in, happenings),
+        keep,
         story,
         ended: tokio::spawn(reconcile::run(beginning, channels)),
     })
+}
+
+/// A syncer for a controller, and who gives it orders.
+pub fn syncer(running: &Running, following: Following) -> (Syncer, Orders) {
+    let Following {
+        source,
+        repository,
+        known,
+    } = following;
+    let parts = SyncerParts {
+        repository,
+        shown_url: crate::source::git::shown(&source.url),
+        source,
+        known,
+        suspended: running.keep.was_suspended(),
+        memory: running.keep.clone(),
+        clock: Arc::new(BootClock),
+        seed: seed(),
+    };
+    Syncer::new(parts, running.handle.clone())
 }
 
 /// Who runs this process.

@@ -1,0 +1,74 @@
+//! A git mirror as the syncer knows repositories.
+
+use std::collections::BTreeSet;
+
+use crate::cli::spec_args::sought_in;
+use crate::cli::spec_file;
+use crate::reconcile::handle::SpecText;
+use crate::reconcile::sync::{Fault, Repository};
+use crate::source::git::{CommitId, GitError, Mirror};
+use crate::spec::model::{Commit, GitSource, Provenance};
+
+/// A mirror, and what of it is the spec.
+pub struct GitRepository {
+    mirror: Mirror,
+    source: GitSource,
+}
+
+impl GitRepository {
+    /// The spec that `source` names, from `mirror`.
+    pub fn new(mirror: Mirror, source: GitSource) -> Self {
+        GitRepository { mirror, source }
+    }
+
+    /// The tree of a commit, whether it was verified or not.
+    ///
+    /// # Errors
+    /// What of it is not taken.
+    pub fn lay_out(&self, commit: &Commit) -> Result<Provenance, Fault> {
+        Ok(self.mirror.lay_out(commit)?)
+    }
+}
+
+impl From<GitError> for Fault {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::Refused(why) => Fault::Refused(why),
+            GitError::Unreachable(why) | GitError::Local(why) => Fault::Later(why),
+        }
+    }
+}
+
+fn id(text: &str) -> Result<CommitId, Fault> {
+    let odd = || Fault::Refused(format!("`{}` is no commit", text.escape_debug()));
+    CommitId::new(text).ok_or_else(odd)
+}
+
+impl Repository for GitRepository {
+    fn fetch(&self) -> Result<Commit, Fault> {
+        let id = self.mirror.fetch()?;
+        Ok(self.mirror.commit(&id)?)
+    }
+
+    fn descends(&self, earlier: &str, later: &str) -> Result<bool, Fault> {
+        Ok(earlier == later || self.mirror.descends(&id(earlier)?, &id(later)?)?)
+    }
+
+    fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault> {
+        if let Some(by) = &self.source.verify {
+            self.mirror.verify(&id(&commit.id)?, by)?;
+        }
+        let origin = self.mirror.lay_out(commit)?;
+        let refused = |why: String| Fault::Refused(why);
+        let sought = sought_in(&origin.tree.join(&self.source.path));
+        let read = spec_file::read(&sought);
+        let mut spec = read.map_err(|error| refused(error.message().to_owned()))?;
+        spec.further.origin = Some(origin);
+        Ok(spec)
+    }
+
+    fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {
+        let ids = commits.iter().filter_map(|text| CommitId::new(text));
+        Ok(self.mirror.keep_trees(&ids.collect())?)
+    }
+}
