@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::error::CommandError;
+use super::git::{self, GitArgs};
 use super::spec_args::{self, SpecArgs};
 use super::{Global, logs, plan_file, requirements, screen, stack, wiring};
 use crate::plan::explain::{self, Explanation, Story};
+use crate::plan::markdown::markdown;
 use crate::plan::model::NodeState;
 use crate::plan::text::text;
 use crate::plan::view::PlanView;
@@ -19,10 +21,15 @@ const LOG_LINES: usize = 20;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
-#[command(group = spec_args::needed().args(["explain", "schema"]))]
+#[command(group = spec_args::needed_anywhere().args(["explain", "schema"]))]
 pub struct PlanArgs {
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    git: GitArgs,
+    /// How the plan is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with_all = ["explain", "json"])]
+    format: Format,
     /// End with 0 when there is nothing to do, 1 after an error, 2 when there are changes
     #[arg(long)]
     detailed_exitcode: bool,
@@ -41,6 +48,17 @@ pub struct PlanArgs {
     schema: bool,
 }
 
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For the terminal
+    Text,
+    /// For a comment on a pull request
+    Markdown,
+    /// For programs, as `--json`
+    Json,
+}
+
 /// Asks the stack's controller; without one, works it out from what the host shows. Executes
 /// nothing that the spec names.
 ///
@@ -54,7 +72,14 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if let Some(name) = &args.explain {
         return tell(args, name, global);
     }
-    let spec = args.spec.read()?;
+    // The tree lies there for as long as it is looked at.
+    let (spec, _tree) = match args.git.source()? {
+        Some(source) => {
+            let (spec, tree) = git::look(&source)?;
+            (spec, Some(tree))
+        }
+        None => (args.spec.read()?, None),
+    };
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
@@ -71,8 +96,10 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if let Some(out) = &args.out {
         plan_file::write(out, &saved)?;
     }
-    if args.json {
+    if args.json || args.format == Format::Json {
         screen::json(&view)?;
+    } else if args.format == Format::Markdown {
+        screen::say(&markdown(&view))?;
     } else {
         screen::say(&text(&view))?;
         if let Some(out) = &args.out {

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod explain;
 pub mod firewall;
 mod lookup;
+pub mod markdown;
 pub mod memory;
 pub mod model;
 mod network;

@@ -162,8 +162,6 @@ pub struct Following {
 
 /// What a controller begins with, and follows from then on.
 pub struct Found {
-    /// The stack's name.
-    pub stack: String,
     /// The spec.
     pub spec: SpecText,
     /// What the stack went back from.
@@ -214,7 +212,6 @@ pub fn begin(source: GitSource, stack: Option<&str>) -> Result<Found, CommandErr
         }
     };
     Ok(Found {
-        stack,
         spec,
         left,
         following: Following {
