@@ -24,18 +24,10 @@ const UNCHECKED: &str = "not checked yet";
 impl Controller {
     /// Observes what is dirty. What cannot be observed stays dirty, and as it was.
     pub(super) fn observe(&mut self) {
+        self.see_lives();
+        let unseen = self.dirty.lives;
         let dirty = std::mem::take(&mut self.dirty);
-        if dirty.lives {
-            match self.host.workloads.observe() {
-                Ok(mut lives) => {
-                    if planted::has(Bug::Orphan) {
-                        lives.retain(|life| self.desired.nodes.contains_key(&life.id.node));
-                    }
-                    self.observed.lives = lives;
-                }
-                Err(error) => self.unseen(&error, |dirty| dirty.lives = true),
-            }
-        }
+        self.dirty.lives = unseen;
         if dirty.network {
             let names = network_names(&self.desired);
             match self.host.networks.observe(&names) {
@@ -49,6 +41,22 @@ impl Controller {
         self.settle_lives();
         self.count_connections();
         self.observe_catalog();
+    }
+
+    /// Looks at what runs, if something of it may have changed; it may not be seen.
+    pub(super) fn see_lives(&mut self) {
+        if !std::mem::take(&mut self.dirty.lives) {
+            return;
+        }
+        match self.host.workloads.observe() {
+            Ok(mut lives) => {
+                if planted::has(Bug::Orphan) {
+                    lives.retain(|life| self.desired.nodes.contains_key(&life.id.node));
+                }
+                self.observed.lives = lives;
+            }
+            Err(error) => self.unseen(&error, |dirty| dirty.lives = true),
+        }
     }
 
     /// Counts the connections of what drains: nothing tells of them.

@@ -129,7 +129,7 @@ impl Controller {
             return Err("the stack is going down".to_owned());
         }
         // What it would end is judged by what runs now.
-        self.observe();
+        self.see_lives();
         if self.dirty.lives {
             return Err("cannot see what runs on this host; try again".to_owned());
         }
