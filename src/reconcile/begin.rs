@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use tokio::sync::broadcast;
 
+use super::checks::unchecked;
 use super::controller::{Controller, Dirty, held, remember_stops};
 use super::engine::Beginning;
 use super::handle::{Happening, SpecText};
 use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings, load};
-use super::observe::{network_names, unchecked};
+use super::observe::network_names;
 use super::outlook::{Outlook, World};
 use super::schedule::Wanted;
 use crate::graph::desired::Desired;

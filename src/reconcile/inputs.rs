@@ -61,7 +61,7 @@ impl Controller {
             return;
         }
         // What an edit would end is judged by what runs now.
-        self.observe();
+        self.see_lives();
         if self.dirty.lives {
             self.reread = true;
         } else {

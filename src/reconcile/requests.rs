@@ -128,7 +128,7 @@ impl Controller {
         if self.memory.down.is_some() {
             return Err("the stack is going down".to_owned());
         }
-        self.see_lives()?;
+        self.see_now()?;
         let taken = self.loaded_for(&spec, allow_empty, saved);
         let (loaded, permit) = taken.inspect_err(|why| {
             self.keep_refused(&spec, cause.clone(), why);
@@ -151,8 +151,8 @@ impl Controller {
     }
 
     /// Looks at what runs now: what a spec would end is judged by that.
-    fn see_lives(&mut self) -> Result<(), String> {
-        self.observe();
+    fn see_now(&mut self) -> Result<(), String> {
+        self.see_lives();
         match self.dirty.lives {
             true => Err("cannot see what runs on this host; try again".to_owned()),
             false => Ok(()),
@@ -167,7 +167,7 @@ impl Controller {
         }
         let text = format!("{by} asks: reload");
         self.tell(EventKind::Operator, None, Level::Progress, text);
-        self.see_lives()?;
+        self.see_now()?;
         let spec = match self.read_again(&self.spec) {
             Ok(spec) => spec,
             Err(error) => {

@@ -6,7 +6,7 @@ use crate::Wanted;
 
 /// No seed is tried after so many.
 #[cfg(feature = "planted")]
-const MOST: u64 = 3_000;
+const MOST: u64 = 30_000;
 
 /// Without them there is nothing to find.
 #[cfg(not(feature = "planted"))]

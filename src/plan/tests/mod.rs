@@ -9,6 +9,7 @@
 mod adoption;
 mod applied;
 mod crash;
+mod edges;
 mod effects;
 mod explained;
 mod farm;

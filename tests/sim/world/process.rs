@@ -268,13 +268,21 @@ impl World {
     pub fn failures_known(&self, node: &NodeId, work: &Work, end: &End) -> Option<u32> {
         let ends = self.facts.get(node).map_or(&[][..], |facts| &facts.ends);
         let near = |end: &End| (end.lasted / MILLI).abs_diff(work.reset_after) < 50;
-        let doubtful = ends
+        // One that was well for long and failed by itself is the first of a new row: what was
+        // before it does not count any more.
+        let fresh = |end: &End| {
+            let well = end.lasted / MILLI > work.reset_after + 1_000;
+            well && !end.asked && !end.late && end.epoch == self.epoch
+        };
+        let first = ends.iter().rposition(fresh).unwrap_or(0);
+        let row = ends.get(first..).unwrap_or_default();
+        let doubtful = row
             .iter()
             .rev()
             .take(12)
             .any(|end| end.late || near(end) && !end.asked);
         // Which of an edit and an end was seen first is not always known.
-        let edited = ends
+        let edited = row
             .iter()
             .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
