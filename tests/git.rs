@@ -149,7 +149,6 @@ impl Followed {
         until("the head to be refused", || {
             let source = self.source();
             source["head"]["id"] == head && source["sync"] == "stalled"
-                || source["sync"] == "stalled" && head.is_empty()
         });
         self.source()["reason"].as_str().unwrap().to_owned()
     }
@@ -233,6 +232,7 @@ fn what_is_broken_is_refused_and_changes_nothing() {
                 ".gitmodules",
                 "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c id\n",
             );
+            fs::create_dir(followed.home().join("x")).unwrap();
             followed.git(&[
                 "update-index",
                 "--add",

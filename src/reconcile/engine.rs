@@ -67,7 +67,7 @@ pub enum Input {
     /// What a check's answers came to.
     Verdict(Verdict),
     /// By an operator.
-    Request(Request),
+    Request(Box<Request>),
 }
 
 /// What follows from one pass.
@@ -109,7 +109,7 @@ impl Engine {
             Input::Event(event) => self.controller.on_event(event),
             Input::Done(done) => self.controller.on_done(done),
             Input::Verdict(verdict) => self.controller.on_verdict(&verdict),
-            Input::Request(request) => return self.controller.on_request(request),
+            Input::Request(request) => return self.controller.on_request(*request),
         }
         None
     }

@@ -67,7 +67,7 @@ impl Loop {
                 Some(done) = self.finished.recv() => Some(Input::Done(done)),
                 Some(verdict) = self.verdicts.recv() => Some(Input::Verdict(verdict)),
                 request = self.channels.requests.recv() => match request {
-                    Some(request) => Some(Input::Request(request)),
+                    Some(request) => Some(Input::Request(Box::new(request))),
                     None => return,
                 },
                 // An index that moved is read in the pass that follows.

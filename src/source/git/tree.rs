@@ -367,9 +367,15 @@ mod tests {
 
     #[test]
     fn a_list_is_read() {
-        let list = b"040000 tree aa\td\0100644 blob bb\td/a b\0100755 blob cc\tx\0120000 blob \
-            dd\tl\0160000 commit ee\tm\0";
-        let entries = read_list(list).unwrap();
+        let list = [
+            "040000 tree aa\td",
+            "100644 blob bb\td/a b",
+            "100755 blob cc\tx",
+            "120000 blob dd\tl",
+            "160000 commit ee\tm",
+            "",
+        ];
+        let entries = read_list(list.join("\0").as_bytes()).unwrap();
         let kinds: Vec<(&str, &str)> = entries
             .iter()
             .map(|entry| (entry.path.as_str(), entry.hash.as_str()))

@@ -34,18 +34,15 @@ pub(super) fn check(url: &str) -> Result<(), GitError> {
     {
         return refused("transports of that form are not used");
     }
-    if let Some((scheme, _)) = url.split_once("://") {
+    if let Some((scheme, rest)) = url.split_once("://") {
         let scheme = scheme.to_ascii_lowercase();
         if !["file", "http", "https", "ssh"].contains(&scheme.as_str()) {
             return refused("that protocol is not used");
         }
         // A host that begins with `-` would be an option of ssh.
-        let host = url.split_once("://").map_or("", |(_, rest)| rest);
-        if host
-            .rsplit('@')
-            .next_back()
-            .is_some_and(|host| host.starts_with('-'))
-        {
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        if host.starts_with('-') {
             return refused("its host begins with `-`");
         }
     }
