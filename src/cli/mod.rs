@@ -1,5 +1,6 @@
 //! The command line: one verb, one file, its arguments beside it. The only place that prints.
 
+mod against;
 mod apply;
 mod config;
 mod converge;

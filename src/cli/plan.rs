@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::against;
 use super::error::CommandError;
+use super::git::against::compared;
 use super::git::{self, GitArgs};
 use super::spec_args::{self, SpecArgs};
 use super::{Global, logs, plan_file, requirements, screen, stack, wiring};
@@ -27,6 +29,10 @@ pub struct PlanArgs {
     spec: SpecArgs,
     #[command(flatten)]
     git: GitArgs,
+    /// Compare with the spec of this file, or with the same one at this revision of its
+    /// repository, instead of looking at the host
+    #[arg(long, value_name = "FILE|REF", conflicts_with_all = ["explain", "out"])]
+    against: Option<String>,
     /// How the plan is printed
     #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with_all = ["explain", "json"])]
     format: Format,
@@ -72,6 +78,10 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if let Some(name) = &args.explain {
         return tell(args, name, global);
     }
+    if let Some(against) = &args.against {
+        let found = compared(&args.spec, &args.git, against)?;
+        return shown(args, &against::plan(found.old.as_ref(), &found.new)?, None);
+    }
     // The tree lies there for as long as it is looked at.
     let (spec, _tree) = match args.git.source()? {
         Some(source) => {
@@ -96,19 +106,28 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     if let Some(out) = &args.out {
         plan_file::write(out, &saved)?;
     }
+    shown(args, &view, requirements::note(&desired))
+}
+
+/// Prints a plan, and says how it came out.
+fn shown(
+    args: &PlanArgs,
+    view: &PlanView,
+    lacks: Option<String>,
+) -> Result<ExitCode, CommandError> {
     if args.json || args.format == Format::Json {
-        screen::json(&view)?;
+        screen::json(view)?;
     } else if args.format == Format::Markdown {
-        screen::say(&markdown(&view))?;
+        screen::say(&markdown(view))?;
     } else {
-        screen::say(&text(&view))?;
+        screen::say(&text(view))?;
         if let Some(out) = &args.out {
             let out = out.display();
             screen::line(&format!(
                 "\nKept in `{out}`; `hatchery apply {out}` does just this."
             ))?;
         }
-        if let Some(lacks) = requirements::note(&desired) {
+        if let Some(lacks) = lacks {
             screen::say(&lacks)?;
         }
     }

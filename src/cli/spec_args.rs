@@ -45,7 +45,6 @@ pub fn needed_anywhere() -> ArgGroup {
 
 impl SpecArgs {
     /// Just this file or folder.
-    #[cfg(test)]
     pub fn of(path: &Path) -> SpecArgs {
         SpecArgs {
             spec: Some(path.to_owned()),
@@ -101,6 +100,33 @@ impl SpecArgs {
             overlays: all_absolute(self.overlays())?,
             vars: all_absolute(&self.vars)?,
             ..sought_in(&absolute(self.first())?)
+        })
+    }
+
+    /// The same files where another tree holds what is below `top` here.
+    ///
+    /// # Errors
+    /// Names one that is not below it.
+    pub fn sought_in_tree(&self, top: &Path, tree: &Path) -> Result<Sought, CommandError> {
+        let moved = |path: &PathBuf| {
+            let shown = path.display();
+            let cannot = |error: &io::Error| {
+                CommandError::new(format!("cannot find `{shown}`")).because(error)
+            };
+            let real = path.canonicalize().map_err(|error| cannot(&error))?;
+            match real.strip_prefix(top) {
+                Ok(inner) => Ok(tree.join(inner)),
+                Err(_) => Err(CommandError::new(format!(
+                    "`{shown}` is not in the repository at `{}`",
+                    top.display()
+                ))),
+            }
+        };
+        let all = |paths: &[PathBuf]| paths.iter().map(moved).collect::<Result<Vec<_>, _>>();
+        Ok(Sought {
+            overlays: all(self.overlays())?,
+            vars: all(&self.vars)?,
+            ..sought_in(&moved(&self.first().to_owned())?)
         })
     }
 

@@ -1,6 +1,7 @@
 //! The seams to the rest of the program: folders, loading, observing, running a controller.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::generation::{User, gone_back, last_taken};
 use crate::spec::model::Env;
+use crate::spec::node::NodeId;
 use crate::store::{Roots, Store, history};
 
 /// Threads that run tasks; the loop and its servers need no more.
@@ -70,10 +72,16 @@ fn surroundings() -> Surroundings {
 /// # Errors
 /// The whole report, in colour.
 pub fn compile(spec: &SpecText) -> Result<Desired, CommandError> {
+    loaded(spec, &BTreeMap::new()).map(|loaded| loaded.desired)
+}
+
+/// Compiles a spec for a stack whose workloads hold these addresses.
+///
+/// # Errors
+/// The whole report, in colour.
+pub fn loaded(spec: &SpecText, held: &BTreeMap<NodeId, Ipv4Addr>) -> Result<Loaded, CommandError> {
     let files = HostFiles::new(&dirs("none"));
-    load(spec, &surroundings(), &BTreeMap::new(), &files, true)
-        .map(|loaded| loaded.desired)
-        .map_err(CommandError::report)
+    load(spec, &surroundings(), held, &files, true).map_err(CommandError::report)
 }
 
 /// Everything that is wrong with a spec, or what it compiles to.

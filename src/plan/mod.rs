@@ -18,6 +18,7 @@ mod pair;
 pub mod permit;
 mod place;
 mod prune;
+pub mod rehearsal;
 mod removals;
 mod render;
 mod rolling;

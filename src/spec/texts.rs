@@ -170,7 +170,11 @@ impl SpecText {
         {
             sources.push(path, text);
         }
-        sources
+        match &further.origin {
+            // Of a commit's file it matters where it lies in the repository.
+            Some(origin) => sources.within(&origin.tree),
+            None => sources,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The repository that a stack follows: what names it, and how a controller begins with it.
 
+pub mod against;
 mod repository;
 
 use std::ffi::OsString;
@@ -296,13 +297,22 @@ pub fn look(source: &GitSource) -> Result<(SpecText, tempfile::TempDir), Command
     Ok((head_of(&repository)?, scratch))
 }
 
-/// A folder that only we may enter.
+/// A folder that only we may enter: where our state is, or wherever who only looks may write.
 fn scratch() -> Result<tempfile::TempDir, CommandError> {
     let root = wiring::roots().state;
+    let mut folder = tempfile::Builder::new();
+    folder.prefix(".git-");
     let made = std::fs::create_dir_all(&root)
-        .and_then(|()| tempfile::Builder::new().prefix(".git-").tempdir_in(&root));
+        .and_then(|()| folder.tempdir_in(&root))
+        .or_else(|_| folder.tempdir());
     made.map_err(|error| {
-        CommandError::new(format!("cannot make a folder in `{}`", root.display())).because(&error)
+        let temporary = std::env::temp_dir();
+        CommandError::new(format!(
+            "cannot make a folder in `{}` or `{}`",
+            root.display(),
+            temporary.display()
+        ))
+        .because(&error)
     })
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Everything here blocks.
 
+mod checkout;
 mod commit;
 mod error;
 mod links;
@@ -18,6 +19,7 @@ mod tree;
 mod url;
 mod verify;
 
+pub use checkout::Checkout;
 pub use error::GitError;
 pub use mirror::{Limits, Mirror, Remote};
 pub use url::shown;

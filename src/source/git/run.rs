@@ -62,6 +62,19 @@ pub(super) struct Bounds {
 
 /// `git` for one repository.
 pub(super) fn git(folder: &Path) -> Command {
+    let mut command = plain();
+    command.arg("--git-dir").arg(folder).current_dir("/");
+    command
+}
+
+/// `git` for the repository that somebody has around a folder.
+pub(super) fn anywhere(folder: &Path) -> Command {
+    let mut command = plain();
+    command.current_dir(folder);
+    command
+}
+
+fn plain() -> Command {
     let mut command = Command::new("git");
     for name in NOT_INHERITED {
         command.env_remove(name);
@@ -72,10 +85,7 @@ pub(super) fn git(folder: &Path) -> Command {
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_NO_REPLACE_OBJECTS", "1")
         .env("LC_ALL", "C")
-        .arg("--git-dir")
-        .arg(folder)
-        .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
-        .current_dir("/");
+        .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
     if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
     }
