@@ -384,3 +384,41 @@ fn a_controller_that_was_killed_goes_on_where_it_was() {
     fs::rename(away, followed.url()).unwrap();
     until("the repository", || followed.source()["sync"] == "synced");
 }
+
+#[test]
+fn what_left_the_spec_is_kept_where_nothing_is_pruned() {
+    isolate!();
+    let followed = Followed::new();
+    let more = |followed: &Followed, word: &str| {
+        followed.write(word);
+        let path = followed.home().join("farm/hatchery.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text + "  other: { command: [ sleep, infinity ] }\n").unwrap();
+    };
+    more(&followed, "one");
+    followed.push("two processes");
+    followed.up_by_file("  prune: false\n");
+    let pid_of_other = || {
+        let status = followed.status();
+        let nodes = status["nodes"].as_array().unwrap();
+        let other = nodes.iter().find(|node| node["node"] == "processes/other");
+        other.map(|node| node["pid"].as_u64().unwrap_or(0))
+    };
+    let pid = pid_of_other().unwrap();
+    followed.write("two");
+    let second = followed.push("one process");
+    until("the push", || followed.in_force(&second));
+    assert_eq!(followed.job().1, "two");
+    assert_eq!(followed.source()["kept"][0], "processes/other");
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    let told = followed.ok(&["sync"]);
+    assert!(
+        told.contains("processes/other left the spec and is kept"),
+        "{told}"
+    );
+    more(&followed, "two");
+    let third = followed.push("two again");
+    until("the push", || followed.in_force(&third));
+    assert_eq!(pid_of_other(), Some(pid));
+    assert!(followed.source().get("kept").is_none());
+}

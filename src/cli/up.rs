@@ -205,6 +205,7 @@ impl Checked {
             // What a commit holds never changes.
             follows: follows && source.is_none(),
             commit_deadline: deadline,
+            keeps: source.is_some_and(|source| !source.prune),
         }
     }
 }

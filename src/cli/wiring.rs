@@ -239,6 +239,8 @@ pub struct Begin {
     pub follows: bool,
     /// How long a commit may take to converge before it is left.
     pub commit_deadline: Option<Duration>,
+    /// What left the spec is kept.
+    pub keeps: bool,
 }
 
 /// Takes the stack's lock and begins to reconcile. Must be called on a runtime from [`runtime`].
@@ -252,6 +254,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         left,
         follows,
         commit_deadline,
+        keeps,
     } = begin;
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
@@ -275,6 +278,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         left,
         follows,
         commit_deadline,
+        keeps,
         seed: seed(),
     };
     let channels = Channels {

@@ -21,6 +21,8 @@ use crate::spec::time::Time;
 pub struct Memory {
     /// The stack is being taken down: nothing is wanted any more.
     pub down: Option<Down>,
+    /// What left the spec runs on as long as it does by itself, and rendered files stay.
+    pub keeps: bool,
     /// Per workload.
     pub workloads: BTreeMap<NodeId, WorkloadMemory>,
     /// Lives that are ready.

@@ -31,6 +31,7 @@ mod workload;
 pub mod world;
 
 pub use context::words;
+pub use prune::KEPT;
 pub use workload::{exit_words, names};
 
 use std::sync::Arc;

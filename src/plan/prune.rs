@@ -29,6 +29,9 @@ static FAREWELL: Farewell = Farewell {
     ports: BTreeSet::new(),
 };
 
+/// What is said of a life that left the spec and runs on.
+pub const KEPT: &str = "not in the spec; kept, because nothing is pruned";
+
 /// Whether a node is wanted at all.
 pub(super) fn wanted(context: &Context<'_>, id: &NodeId) -> bool {
     context.memory.down.is_none() && context.desired.nodes.contains_key(id)
@@ -104,10 +107,32 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
                     None => continue,
                 }
             }
+            Some(life) if is_kept(context, life) => Planned {
+                status: status(node, NodeState::Running, KEPT.to_owned()),
+                item: None,
+                level: Level::default(),
+                wake: None,
+            },
             Some(life) => stop(context, node, life, notes),
         });
     }
     planned
+}
+
+/// Whether a life that left the spec runs on. What it is on stays with it: its registration, its
+/// namespace, the bridge.
+fn is_kept(context: &Context<'_>, life: &Life) -> bool {
+    let memory = context.memory;
+    memory.keeps
+        && memory.down.is_none()
+        && life.state == LifeState::Up
+        && !memory.asked.contains_key(&life.id)
+        && !context.desired.nodes.contains_key(&life.id.node)
+}
+
+fn keeps(context: &Context<'_>, node: &NodeId) -> bool {
+    let life = context.current(node);
+    life.is_some_and(|life| is_kept(context, life))
 }
 
 fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) -> Planned {
@@ -151,6 +176,10 @@ fn registrations(context: &Context<'_>) -> Vec<Planned> {
     let registered = context.observed.registered.iter();
     let mut left: Vec<_> = registered
         .filter(|(_, registered)| down || !wanted.contains(&ptr::from_ref(*registered)))
+        .filter(|(_, registered)| {
+            let target = registered.target.as_ref();
+            !target.is_some_and(|target| keeps(context, target))
+        })
         .collect();
     left.sort_unstable_by_key(|(service_id, _)| *service_id);
     left.into_iter()
@@ -191,6 +220,10 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
             _ => None,
         })
         .filter(|(path, _)| down || !rendered.contains(path))
+        .filter(|(_, mark)| {
+            let is_wanted = context.templates.contains_key(mark.template.as_str());
+            down || is_wanted || !context.memory.keeps
+        })
         .collect();
     left.sort_unstable_by_key(|(path, _)| *path);
     left.into_iter()
@@ -258,13 +291,15 @@ fn attachments(context: &Context<'_>) -> Vec<Planned> {
             Some(due) if !down => network::in_the_way(context, due, view),
             _ => true,
         })
-        .map(|(name, _)| name)
+        .map(|(name, _)| {
+            let instance = name.strip_prefix(&prefix).unwrap_or(name);
+            (name, instance, NodeId::new(Kind::Containers, instance))
+        })
+        .filter(|(_, _, node)| !keeps(context, node))
         .collect();
     left.sort_unstable();
     left.into_iter()
-        .map(|name| {
-            let instance = name.strip_prefix(&prefix).unwrap_or(name);
-            let node = NodeId::new(Kind::Containers, instance);
+        .map(|(name, instance, node)| {
             // A start under way needs it before anything of it can be seen.
             let starts = context.is_busy(&node);
             let waits = match context.current(&node) {
@@ -320,6 +355,10 @@ fn bridges(context: &Context<'_>) -> Vec<Planned> {
         .iter()
         .filter(|(_, view)| view.ours || planted::has(Bug::PruneForeign))
         .filter(|(name, _)| down || !wanted.contains(name.as_str()))
+        .filter(|(name, _)| {
+            let keeps = context.memory.keeps && !down;
+            !(keeps && in_use.contains(name.as_str()))
+        })
         .map(|(bridge, _)| {
             let waits = if in_use.contains(bridge.as_str()) {
                 vec![format!("the links of `{bridge}`")]

@@ -36,13 +36,15 @@ pub(super) fn begin(
         left,
         follows,
         commit_deadline,
+        keeps,
         seed: _,
     } = beginning;
     let empty = spec.is_none();
     let observed = addresses(&host)?;
     let (spec, loaded) = first_spec(spec, &stack, &host, &around, &observed)?;
     let now = host.clock.now();
-    let memory = remembered(&host, empty);
+    let mut memory = remembered(&host, empty);
+    memory.keeps = keeps;
     let past = host.keep.past();
     let history = History::after(&past, &host);
     let permit = saved

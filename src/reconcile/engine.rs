@@ -48,6 +48,8 @@ pub struct Beginning {
     /// A commit that did not converge so long after it was taken is left for the spec that
     /// converged before; `None` when it is held.
     pub commit_deadline: Option<Duration>,
+    /// What left the spec is kept.
+    pub keeps: bool,
     /// For jitter.
     pub seed: u64,
 }

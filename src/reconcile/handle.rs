@@ -241,7 +241,7 @@ impl Handle {
         let mut status = self.ask(Request::Status).await?;
         if let Some(orders) = &self.orders {
             let mut source = orders.status();
-            source.health = Some(Health::of(&status));
+            source.judge(&status);
             status.source = Some(source);
         }
         Ok(status)

@@ -214,7 +214,7 @@ async fn sync(State(shared): State<Shared>, body: Body1<SyncOrder>) -> Answer<So
     };
     let mut source = orders.give(word).await.ok_or(Ended)?;
     let status = shared.handle.status().await?;
-    source.health = Some(Health::of(&status));
+    source.judge(&status);
     Ok(Json(source))
 }
 

@@ -14,6 +14,7 @@ mod effects;
 mod explained;
 mod farm;
 mod found;
+mod kept;
 mod rolling;
 mod schema;
 pub(super) mod world;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::KEPT;
 use crate::plan::model::NodeState;
 use crate::reconcile::handle::StackStatus;
 use crate::spec::model::{Commit, Status};
@@ -95,9 +96,18 @@ pub struct SourceStatus {
     pub reason: Option<String>,
     /// An operator suspended it: the repository is not asked, and nothing is applied.
     pub suspended: bool,
-    /// Left the spec and are kept, because nothing is pruned.
+    /// Left the spec and are kept, because nothing is pruned; filled in by whoever asks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
     /// When the repository was asked last: milliseconds since the Unix epoch.
     pub asked_at_ms: Option<u64>,
+}
+
+impl SourceStatus {
+    /// Fills in what the stack itself shows.
+    pub fn judge(&mut self, status: &StackStatus) {
+        self.health = Some(Health::of(status));
+        let kept = status.nodes.iter().filter(|node| node.detail == KEPT);
+        self.kept = kept.map(|node| node.node.to_string()).collect();
+    }
 }

@@ -104,6 +104,7 @@ impl Run {
         let (happenings, story) = broadcast::channel(64);
         let beginning = Beginning {
             commit_deadline: None,
+            keeps: false,
             host: host.clone(),
             around: Surroundings {
                 dirs: Arc::new(dirs),
