@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use super::happening::{EventKind, Happening, Level};
-use super::sync::{Health, Orders, SourceStatus};
+use super::sync::{Orders, SourceStatus};
 use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
 use crate::plan::saved::SavedPlan;

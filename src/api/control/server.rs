@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::listen::{Guarded, Peer};
 use super::{Apply, BODY_LIMIT, Down, Explain, Operate, Refusal, SyncOrder, Taken, Version};
 use crate::reconcile::handle::{Ended, Handle, Happening, Proposal, SpecText};
-use crate::reconcile::sync::{Health, SourceStatus};
+use crate::reconcile::sync::SourceStatus;
 use crate::spec::generation::Cause;
 
 /// How long answers that are under way may take once the controller ends.
