@@ -8,6 +8,7 @@
 
 mod adoption;
 mod applied;
+mod corners;
 mod crash;
 mod edges;
 mod effects;
