@@ -211,6 +211,7 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
     } else {
         Vec::new()
     };
+    let starts = starts_under_way(context);
     let files = context.observed.files.iter();
     let mut left: Vec<_> = files
         .filter_map(|(path, view)| match view {
@@ -243,7 +244,7 @@ fn files(context: &Context<'_>) -> Vec<Planned> {
                     vec![remove(context, path)],
                 );
             }
-            waits.extend(processes.iter().cloned());
+            waits.extend(processes.iter().chain(&starts).cloned());
             waits.sort();
             waits.dedup();
             removal(node, reason(context), waits, vec![remove(context, path)])
@@ -265,6 +266,17 @@ fn processes_left(context: &Context<'_>) -> Vec<String> {
         .nodes_with_lives(left)
         .into_iter()
         .map(|node| format!("{node} to end"))
+        .collect()
+}
+
+/// A start that is under way may have begun because a file was there, whatever its workload needs
+/// by now.
+fn starts_under_way(context: &Context<'_>) -> Vec<String> {
+    let attempts = context.memory.attempts.iter();
+    attempts
+        .filter(|(node, attempt)| attempt.running && context.current(node).is_none())
+        .filter(|(node, _)| matches!(node.kind, Kind::Containers | Kind::Processes))
+        .map(|(node, _)| format!("the start of {node}"))
         .collect()
 }
 

@@ -419,3 +419,35 @@ fn what_is_still_being_undone_is_not_there_for_those_that_need_it() {
     world.converge();
     assert!(world.lives().contains_key("containers/prime1"));
 }
+
+#[test]
+fn a_file_stays_while_something_is_started_that_may_read_it() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let nginx = NodeId::new(Kind::Processes, "nginx");
+    world.exit(&nginx, Exit::Code(1));
+    // Its start was begun when it needed the file; by now it does not, and the file has left.
+    let template = NodeId::new(Kind::Templates, "upstream");
+    world.desired.nodes.shift_remove(&template);
+    world.desired.needs.remove(&template);
+    world.desired.needs.remove(&nginx);
+    world.observed.lives.retain(|life| life.id.node != nginx);
+    let mut attempt = Attempt {
+        running: true,
+        attaches: None,
+        failures: 0,
+        error: None,
+        retry_at: world.now,
+    };
+    world.memory.attempts.insert(nginx.clone(), attempt.clone());
+    let gate = |world: &mut World| {
+        let plan = world.plan();
+        let item = plan.items.iter().find(|item| item.node == template);
+        item.expect("the file is to go").gate.clone()
+    };
+    let waits = Gate::Waiting(vec!["the start of processes/nginx".to_owned()]);
+    assert_eq!(gate(&mut world), waits);
+    attempt.running = false;
+    world.memory.attempts.insert(nginx, attempt);
+    assert_eq!(gate(&mut world), Gate::Ready);
+}
