@@ -134,7 +134,8 @@ impl Controller {
             self.keep_refused(&spec, cause.clone(), why);
             let why = why.lines().next().unwrap_or_default();
             let text = format!("did not take a spec ({cause}): {why}");
-            self.tell(EventKind::Refused, None, Level::Warning, text);
+            let commit = spec.commit().map(|commit| commit.id.clone());
+            self.tell_of_commit(EventKind::Refused, Level::Warning, text, commit);
         })?;
         let over = match cause {
             Cause::Rollback { to, .. } => self.left_behind(&spec, to),

@@ -1,7 +1,9 @@
 //! A git mirror as the syncer knows repositories.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use super::NamedBy;
 use crate::cli::spec_args::sought_in;
 use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
@@ -13,12 +15,17 @@ use crate::spec::model::{Commit, GitSource, Provenance};
 pub struct GitRepository {
     mirror: Mirror,
     source: GitSource,
+    file: Option<NamedBy>,
 }
 
 impl GitRepository {
-    /// The spec that `source` names, from `mirror`.
-    pub fn new(mirror: Mirror, source: GitSource) -> Self {
-        GitRepository { mirror, source }
+    /// The spec that `source` names, from `mirror`; `file` is where that was read, if it was.
+    pub fn new(mirror: Mirror, source: GitSource, file: Option<NamedBy>) -> Self {
+        GitRepository {
+            mirror,
+            source,
+            file,
+        }
     }
 
     /// The tree of a commit, whether it was verified or not.
@@ -70,5 +77,10 @@ impl Repository for GitRepository {
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {
         let ids = commits.iter().filter_map(|text| CommitId::new(text));
         Ok(self.mirror.keep_trees(&ids.collect())?)
+    }
+
+    fn edited(&self) -> Option<PathBuf> {
+        let file = self.file.as_ref()?;
+        (!file.still_names(&self.source)).then(|| file.path.clone())
     }
 }

@@ -15,6 +15,7 @@ pub use status::{Health, SourceStatus, Sync};
 pub use syncer::{Order, Orders, Syncer, SyncerParts, Word};
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::handle::SpecText;
 use crate::spec::model::Commit;
@@ -35,6 +36,9 @@ pub trait Repository: Send + std::marker::Sync {
 
     /// The trees of all other commits go.
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault>;
+
+    /// The file that names the repository, if it does not say any more what this one began with.
+    fn edited(&self) -> Option<PathBuf>;
 }
 
 /// What outlives the controller.

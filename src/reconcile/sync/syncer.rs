@@ -115,17 +115,8 @@ impl Syncer {
         let suspended = parts.suspended;
         let jitter = Jitter::new(parts.seed);
         let (status, shown) = watch::channel(SourceStatus {
-            url: parts.shown_url.clone(),
-            reference: parts.source.reference.clone(),
-            path: parts.source.path.clone(),
-            sync: Sync::OutOfSync,
-            health: None,
-            commit: None,
-            head: None,
-            reason: None,
             suspended,
-            kept: Vec::new(),
-            asked_at_ms: None,
+            ..SourceStatus::new(parts.shown_url.clone(), &parts.source)
         });
         let syncer = Syncer {
             happenings: handle.happenings(),
@@ -225,8 +216,14 @@ impl Syncer {
         }
         let repository = self.parts.repository.clone();
         let taken = self.parts.known.taken.clone();
-        let asked = blocking(move || ask(repository.as_ref(), taken.as_deref())).await;
+        let asked = blocking(move || {
+            let head = ask(repository.as_ref(), taken.as_deref());
+            (head, repository.edited())
+        });
+        let (asked, edited) = asked.await.unzip();
         let now = self.parts.clock.wall_ms();
+        self.status
+            .send_modify(|status| status.edited = edited.flatten());
         let head = match asked {
             Some(Ok(head)) => head,
             Some(Err(fault)) => {
@@ -246,7 +243,7 @@ impl Syncer {
             status.reason = None;
         });
         match next {
-            Next::Nothing => self.told = None,
+            Next::Nothing => self.recover().await,
             Next::Leave(why) => self.stall(why).await,
             Next::Take => self.take(head.commit).await,
         }
@@ -304,9 +301,19 @@ impl Syncer {
         }
     }
 
+    /// After it was told that the newest commit is not in force, it is to be told that it is.
+    async fn recover(&mut self) {
+        if self.told.take().is_some() {
+            let text = "the newest commit of the repository is in force".to_owned();
+            self.tell(EventKind::Accepted, Level::Notice, text).await;
+        }
+    }
+
+    /// Tells something about the newest commit, as far as that is known.
     async fn tell(&self, kind: EventKind, level: Level, text: String) {
+        let head = self.head.as_ref().map(|head| head.commit.id.clone());
         // A controller that ends has nobody to tell.
-        let _ = self.handle.tell(kind, level, text).await;
+        let _ = self.handle.tell(kind, level, text, head).await;
     }
 
     /// Takes note of what is in force; `false` when the loop has ended.
