@@ -121,6 +121,7 @@ fn a_service_follows_a_repository() {
     let pids = host.pids();
     a_push_converges_and_is_told(&specs, &pids);
     a_reload_asks_now(&specs, &pids);
+    one_that_hangs_holds_up_nothing(&specs, &pids);
     an_upgrade_is_not_noticed(&host, &pids);
     a_hung_controller_is_replaced(&host, &pids);
     assert_eq!(host.machine.machines(), FOUR);
@@ -177,6 +178,18 @@ fn a_stack_of_a_file_is_taken_over_and_given_back(specs: &Specs<'_>) {
     host.must(&[HATCHERY, "service", "install", SPEC]);
     assert!(host.converged()["source"].is_null());
     assert_eq!(steady(&host.pids()), before, "what ran was touched");
+    // The same of one that follows the repository in the background.
+    host.must(&[HATCHERY, "service", "uninstall"]);
+    let up = [
+        "--setenv=PRIME_MAX=1000",
+        HATCHERY,
+        "up",
+        "-d",
+        "--git",
+        URL,
+    ];
+    host.must(&[&unit[..], &up, &["--path", "farm"]].concat());
+    host.converged();
     specs.install(&["--interval", "1s"]);
     specs.said(&commit, "synced");
     assert_eq!(steady(&host.pids()), before, "what ran was touched");
@@ -237,6 +250,36 @@ fn a_reload_asks_now(specs: &Specs<'_>, pids: &Pids) {
     specs.said(&commit, "synced");
     assert_eq!(host.pids(), *pids, "what ran was touched");
     specs.install(&["--interval", "1s"]);
+}
+
+/// Somebody takes what git says, and never answers.
+fn one_that_hangs_holds_up_nothing(specs: &Specs<'_>, pids: &Pids) {
+    let host = specs.host;
+    let listen = "import socket, time; s = socket.create_server(('127.0.0.1', 7711)); \
+                  open('/run/listens', 'w'); time.sleep(3600)";
+    let unit = ["systemd-run", "--quiet", "--unit=silence", "python3", "-c"];
+    host.must(&[&unit[..], &[listen]].concat());
+    host.wait("silence", |machine| {
+        let listens = machine.inside(&["test", "-e", "/run/listens"]);
+        listens.status().unwrap().success().then_some(())
+    });
+    let settings = host.machine.path("/root/.gitconfig");
+    let good = fs::read_to_string(&settings).unwrap();
+    fs::write(
+        &settings,
+        good.replace(REPOSITORY, "http://127.0.0.1:7711/"),
+    )
+    .unwrap();
+    let commit = specs.git(&["rev-parse", "HEAD"]);
+    for _ in 0..2 {
+        // The second time a fetch is under way, which ends with its controller.
+        host.must(&["systemctl", "restart", UNIT]);
+        specs.said(&commit, "the repository was not asked yet");
+    }
+    assert_eq!(host.pids(), *pids, "what ran was touched");
+    fs::write(&settings, good).unwrap();
+    host.must(&["systemctl", "stop", "silence"]);
+    specs.said(&commit, "synced");
 }
 
 /// The machine was booted while the repository was away.

@@ -109,7 +109,7 @@ enum Command {
         )
     }))]
     Apply(apply::ApplyArgs),
-    /// Have the controller read its spec again, or ask its repository, and say what came of it
+    /// Have the controller look at its spec or repository now, and say what came of it
     Reload,
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),

@@ -114,7 +114,9 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
 /// The spec, if it may be brought up.
 fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
     let asked = global.stack.as_deref();
-    if let Some(named) = args.git.followed(asked)? {
+    // Who types is told of every mistake.
+    let kept = asked.filter(|_| args.service);
+    if let Some(named) = args.git.followed(kept)? {
         let checked = Checked::of(git::begin(named, asked, args.allow_empty)?)?;
         stack::same(asked, &checked.desired.stack)?;
         return Ok(checked);

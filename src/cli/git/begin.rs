@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::sought_in;
-use crate::cli::{up, wiring};
+use crate::cli::{host, up, wiring};
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
 use crate::source::git::{Limits, Mirror, Remote, shown};
@@ -33,6 +34,12 @@ pub struct Found {
     /// The repository.
     pub following: Following,
 }
+
+/// Between two looks whether somebody holds the stack.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often that is looked at: what one that just died started has a copy of its lock for a
+/// moment.
+const LOOKS: u32 = 20;
 
 /// What is there before the repository is asked.
 struct Ground {
@@ -97,6 +104,7 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
         Some(stack) => stack.to_owned(),
         None => name_of(&named.source)?,
     };
+    demand_free(&stack)?;
     let mut ground = Ground::look(&named, &stack)?;
     let Named { source, .. } = named;
     let last = ground.last.take();
@@ -104,7 +112,12 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
         // The same commit has another spec at another place.
         ground.known.in_force = None;
     }
-    let asked = ground.repository.fetch().and_then(|commit| {
+    let suspended = last.is_some() && host::is_suspended(&wiring::dirs(&stack));
+    let asked = match suspended {
+        true => Err(Fault::Later("an operator suspended it".to_owned())),
+        false => ground.repository.fetch(),
+    };
+    let asked = asked.and_then(|commit| {
         let descends = match &ground.known.taken {
             Some(taken) => ground.repository.descends(taken, &commit.id)?,
             None => true,
@@ -131,6 +144,25 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
         }
     };
     Ok(ground.found(source, spec, left))
+}
+
+/// Two controllers would fetch into the same mirror, each from its own repository.
+fn demand_free(stack: &str) -> Result<(), CommandError> {
+    let mut holder = None;
+    for _ in 0..LOOKS {
+        holder = wiring::holder(stack);
+        if holder.is_none() {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    let pid = holder.unwrap_or_default();
+    Err(CommandError::new(format!(
+        "stack `{stack}` has a controller already (pid {pid})"
+    ))
+    .hint(format!(
+        "`hatchery --stack {stack} sync` says what it follows"
+    )))
 }
 
 fn repository(

@@ -21,6 +21,10 @@ use crate::source::git::{holds_secret, shown};
 use crate::spec::model::GitSource;
 use crate::spec::text::parse_duration;
 
+/// What else says where a spec is. That `--git` is required counts for nothing beside what it
+/// conflicts with, so what belongs to it conflicts with the same.
+const ELSEWHERE: [&str; 3] = ["spec", "file", "source"];
+
 /// Which repository.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct GitArgs {
@@ -31,16 +35,16 @@ pub struct GitArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["spec", "file", "git"])]
     source: Option<PathBuf>,
     /// With `--git`: the branch or tag; `main` unless given
-    #[arg(long = "ref", value_name = "REF", requires = "git")]
+    #[arg(long = "ref", value_name = "REF", requires = "git", conflicts_with_all = ELSEWHERE)]
     reference: Option<String>,
     /// With `--git`: the spec's file or folder in the repository; its top unless given
-    #[arg(long, value_name = "PATH", requires = "git")]
+    #[arg(long, value_name = "PATH", requires = "git", conflicts_with_all = ELSEWHERE)]
     path: Option<PathBuf>,
     /// With `--git`: how often the repository is asked; `60s` unless given
-    #[arg(long, value_name = "TIME", requires = "git", value_parser = interval)]
+    #[arg(long, value_name = "TIME", requires = "git", conflicts_with_all = ELSEWHERE, value_parser = interval)]
     interval: Option<Duration>,
     /// With `--git`: take a head that does not descend from what was applied
-    #[arg(long, requires = "git")]
+    #[arg(long, requires = "git", conflicts_with_all = ELSEWHERE)]
     allow_rewrite: bool,
 }
 
@@ -69,8 +73,8 @@ impl GitArgs {
         }
     }
 
-    /// The repository that is named, for a controller of `stack`. A file that cannot be read
-    /// any more is taken as it was when a controller of the stack read it last: that somebody
+    /// The repository that is named, for a controller. With `kept`, a file that cannot be read
+    /// any more is taken as it was when a controller of that stack read it last: that somebody
     /// edits it must not cost the stack its controller.
     ///
     /// Addresses with a password or a token are refused. A controller's arguments can be seen by
@@ -79,10 +83,10 @@ impl GitArgs {
     ///
     /// # Errors
     /// As [`GitArgs::source`], and when the address holds a secret.
-    pub fn followed(&self, stack: Option<&str>) -> Result<Option<Named>, CommandError> {
+    pub fn followed(&self, kept: Option<&str>) -> Result<Option<Named>, CommandError> {
         let (source, file) = match &self.source {
             Some(path) => {
-                let read = read(path).or_else(|error| kept(stack).ok_or(error))?;
+                let read = read(path).or_else(|error| read_copy(kept).ok_or(error))?;
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 let text = read.text;
                 (read.source, Some(NamedBy { path, text }))
@@ -225,7 +229,7 @@ fn copy_of(stack: &str) -> PathBuf {
     wiring::dirs(stack).state.join("git/source.yaml")
 }
 
-fn kept(stack: Option<&str>) -> Option<Read> {
+fn read_copy(stack: Option<&str>) -> Option<Read> {
     read(&copy_of(stack?)).ok()
 }
 

@@ -116,7 +116,7 @@ impl InstallArgs {
     /// What the service would begin with. A controller may work with the stack's own mirror of
     /// the repository meanwhile, so that is left alone.
     fn desired(&self, stack: Option<&str>) -> Result<Desired, CommandError> {
-        let Some(named) = self.git.followed(stack)? else {
+        let Some(named) = self.git.followed(None)? else {
             return wiring::compile(&self.from.read()?);
         };
         let error = match git::look(&named.source) {
@@ -280,24 +280,15 @@ fn take_over(name: &str, other: &Other) -> Result<(), CommandError> {
     ))?;
     wiring::block_on(async { Ok(other.client.leave().await?) })?;
     let deadline = Instant::now() + PARTING;
-    while holder(name).is_some() && Instant::now() < deadline {
+    while wiring::holder(name).is_some() && Instant::now() < deadline {
         std::thread::sleep(LOOK);
     }
     demand_free(name, 0)
 }
 
-/// Who holds the stack.
-fn holder(name: &str) -> Option<u32> {
-    let stacks = wiring::roots().list_stacks();
-    stacks
-        .into_iter()
-        .find(|stack| stack.name == name)
-        .and_then(|stack| stack.held_by)
-}
-
 /// Demands that nobody but the service holds the stack.
 fn demand_free(name: &str, service: u32) -> Result<(), CommandError> {
-    match holder(name) {
+    match wiring::holder(name) {
         None => Ok(()),
         Some(pid) if pid == service && pid != 0 => Ok(()),
         Some(pid) => Err(CommandError::new(format!(

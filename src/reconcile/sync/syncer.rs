@@ -196,7 +196,7 @@ impl Syncer {
         let memory = self.parts.memory.clone();
         let kept = blocking(move || memory.suspend(suspended)).await;
         if let Some(Err(error)) = kept {
-            self.tell(EventKind::Warning, Level::Warning, error.message)
+            self.tell(EventKind::Warning, Level::Warning, error.message, None)
                 .await;
         }
         self.status
@@ -205,7 +205,7 @@ impl Syncer {
             true => "the repository is not followed any more, until `hatchery resume`",
             false => "the repository is followed again",
         };
-        self.tell(EventKind::Operator, Level::Notice, text.to_owned())
+        self.tell(EventKind::Operator, Level::Notice, text.to_owned(), None)
             .await;
     }
 
@@ -228,7 +228,7 @@ impl Syncer {
             Some(Ok(head)) => head,
             Some(Err(fault)) => {
                 let why = format!("cannot ask the repository: {fault}");
-                self.stall(why).await;
+                self.stall(why, None).await;
                 return;
             }
             None => return,
@@ -244,7 +244,7 @@ impl Syncer {
         });
         match next {
             Next::Nothing => self.recover().await,
-            Next::Leave(why) => self.stall(why).await,
+            Next::Leave(why) => self.stall(why, Some(head.commit.id)).await,
             Next::Take => self.take(head.commit).await,
         }
     }
@@ -256,7 +256,7 @@ impl Syncer {
         let spec = match prepared {
             Some(Ok(spec)) => spec,
             Some(Err(Fault::Refused(why))) => return self.refuse(&commit, why).await,
-            Some(Err(Fault::Later(why))) => return self.stall(why).await,
+            Some(Err(Fault::Later(why))) => return self.stall(why, Some(commit.id)).await,
             None => return,
         };
         let allow_empty = self.parts.source.allow_empty;
@@ -285,18 +285,19 @@ impl Syncer {
             commit: commit.id.clone(),
             why: why.clone(),
         });
-        self.stall(why).await;
+        self.stall(why, Some(commit.id.clone())).await;
     }
 
-    /// Says why the head is not in force; in the story once.
-    async fn stall(&mut self, why: String) {
+    /// Says why the head is not in force; in the story once, and of which commit if it is about
+    /// one.
+    async fn stall(&mut self, why: String, commit: Option<String>) {
         self.status.send_modify(|status| {
             status.sync = Sync::Stalled;
             status.reason = Some(why.clone());
         });
         if self.told.as_ref() != Some(&why) {
             self.told = Some(why.clone());
-            self.tell(EventKind::Refused, Level::Error, one_line(&why))
+            self.tell(EventKind::Refused, Level::Error, one_line(&why), commit)
                 .await;
         }
     }
@@ -305,15 +306,15 @@ impl Syncer {
     async fn recover(&mut self) {
         if self.told.take().is_some() {
             let text = "the newest commit of the repository is in force".to_owned();
-            self.tell(EventKind::Accepted, Level::Notice, text).await;
+            let head = self.head.as_ref().map(|head| head.commit.id.clone());
+            self.tell(EventKind::Accepted, Level::Notice, text, head)
+                .await;
         }
     }
 
-    /// Tells something about the newest commit, as far as that is known.
-    async fn tell(&self, kind: EventKind, level: Level, text: String) {
-        let head = self.head.as_ref().map(|head| head.commit.id.clone());
+    async fn tell(&self, kind: EventKind, level: Level, text: String, commit: Option<String>) {
         // A controller that ends has nobody to tell.
-        let _ = self.handle.tell(kind, level, text, head).await;
+        let _ = self.handle.tell(kind, level, text, commit).await;
     }
 
     /// Takes note of what is in force; `false` when the loop has ended.
@@ -346,8 +347,9 @@ impl Syncer {
             return;
         };
         let allow_rewrite = self.parts.source.allow_rewrite;
+        let id = head.commit.id.clone();
         match judge(&self.parts.known, head, allow_rewrite, false) {
-            Next::Leave(why) => self.stall(why).await,
+            Next::Leave(why) => self.stall(why, Some(id)).await,
             next => self.status.send_modify(|status| {
                 status.sync = next.sync();
                 status.reason = None;
@@ -364,7 +366,7 @@ impl Syncer {
         needed.extend(self.parts.known.in_force.clone());
         let repository = self.parts.repository.clone();
         if let Some(Err(fault)) = blocking(move || repository.keep(&needed)).await {
-            self.tell(EventKind::Warning, Level::Warning, fault.to_string())
+            self.tell(EventKind::Warning, Level::Warning, fault.to_string(), None)
                 .await;
         }
     }
