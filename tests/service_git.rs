@@ -121,6 +121,7 @@ fn a_service_follows_a_repository() {
     let pids = host.pids();
     a_push_converges_and_is_told(&specs, &pids);
     a_reload_asks_now(&specs, &pids);
+    a_rollback_outlives_the_controller(&specs, &pids);
     one_that_hangs_holds_up_nothing(&specs, &pids);
     an_upgrade_is_not_noticed(&host, &pids);
     a_hung_controller_is_replaced(&host, &pids);
@@ -245,11 +246,29 @@ fn a_reload_asks_now(specs: &Specs<'_>, pids: &Pids) {
         "active"
     );
     specs.said(&commit, "stalled");
+    // Which stack it is nobody can say now, so it is to be named.
+    let install = ["service", "install", "--git", URL, "--path", "farm"];
+    let named = [HATCHERY, "--stack", "prime"];
+    let said = host.must(&[&named[..], &install, &["--interval", "1s"]].concat());
+    assert!(said.contains("stalled"), "{said}");
     specs.rename(AWAY, REPOSITORY);
+    specs.said(&commit, "synced");
+    assert_eq!(host.pids(), *pids, "what ran was touched");
+}
+
+fn a_rollback_outlives_the_controller(specs: &Specs<'_>, pids: &Pids) {
+    let host = specs.host;
+    host.must(&[HATCHERY, "--stack", "prime", "rollback"]);
+    let back = specs.source()["commit"]["id"].as_str().unwrap().to_owned();
+    let commit = specs.git(&["rev-parse", "HEAD"]);
+    assert_ne!(back, commit);
+    specs.said(&back, "stalled");
+    host.must(&["systemctl", "restart", UNIT]);
+    let said = specs.said(&back, "stalled");
+    assert!(said.contains("was rolled back"), "{said}");
     host.must(&["systemctl", "reload", UNIT]);
     specs.said(&commit, "synced");
     assert_eq!(host.pids(), *pids, "what ran was touched");
-    specs.install(&["--interval", "1s"]);
 }
 
 /// Somebody takes what git says, and never answers.

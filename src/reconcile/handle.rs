@@ -289,6 +289,16 @@ impl Handle {
         saved: Option<Box<SavedPlan>>,
         cause: Cause,
     ) -> Result<Result<u64, String>, Ended> {
+        // The trees of commits long gone are not kept.
+        if let (Cause::Rollback { .. }, Some(orders)) = (&cause, &self.orders)
+            && let Some(commit) = spec.commit()
+            && let Err(fault) = orders.lay_out(commit.clone()).await
+        {
+            return Ok(Err(format!(
+                "cannot go back to commit {}: {fault}",
+                commit.short()
+            )));
+        }
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,

@@ -9,7 +9,7 @@ use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Repository};
 use crate::source::git::{CommitId, GitError, Mirror};
-use crate::spec::model::{Commit, GitSource, Provenance};
+use crate::spec::model::{Commit, GitSource};
 
 /// A mirror, and what of it is the spec.
 pub struct GitRepository {
@@ -26,14 +26,6 @@ impl GitRepository {
             source,
             file,
         }
-    }
-
-    /// The tree of a commit, whether it was verified or not.
-    ///
-    /// # Errors
-    /// What of it is not taken.
-    pub fn lay_out(&self, commit: &Commit) -> Result<Provenance, Fault> {
-        Ok(self.mirror.lay_out(commit)?)
     }
 }
 
@@ -72,6 +64,11 @@ impl Repository for GitRepository {
         let mut spec = read.map_err(|error| refused(error.message().to_owned()))?;
         spec.further.origin = Some(origin);
         Ok(spec)
+    }
+
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault> {
+        self.mirror.lay_out(commit)?;
+        Ok(())
     }
 
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {

@@ -34,6 +34,9 @@ pub trait Repository: Send + std::marker::Sync {
     /// The spec of a commit, from its own tree; its signature was found good.
     fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault>;
 
+    /// The tree of a commit that was taken before is at hand again.
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault>;
+
     /// The trees of all other commits go.
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault>;
 

@@ -1,6 +1,7 @@
 //! Follows a repository: asks, judges, hands over, and says how it stands.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,16 +46,36 @@ pub struct Order {
 }
 
 /// Gives orders; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Orders {
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SourceStatus>,
+    repository: Arc<dyn Repository>,
+}
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orders")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Orders {
     /// How it stands, but for the stack's health.
     pub fn status(&self) -> SourceStatus {
         self.status.borrow().clone()
+    }
+
+    /// Has the tree of a commit that was taken before at hand again. It waits for no fetch that
+    /// is under way: whoever goes back is in a hurry.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn lay_out(&self, commit: Commit) -> Result<(), Fault> {
+        let repository = self.repository.clone();
+        let laid_out = blocking(move || repository.lay_out(&commit)).await;
+        laid_out.unwrap_or_else(|| Err(Fault::Later("it failed".to_owned())))
     }
 
     /// Says that something may have been pushed. One that waits already is enough.
@@ -118,6 +139,7 @@ impl Syncer {
             suspended,
             ..SourceStatus::new(parts.shown_url.clone(), &parts.source)
         });
+        let repository = parts.repository.clone();
         let syncer = Syncer {
             happenings: handle.happenings(),
             parts,
@@ -131,6 +153,7 @@ impl Syncer {
         let orders = Orders {
             orders: orders_in,
             status: shown,
+            repository,
         };
         (syncer, orders)
     }

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::*;
 use crate::driver::{Clock, Result as DriverResult};
 use crate::reconcile::handle::{Handle, LeftCommit, Request, StackStatus};
-use crate::spec::generation::User;
+use crate::spec::generation::{Cause, User};
 use crate::spec::model::{GitSource, Provenance};
 use crate::spec::time::Time;
 use std::sync::Arc;
@@ -78,6 +78,13 @@ impl Repository for Played {
         match self.scene().refused.contains(&commit.id) {
             true => Err(Fault::Refused("it is not signed".to_owned())),
             false => Ok(spec_of(commit)),
+        }
+    }
+
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault> {
+        match self.scene().refused.contains(&commit.id) {
+            true => Err(Fault::Later("the mirror is gone".to_owned())),
+            false => Ok(()),
         }
     }
 
@@ -289,6 +296,26 @@ async fn that_all_is_well_again_is_told_once() {
     let told = played.scene().told.clone();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1].contains("is in force"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_gone_back_to_is_laid_out_first() {
+    let played = Played::default();
+    played.scene().head = Some(commit("b"));
+    played.scene().refused.insert("gone".to_owned());
+    let (handle, _orders) = follow_with_handle(&played, |parts| parts.suspended = true);
+    let back = async |id: &str| {
+        let by = Some(User { uid: 0, name: None });
+        let cause = Cause::Rollback { to: 1, by };
+        handle
+            .apply(spec_of(&commit(id)), false, None, cause)
+            .await
+            .unwrap()
+    };
+    assert_eq!(back("a").await, Ok(7));
+    let why = back("gone").await.unwrap_err();
+    assert!(why.contains("the mirror is gone"), "{why}");
+    assert_eq!(played.scene().applied, ["a"]);
 }
 
 #[tokio::test]
