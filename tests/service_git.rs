@@ -341,9 +341,17 @@ fn the_file_that_names_it_may_change(specs: &Specs<'_>) {
     let said = host.fails(&[HATCHERY, "reload"]);
     assert!(said.contains("started anew"), "{said}");
     // Nor does that cost the stack its controller.
-    host.must(&["systemctl", "restart", UNIT]);
-    let said = specs.said(&commit, "synced");
-    assert!(said.contains("was edited"), "{said}");
+    let broken = fs::read_to_string(&file).unwrap();
+    for bad in [
+        broken.as_str(),
+        "source: { git: \"https://t0ken@host/x\" }\n",
+    ] {
+        fs::write(&file, bad).unwrap();
+        host.fails(&install);
+        host.must(&["systemctl", "restart", UNIT]);
+        let said = specs.said(&commit, "synced");
+        assert!(said.contains("was edited"), "{said}");
+    }
     write("  allow_rewrite: true\n");
     let controller = host.controller();
     host.must(&install);

@@ -73,8 +73,8 @@ impl GitArgs {
         }
     }
 
-    /// The repository that is named, for a controller. With `kept`, a file that cannot be read
-    /// any more is taken as it was when a controller of that stack read it last: that somebody
+    /// The repository that is named, for a controller. With `kept`, a file that cannot be taken
+    /// any more counts as it was when a controller of that stack read it last: that somebody
     /// edits it must not cost the stack its controller.
     ///
     /// Addresses with a password or a token are refused. A controller's arguments can be seen by
@@ -84,19 +84,20 @@ impl GitArgs {
     /// # Errors
     /// As [`GitArgs::source`], and when the address holds a secret.
     pub fn followed(&self, kept: Option<&str>) -> Result<Option<Named>, CommandError> {
-        let (source, file) = match &self.source {
-            Some(path) => {
-                let read = read(path).or_else(|error| read_copy(kept).ok_or(error))?;
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                let text = read.text;
-                (read.source, Some(NamedBy { path, text }))
-            }
-            None => match self.described()? {
-                Some(source) => (source, None),
-                None => return Ok(None),
-            },
+        let Some(path) = &self.source else {
+            let Some(source) = self.described()? else {
+                return Ok(None);
+            };
+            demand_no_secret(&source.url)?;
+            return Ok(Some(Named { source, file: None }));
         };
-        demand_no_secret(&source.url)?;
+        let read = read(path).and_then(|read| {
+            demand_no_secret(&read.source.url)?;
+            Ok(read)
+        });
+        let Read { source, text } = read.or_else(|error| read_copy(kept).ok_or(error))?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let file = Some(NamedBy { path, text });
         Ok(Some(Named { source, file }))
     }
 
