@@ -153,6 +153,18 @@ impl Followed {
         self.source()["reason"].as_str().unwrap().to_owned()
     }
 
+    /// Kills the controller; gives its number.
+    fn kill(&self) -> Value {
+        let number = self.status()["controller_pid"].clone();
+        let controller = i32::try_from(number.as_i64().unwrap()).unwrap();
+        let controller = nix::unistd::Pid::from_raw(controller);
+        nix::sys::signal::kill(controller, nix::sys::signal::Signal::SIGKILL).unwrap();
+        until("its end", || {
+            !Path::new(&format!("/proc/{controller}")).exists()
+        });
+        number
+    }
+
     /// The pid of the process and what it has in its environment.
     fn job(&self) -> (u64, String) {
         let status = self.status();
@@ -334,8 +346,57 @@ fn one_that_is_suspended_waits_for_resume() {
     followed.write("two");
     let second = followed.push("second");
     assert!(followed.ok(&["sync"]).contains("suspended"));
+    // Nor does the next controller ask, and a second one is not let near the repository.
+    let url = followed.url();
+    let second_one = followed.hatchery(&["up", "-d", "--git", &url]);
+    let said = String::from_utf8_lossy(&second_one.stderr).into_owned();
+    assert!(said.contains("has a controller already"), "{said}");
+    let controller = followed.kill();
+    followed.up(&[]);
+    assert_ne!(followed.status()["controller_pid"], controller);
+    assert_eq!(followed.job().1, "one");
+    assert!(followed.ok(&["sync"]).contains("suspended"));
     followed.ok(&["resume"]);
     until("the push", || followed.in_force(&second));
+}
+
+#[test]
+fn another_path_of_the_same_commit_is_another_spec() {
+    isolate!();
+    let followed = Followed::new();
+    followed.write("two");
+    let text = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    followed.put("other/hatchery.yaml", &text.replace("two", "other"));
+    fs::copy(
+        followed.home().join("farm/note"),
+        followed.home().join("other/note"),
+    )
+    .unwrap();
+    let commit = followed.push("two of them");
+    followed.up(&[]);
+    assert_eq!(followed.job().1, "two");
+    followed.kill();
+    let url = followed.url();
+    let other = ["up", "-d", "--wait", "--git", &url, "--path", "other"];
+    followed.ok(&other);
+    assert!(followed.in_force(&commit));
+    assert_eq!(followed.job().1, "other");
+}
+
+#[test]
+fn a_commit_that_would_end_everything_is_not_begun_with() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    let text = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    followed.put("farm/hatchery.yaml", &text.replace("job:", "other:"));
+    let bad = followed.push("bad");
+    assert!(followed.refusal(&bad).contains("would remove every"));
+    followed.kill();
+    followed.up(&[]);
+    assert_eq!(followed.job().0, pid);
+    assert!(followed.refusal(&bad).contains("would remove every"));
 }
 
 #[test]
@@ -369,12 +430,7 @@ fn a_controller_that_was_killed_goes_on_where_it_was() {
     let followed = Followed::new();
     followed.up(&[]);
     let (pid, _) = followed.job();
-    let controller = followed.status()["controller_pid"].as_i64().unwrap();
-    let controller = nix::unistd::Pid::from_raw(i32::try_from(controller).unwrap());
-    nix::sys::signal::kill(controller, nix::sys::signal::Signal::SIGKILL).unwrap();
-    until("its end", || {
-        !Path::new(&format!("/proc/{controller}")).exists()
-    });
+    followed.kill();
     // Nobody answers now: it begins with what it has.
     let away = followed.folder.path().join("away.git");
     fs::rename(followed.url(), &away).unwrap();

@@ -10,6 +10,7 @@ use crate::driver::notifier::{self, Asked, Notifier};
 use crate::plan::model::{NodeState, NodeStatus};
 use crate::plan::text::visible;
 use crate::reconcile::handle::{Ended, Handle, StackStatus};
+use crate::reconcile::sync::{SourceStatus, Sync};
 use crate::spec::model::Status;
 
 /// How often the loop is asked where no watchdog wants to know.
@@ -61,6 +62,11 @@ impl Herald {
             () = self.keep_alive(&handle) => {}
             () = self.mind_reloads(&handle) => {}
         }
+    }
+
+    /// Says what is going on before there is a loop that could be asked.
+    pub fn say(&self, text: &str) {
+        self.note(self.notifier.say(&format!("STATUS={}", short(text))));
     }
 
     /// Says that the controller is on its way out.
@@ -147,10 +153,40 @@ fn line(status: &StackStatus) -> String {
             format!("{there} of {total} nodes ready{first}")
         }
     };
-    if status.spec_error.is_some() {
+    if let Some(source) = &status.source {
+        let (commit, trouble) = commit_words(source);
+        line = format!("{commit}; {line}{trouble}");
+    } else if status.spec_error.is_some() {
         line.insert_str(0, "the newest edit is not taken; ");
     }
-    let line = visible(line.lines().next().unwrap_or_default());
+    short(&line)
+}
+
+/// The commit in force and whether it is the newest, and what is wrong with that: a long reason
+/// stands last, where it is cut off first.
+fn commit_words(source: &SourceStatus) -> (String, String) {
+    let commit = match &source.commit {
+        Some(commit) => format!("commit {}", commit.short()),
+        None => "no commit".to_owned(),
+    };
+    let sync = match (source.sync, &source.head) {
+        (Sync::OutOfSync, None) => "the repository was not asked yet".to_owned(),
+        (sync, _) => sync.to_string(),
+    };
+    let suspended = if source.suspended { ", suspended" } else { "" };
+    let mut trouble = String::new();
+    if let Some(file) = &source.edited {
+        trouble.push_str(&format!("; `{}` was edited: restart", file.display()));
+    }
+    if let Some(reason) = &source.reason {
+        let first = reason.lines().next().unwrap_or_default();
+        trouble.push_str(&format!("; {first}"));
+    }
+    (format!("{commit}, {sync}{suspended}"), trouble)
+}
+
+fn short(text: &str) -> String {
+    let line = visible(text.lines().next().unwrap_or_default());
     super::screen::cut(&line, LINE)
 }
 
@@ -178,6 +214,12 @@ mod tests {
 
     use super::*;
     use crate::reconcile::handle::Request;
+    use crate::spec::model::{Commit, GitSource};
+
+    fn source() -> SourceStatus {
+        let source = GitSource::new("/specs.git".into(), "main".into(), "".into());
+        SourceStatus::new("/specs.git".to_owned(), &source)
+    }
 
     fn status(converged: bool) -> StackStatus {
         StackStatus {
@@ -292,6 +334,37 @@ mod tests {
         assert_eq!(
             line(&refused),
             "the newest edit is not taken; converged, 0 nodes"
+        );
+        let source = SourceStatus {
+            commit: Some(Commit {
+                id: "a1".repeat(20),
+                author: "Ada".to_owned(),
+                subject: "s".to_owned(),
+                at_s: 0,
+            }),
+            reason: Some("cannot ask the repository: no route\nto host".to_owned()),
+            ..source()
+        };
+        let following = |source: SourceStatus| StackStatus {
+            source: Some(source),
+            ..status(true)
+        };
+        assert_eq!(
+            line(&following(source.clone())),
+            "commit a1a1a1a1a1, the repository was not asked yet; converged, 0 nodes; cannot ask \
+             the repository: no route"
+        );
+        let synced = SourceStatus {
+            sync: Sync::Synced,
+            suspended: true,
+            edited: Some("/s.yaml".into()),
+            reason: None,
+            ..source
+        };
+        assert_eq!(
+            line(&following(synced)),
+            "commit a1a1a1a1a1, synced, suspended; converged, 0 nodes; `/s.yaml` was edited: \
+             restart"
         );
         let mut long = status(false);
         long.outstanding = vec![format!("a\u{1b}[2Jb\n{}", "x".repeat(500))];

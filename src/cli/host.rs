@@ -132,6 +132,12 @@ pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
     (memory, kept.rendered)
 }
 
+/// Whether an operator suspended the following of the repository, for those who do not hold the
+/// stack.
+pub fn is_suspended(dirs: &Dirs) -> bool {
+    saved_memory::<Kept>(dirs).is_some_and(|kept| kept.suspended)
+}
+
 /// The store behind [`Keep`].
 pub struct StoreKeep {
     dirs: Dirs,

@@ -110,7 +110,7 @@ enum Command {
         )
     }))]
     Apply(apply::ApplyArgs),
-    /// Have the controller read its spec again, and say whether it is taken
+    /// Have the controller look at its spec or repository now, and say what came of it
     Reload,
     /// Stop and remove everything but persistent roots, logs and history
     Down(down::DownArgs),

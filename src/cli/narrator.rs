@@ -220,6 +220,7 @@ fn enter(journal: &Journal, happening: &Happening) -> std::io::Result<()> {
             "HATCHERY_GENERATION",
             happening.generation.map(|number| number.to_string()),
         ),
+        ("HATCHERY_COMMIT", happening.commit.clone()),
     ];
     let fields: Vec<(&str, String)> = fields
         .into_iter()

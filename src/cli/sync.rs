@@ -120,6 +120,12 @@ pub fn text(status: &SourceStatus, when: impl Fn(u64) -> String) -> String {
             out.push_str(&format!("  {line}\n"));
         }
     }
+    if let Some(file) = &status.edited {
+        out.push_str(&format!(
+            "  {WARN}`{}` was edited:{WARN:#} the controller takes it when it is started anew\n",
+            visible(&file.display().to_string())
+        ));
+    }
     for kept in &status.kept {
         out.push_str(&format!("  {} left the spec and is kept\n", visible(kept)));
     }
@@ -131,6 +137,7 @@ mod tests {
     use anstream::adapter::strip_str;
 
     use super::*;
+    use crate::spec::model::GitSource;
 
     fn commit(id: &str, subject: &str) -> Commit {
         Commit {
@@ -143,18 +150,13 @@ mod tests {
 
     #[test]
     fn what_stands_and_why_is_said() {
+        let source = GitSource::new(String::new(), "main".to_owned(), "specs".into());
         let mut status = SourceStatus {
-            url: "https://host/specs.git".to_owned(),
-            reference: "main".to_owned(),
-            path: "specs".into(),
             sync: Sync::Synced,
             health: Some(Health::Healthy),
             commit: Some(commit("a1", "first")),
             head: Some(commit("a1", "first")),
-            reason: None,
-            suspended: false,
-            kept: Vec::new(),
-            asked_at_ms: None,
+            ..SourceStatus::new("https://host/specs.git".to_owned(), &source)
         };
         let say =
             |status: &SourceStatus| strip_str(&text(status, |at| format!("at {at}"))).to_string();
@@ -168,6 +170,7 @@ mod tests {
         status.head = Some(commit("b2", "evil\u{1b}[2J"));
         status.reason = Some("commit b2 is refused: it is not signed".to_owned());
         status.kept = vec!["containers/old".to_owned()];
+        status.edited = Some("/source.yaml".into());
         let said = say(&status);
         assert!(said.contains("stalled, healthy, suspended\n"), "{said}");
         assert!(said.contains("  newest b2b2b2b2b2 (Ada: evil"), "{said}");
@@ -176,6 +179,7 @@ mod tests {
             said.contains("not in force:\n  commit b2 is refused"),
             "{said}"
         );
+        assert!(said.contains("`/source.yaml` was edited"), "{said}");
         assert!(
             said.contains("containers/old left the spec and is kept"),
             "{said}"

@@ -48,13 +48,16 @@ fn help_lists_the_verbs() {
       up        Bring a stack up and keep it so, here or in the background
       plan      Show what would be done, and do nothing
       apply     Hand a spec or a saved plan to the stack's controller, and wait until it is so
-      reload    Have the controller read its spec again, and say whether it is taken
+      reload    Have the controller look at its spec or repository now, and say what came of it
       down      Stop and remove everything but persistent roots, logs and history
       ps        Show how a stack stands
       logs      Print what workloads wrote
       events    Show what happened to a stack, also before its controller began
       history   Show the generations of a stack's spec, and what became of them
       rollback  Bring an earlier generation back
+      sync      Show how a stack stands towards the repository that it follows
+      suspend   Leave the repository alone until `resume`
+      resume    Follow the repository again
       exec      Run a command inside a workload
       start     Let stopped workloads run again
       stop      Stop workloads, and keep them stopped
@@ -83,22 +86,30 @@ fn help_of_up() {
     insta::assert_snapshot!(help(Some("up")), @r"
     Bring a stack up and keep it so, here or in the background
 
-    Usage: hatchery up [OPTIONS] <SPEC|--file <FILE>>
+    Usage: hatchery up [OPTIONS] <SPEC|--file <FILE>|--git <URL>|--source <FILE>>
 
     Arguments:
       [SPEC]  The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
 
     Options:
-      -f, --file <FILE>  Lay this file over the spec; the later wins. Without SPEC, the first one is the
-                         spec
-          --vars <FILE>  Read variables (`${NAME}`) from this file, not from `.env` beside the spec; the
-                         later wins
-      -d, --detach       Leave the controller in the background, and return once it has taken the spec
-          --install      Install the Debian packages of requirements that are missing
-          --wait         With `--detach`: return once everything is as the spec says
-          --no-follow    Do not follow edits of the spec's files
-          --allow-empty  Take the spec even if it would remove everything that runs
-      -h, --help         Print help
+      -f, --file <FILE>      Lay this file over the spec; the later wins. Without SPEC, the first one is
+                             the spec
+          --vars <FILE>      Read variables (`${NAME}`) from this file, not from `.env` beside the spec;
+                             the later wins
+          --git <URL>        Follow the spec in this git repository
+          --source <FILE>    Follow the repository that this file names, as `source: { git: URL, … }`
+          --ref <REF>        With `--git`: the branch or tag; `main` unless given
+          --path <PATH>      With `--git`: the spec's file or folder in the repository; its top unless
+                             given
+          --interval <TIME>  With `--git`: how often the repository is asked; `60s` unless given
+          --allow-rewrite    With `--git`: take a head that does not descend from what was applied
+      -d, --detach           Leave the controller in the background, and return once it has taken the
+                             spec
+          --install          Install the Debian packages of requirements that are missing
+          --wait             With `--detach`: return once everything is as the spec says
+          --no-follow        Do not follow edits of the spec's files
+          --allow-empty      Take the spec even if it would remove everything that runs
+      -h, --help             Print help
 
     Options of every command:
           --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
@@ -113,16 +124,27 @@ fn help_of_service_install() {
     insta::assert_snapshot!(help(Some("service install")), @r"
     Write the unit, enable it at boot, and start it; what runs goes on
 
-    Usage: hatchery service install [OPTIONS] <SPEC>
+    Usage: hatchery service install [OPTIONS] <SPEC|--file <FILE>|--git <URL>|--source <FILE>>
 
     Arguments:
-      <SPEC>  The spec, a YAML file
+      [SPEC]  The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
 
     Options:
-          --install    Install the Debian packages of requirements that are missing
-          --no-follow  Do not follow edits of the spec's file; `systemctl reload` takes them
-          --print      Print the unit, and do nothing
-      -h, --help       Print help
+      -f, --file <FILE>      Lay this file over the spec; the later wins. Without SPEC, the first one is
+                             the spec
+          --vars <FILE>      Read variables (`${NAME}`) from this file, not from `.env` beside the spec;
+                             the later wins
+          --git <URL>        Follow the spec in this git repository
+          --source <FILE>    Follow the repository that this file names, as `source: { git: URL, … }`
+          --ref <REF>        With `--git`: the branch or tag; `main` unless given
+          --path <PATH>      With `--git`: the spec's file or folder in the repository; its top unless
+                             given
+          --interval <TIME>  With `--git`: how often the repository is asked; `60s` unless given
+          --allow-rewrite    With `--git`: take a head that does not descend from what was applied
+          --install          Install the Debian packages of requirements that are missing
+          --no-follow        Do not follow edits of the spec's files; `systemctl reload` takes them
+          --print            Print the unit, and do nothing
+      -h, --help             Print help
 
     Options of every command:
           --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
@@ -137,24 +159,35 @@ fn help_of_plan() {
     insta::assert_snapshot!(help(Some("plan")), @r"
     Show what would be done, and do nothing
 
-    Usage: hatchery plan [OPTIONS] <SPEC|--file <FILE>|--explain <NAME>|--schema>
+    Usage: hatchery plan [OPTIONS] <SPEC|--file <FILE>|--git <URL>|--source <FILE>|--explain <NAME>|--schema>
 
     Arguments:
       [SPEC]  The spec: a YAML file, or a folder with `hatchery.yaml` or with files that are its parts
 
     Options:
-      -f, --file <FILE>        Lay this file over the spec; the later wins. Without SPEC, the first one
-                               is the spec
-          --vars <FILE>        Read variables (`${NAME}`) from this file, not from `.env` beside the
-                               spec; the later wins
-          --detailed-exitcode  End with 0 when there is nothing to do, 1 after an error, 2 when there
-                               are changes
-          --json               Print the plan, or the stories of `--explain`, as JSON
-          --out <FILE>         Keep the plan in this file, for `apply`
-          --explain <NAME>     Tell the whole story of one node, a group, or an endpoint; without a
-                               spec, under the one in force
-          --schema             Print the JSON Schema of what `--json` prints
-      -h, --help               Print help
+      -f, --file <FILE>         Lay this file over the spec; the later wins. Without SPEC, the first one
+                                is the spec
+          --vars <FILE>         Read variables (`${NAME}`) from this file, not from `.env` beside the
+                                spec; the later wins
+          --git <URL>           Follow the spec in this git repository
+          --source <FILE>       Follow the repository that this file names, as `source: { git: URL, … }`
+          --ref <REF>           With `--git`: the branch or tag; `main` unless given
+          --path <PATH>         With `--git`: the spec's file or folder in the repository; its top
+                                unless given
+          --interval <TIME>     With `--git`: how often the repository is asked; `60s` unless given
+          --allow-rewrite       With `--git`: take a head that does not descend from what was applied
+          --against <FILE|REF>  Compare with the spec of this file, or with the same one at this
+                                revision of its repository, instead of looking at the host
+          --format <FORMAT>     How the plan is printed [default: text] [possible values: text,
+                                markdown, json]
+          --detailed-exitcode   End with 0 when there is nothing to do, 1 after an error, 2 when there
+                                are changes
+          --json                Print the plan, or the stories of `--explain`, as JSON
+          --out <FILE>          Keep the plan in this file, for `apply`
+          --explain <NAME>      Tell the whole story of one node, a group, or an endpoint; without a
+                                spec, under the one in force
+          --schema              Print the JSON Schema of what `--json` prints
+      -h, --help                Print help (see more with '--help')
 
     Options of every command:
           --stack <NAME>  The stack that is meant; the only one here unless given [env: HATCHERY_STACK]
@@ -211,6 +244,12 @@ fn options_that_need_others_say_so() {
     assert!(parse("hatchery up --wait a.yaml").is_err());
     assert!(parse("hatchery up -d --wait a.yaml").is_ok());
     assert!(parse("hatchery --stack ../../etc ps").is_err());
+    assert!(parse("hatchery service install").is_err());
+    assert!(parse("hatchery service install --git /g --interval 1s").is_ok());
+    assert!(parse("hatchery service install --source /s.yaml").is_ok());
+    assert!(parse("hatchery service install --git /g a.yaml").is_err());
+    assert!(parse("hatchery service install --git /g --no-follow").is_err());
+    assert!(parse("hatchery service install --ref main a.yaml").is_err());
 }
 
 #[test]

@@ -113,23 +113,25 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
 
 /// The spec, if it may be brought up.
 fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
-    let (spec, left, following) = match args.git.source()? {
-        Some(source) => {
-            let found = git::begin(source, global.stack.as_deref())?;
-            (found.spec, found.left, Some(found.following))
-        }
-        None => (args.from.read()?, None, None),
-    };
+    let asked = global.stack.as_deref();
+    // Who types is told of every mistake.
+    let kept = asked.filter(|_| args.service);
+    if let Some(named) = args.git.followed(kept)? {
+        let checked = Checked::of(git::begin(named, asked, args.allow_empty)?)?;
+        stack::same(asked, &checked.desired.stack)?;
+        return Ok(checked);
+    }
+    let spec = args.from.read()?;
     let desired = wiring::compile(&spec)?;
-    stack::same(global.stack.as_deref(), &desired.stack)?;
+    stack::same(asked, &desired.stack)?;
     if !args.allow_empty {
         hold_removal(&desired, &args.shown(), "up")?;
     }
     Ok(Checked {
         spec,
         desired,
-        left,
-        following,
+        left: None,
+        following: None,
     })
 }
 
@@ -157,17 +159,19 @@ async fn go_behind(name: &str, begin: Begin<'_>, wait: bool) -> Result<ExitCode,
 /// Runs the controller for systemd. An upgrade, a crash or a boot must not cost the stack its
 /// controller because somebody is editing the spec: then it begins with what was taken last,
 /// and says what is wrong with the file as it does of any edit.
+///
+/// One that follows a repository begins with the commit that is in force, and asks the repository
+/// once it is ready: at boot the network may be away, and a host that is slow must not hold up
+/// what runs here.
+///
+/// Only the very first start has to ask. It does so once, within the limits of a fetch, for which
+/// the unit leaves it time, and ends when there is nothing to begin with; systemd starts it again,
+/// for ever. To be ready without a spec would be a lie to whoever waits for it, and to extend the
+/// start until the repository answers would hold up the boot: its target waits for this unit.
 fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitCode, CommandError> {
-    let checked = match check(args, global) {
-        Ok(found) => gone_back(found),
-        Err(error) => match last_good(args, global) {
-            Some(last) => {
-                let why = anstream::adapter::strip_str(&error.to_string()).to_string();
-                tracing::warn!("begins with the spec that was taken last: {why}");
-                last
-            }
-            None => return Err(error),
-        },
+    let checked = match resumed(args, global)? {
+        Some(resumed) => resumed,
+        None => first(args, global, herald.as_ref())?,
     };
     demand(args, &checked.desired)?;
     let stack = checked.desired.stack.clone();
@@ -181,6 +185,37 @@ fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitC
     }))
 }
 
+/// The commit that is in force, where a repository is followed.
+fn resumed(args: &UpArgs, global: &Global) -> Result<Option<Checked>, CommandError> {
+    let Some(stack) = global.stack.as_deref() else {
+        return Ok(None);
+    };
+    let Some(named) = args.git.followed(Some(stack))? else {
+        return Ok(None);
+    };
+    git::resume(&named, stack).map(Checked::of).transpose()
+}
+
+/// What a service begins with that cannot simply go on.
+fn first(args: &UpArgs, global: &Global, herald: Option<&Herald>) -> Result<Checked, CommandError> {
+    if let Some(herald) = herald.filter(|_| args.git.is_given()) {
+        herald.say(&format!("asks the repository of `{}`", args.shown()));
+    }
+    let error = match check(args, global) {
+        Ok(found) => return Ok(gone_back(found)),
+        Err(error) => error,
+    };
+    let why = anstream::adapter::strip_str(&error.to_string()).to_string();
+    if let Some(last) = last_good(args, global) {
+        tracing::warn!("begins with the spec that was taken last: {why}");
+        return Ok(last);
+    }
+    if let Some(herald) = herald {
+        herald.say(&format!("cannot begin, and is tried again: {why}"));
+    }
+    Err(error)
+}
+
 impl UpArgs {
     /// What is brought up, for hints.
     fn shown(&self) -> String {
@@ -192,6 +227,16 @@ impl UpArgs {
 }
 
 impl Checked {
+    /// What came from a repository.
+    fn of(found: git::Found) -> Result<Checked, CommandError> {
+        Ok(Checked {
+            desired: wiring::compile(&found.spec)?,
+            spec: found.spec,
+            left: found.left,
+            following: Some(found.following),
+        })
+    }
+
     /// What a controller begins with.
     fn begin(&self, follows: bool) -> wiring::Begin {
         let source = self.following.as_ref().map(|following| &following.source);
@@ -248,16 +293,25 @@ fn last_good(args: &UpArgs, global: &Global) -> Option<Checked> {
 
 /// A spec that would end everything that runs of its stack may be half a file.
 pub fn hold_removal(desired: &Desired, shown: &str, verb: &str) -> Result<(), CommandError> {
+    match removal(desired)? {
+        None => Ok(()),
+        Some(why) => Err(CommandError::new(why).hint(format!(
+            "if that is meant, use `hatchery {verb} --allow-empty {shown}`"
+        ))),
+    }
+}
+
+/// Says so of a spec that would end everything that runs of its stack.
+///
+/// # Errors
+/// When what runs cannot be seen.
+pub fn removal(desired: &Desired) -> Result<Option<String>, CommandError> {
     let lives = wiring::lives(&desired.stack)?;
     let stays = |life: &Life| desired.nodes.contains_key(&life.id.node);
-    if lives.is_empty() || lives.iter().any(stays) {
-        return Ok(());
-    }
-    Err(CommandError::new(format!(
-        "the spec would remove everything that runs of stack `{}`",
-        desired.stack
-    ))
-    .hint(format!(
-        "if that is meant, use `hatchery {verb} --allow-empty {shown}`"
-    )))
+    Ok((!lives.is_empty() && !lives.iter().any(stays)).then(|| {
+        format!(
+            "the spec would remove everything that runs of stack `{}`",
+            desired.stack
+        )
+    }))
 }

@@ -140,6 +140,13 @@ fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, C
     Ok(Outlook::new(spec.clone(), loaded, world, files))
 }
 
+/// The process that holds the stack; 0 where it did not say so yet.
+pub fn holder(stack: &str) -> Option<u32> {
+    let stacks = roots().list_stacks();
+    let found = stacks.into_iter().find(|found| found.name == stack)?;
+    found.held_by
+}
+
 /// The spec that the stack took last.
 pub fn last_spec(stack: &str) -> Option<SpecText> {
     let dirs = dirs(stack);

@@ -89,6 +89,11 @@ pub(super) fn begin(
     controller.memory.past_needs.clear();
     controller.recall_proven(&past);
     remember_stops(&mut controller.memory, &controller.desired);
+    see(controller)
+}
+
+/// Looks at what runs already, and adopts it.
+fn see(mut controller: Controller) -> Result<Controller, String> {
     controller.observe();
     if controller.dirty.lives || controller.dirty.network {
         // Planning on what was not seen would start everything a second time.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use super::happening::{EventKind, Happening, Level};
-use super::sync::{Orders, SourceStatus};
+use super::sync::{Orders, SourceStatus, Word};
 use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
 use crate::plan::saved::SavedPlan;
@@ -85,6 +85,8 @@ pub enum Request {
         level: Level,
         /// In words.
         text: String,
+        /// The hash of the commit that it is about.
+        commit: Option<String>,
     },
     /// End the controller; workloads live on.
     Leave(oneshot::Sender<()>),
@@ -247,9 +249,20 @@ impl Handle {
         Ok(status)
     }
 
-    /// Tells something that happened outside of the loop.
-    pub async fn tell(&self, kind: EventKind, level: Level, text: String) -> Result<(), Ended> {
-        let tell = Request::Tell { kind, level, text };
+    /// Tells something that happened outside of the loop, about the commit of this hash.
+    pub async fn tell(
+        &self,
+        kind: EventKind,
+        level: Level,
+        text: String,
+        commit: Option<String>,
+    ) -> Result<(), Ended> {
+        let tell = Request::Tell {
+            kind,
+            level,
+            text,
+            commit,
+        };
         self.requests.send(tell).await.map_err(|_| Ended)
     }
 
@@ -276,6 +289,16 @@ impl Handle {
         saved: Option<Box<SavedPlan>>,
         cause: Cause,
     ) -> Result<Result<u64, String>, Ended> {
+        // The trees of commits long gone are not kept.
+        if let (Cause::Rollback { .. }, Some(orders)) = (&cause, &self.orders)
+            && let Some(commit) = spec.commit()
+            && let Err(fault) = orders.lay_out(commit.clone()).await
+        {
+            return Ok(Err(format!(
+                "cannot go back to commit {}: {fault}",
+                commit.short()
+            )));
+        }
         self.ask(|answer| Request::Apply {
             spec,
             allow_empty,
@@ -286,9 +309,20 @@ impl Handle {
         .await
     }
 
-    /// Takes what the spec's file holds now; answers the generation in force then.
+    /// Takes what the spec's file holds now, or the newest commit of the repository, whatever
+    /// became of it before; answers the generation in force then.
     pub async fn reload(&self, by: User) -> Result<Result<u64, String>, Ended> {
         let _under_way = Reloading::begin(&self.reloads);
+        if let Some(orders) = &self.orders {
+            let text = format!("{by} asks: reload");
+            self.tell(EventKind::Operator, Level::Progress, text, None)
+                .await?;
+            let source = orders.give(Word::Now).await.ok_or(Ended)?;
+            return match source.lacks() {
+                Some(why) => Ok(Err(why)),
+                None => Ok(Ok(self.status().await?.generation)),
+            };
+        }
         self.ask(|answer| Request::Reload { by, answer }).await
     }
 

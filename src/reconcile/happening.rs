@@ -28,6 +28,9 @@ pub struct Happening {
     /// Which generation, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// The hash of the commit that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 /// The longest text that is kept, in characters.
@@ -45,6 +48,7 @@ impl Happening {
             incarnation: None,
             exit: None,
             generation: None,
+            commit: None,
         }
     }
 
@@ -188,6 +192,7 @@ mod tests {
             incarnation: Some(7),
             exit: Some(Exit::Signal(9)),
             generation: None,
+            commit: None,
         };
         insta::assert_snapshot!(serde_json::to_string(&exited).unwrap(), @r#"{"at_ms":1,"node":"processes/job","level":"notice","text":"killed by SIGKILL","kind":"exited","incarnation":7,"exit":{"signal":9}}"#);
     }

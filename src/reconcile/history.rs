@@ -127,7 +127,24 @@ impl Controller {
             incarnation: None,
             exit: None,
             generation: Some(self.history.current.number),
+            commit: is_about_spec(kind)
+                .then(|| self.spec.commit())
+                .flatten()
+                .map(|commit| commit.id.clone()),
         }
+    }
+
+    /// Tells something about a commit that need not be the one in force.
+    pub(super) fn tell_of_commit(
+        &mut self,
+        kind: EventKind,
+        level: Level,
+        text: impl Into<String>,
+        commit: Option<String>,
+    ) {
+        let mut happening = self.happening(kind, None, level, text);
+        happening.commit = commit;
+        self.say(happening);
     }
 
     fn say(&mut self, happening: Happening) {
@@ -381,4 +398,12 @@ impl Controller {
         let up = u64::try_from(up.as_millis()).unwrap_or(u64::MAX);
         self.host.clock.wall_ms().saturating_sub(up)
     }
+}
+
+/// Whether what happened is told of the spec in force as a whole.
+fn is_about_spec(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Begin | EventKind::Generation | EventKind::Converged | EventKind::RolledBack
+    )
 }

@@ -311,7 +311,12 @@ impl Controller {
             } => {
                 let _ = answer.send(controller.operate(verb, &names, &by));
             }
-            Request::Tell { kind, level, text } => controller.tell(kind, None, level, text),
+            Request::Tell {
+                kind,
+                level,
+                text,
+                commit,
+            } => controller.tell_of_commit(kind, level, text, commit),
             Request::Leave(answer) => {
                 let text = "the controller ends, and leaves what runs";
                 controller.tell(EventKind::Leave, None, Level::Progress, text);

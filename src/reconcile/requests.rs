@@ -134,7 +134,8 @@ impl Controller {
             self.keep_refused(&spec, cause.clone(), why);
             let why = why.lines().next().unwrap_or_default();
             let text = format!("did not take a spec ({cause}): {why}");
-            self.tell(EventKind::Refused, None, Level::Warning, text);
+            let commit = spec.commit().map(|commit| commit.id.clone());
+            self.tell_of_commit(EventKind::Refused, Level::Warning, text, commit);
         })?;
         let over = match cause {
             Cause::Rollback { to, .. } => self.left_behind(&spec, to),
@@ -236,9 +237,15 @@ impl Controller {
 
     /// The same for a controller that begins after that.
     pub(super) fn out_of_force(&self, spec: SpecText) -> PassedOver {
+        let again = match spec.commit() {
+            Some(_) => "the commit is tried again by `hatchery sync --now`",
+            None => {
+                "the file stays as it is, and is taken again by `hatchery reload`, or once an \
+                 edit of it is followed"
+            }
+        };
         let why = format!(
-            "the stack was rolled back, and goes on with generation {}; the file stays as it is, \
-             and is taken again by `hatchery reload`, or once an edit of it is followed",
+            "the stack was rolled back, and goes on with generation {}; {again}",
             self.history.current.number
         );
         PassedOver { spec, why }

@@ -187,9 +187,10 @@ impl Client {
         self.post("/v1/sync", &body, Some(ASKING)).await
     }
 
-    /// Has the spec's file read again; answers the generation that is in force then.
+    /// Has the spec's file read again, or the repository asked; answers the generation that is in
+    /// force then.
     pub async fn reload(&self) -> Result<u64, ClientError> {
-        let taken: Taken = self.post("/v1/reload", &(), Some(COMPILING)).await?;
+        let taken: Taken = self.post("/v1/reload", &(), Some(ASKING)).await?;
         Ok(taken.generation)
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::repository::GitRepository;
-use super::{GitArgs, head_of, open, scratch};
+use super::GitArgs;
+use super::begin::{head_of, repository, scratch};
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::SpecArgs;
 use crate::cli::spec_file;
@@ -52,9 +52,9 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
     };
     let (new, tree) = super::look(&source)?;
     let other = scratch()?;
-    let repository = GitRepository::new(open(&before, other.path())?, before.clone());
+    let repository = repository(&before, other.path(), None)?;
     let commit = repository.fetch().map_err(failed)?;
-    let laid_out = repository.lay_out(&commit).map_err(failed)?;
+    let laid_out = repository.tree(&commit).map_err(failed)?;
     let old = match laid_out.tree.join(&before.path).exists() {
         true => Some(head_of(&repository)?),
         false => None,
@@ -90,9 +90,9 @@ fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
     let laid_out = |branch: &str| -> Result<Option<SpecText>, CommandError> {
         let source = GitSource::new(checkout.url(), branch.to_owned(), PathBuf::new());
         let place = scratch.path().join(branch);
-        let repository = GitRepository::new(open(&source, &place)?, source);
+        let repository = repository(&source, &place, None)?;
         let commit = repository.fetch().map_err(failed)?;
-        let origin = repository.lay_out(&commit).map_err(failed)?;
+        let origin = repository.tree(&commit).map_err(failed)?;
         let sought = spec.sought_in_tree(checkout.top(), &origin.tree)?;
         if !sought.path.exists() {
             return Ok(None);

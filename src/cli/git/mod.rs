@@ -1,27 +1,30 @@
 //! The repository that a stack follows: what names it, and how a controller begins with it.
 
 pub mod against;
+mod begin;
 mod repository;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::begin::{Following, Found, begin, look, resume};
 pub use self::repository::GitRepository;
 
 use super::error::CommandError;
 use super::spec_args::lasting;
 use super::spec_file;
 use super::wiring;
-use crate::reconcile::handle::SpecText;
+use crate::driver::because;
 use crate::reconcile::load::INPUT_LIMIT;
-use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
-use crate::source::git::{Limits, Mirror, Remote};
-use crate::spec::generation::{Generation, Outcome, Past, gone_back, last_taken};
-use crate::spec::model::{Commit, GitSource};
+use crate::source::git::{holds_secret, shown};
+use crate::spec::model::GitSource;
 use crate::spec::text::parse_duration;
-use crate::store::history;
+
+/// What else says where a spec is. That `--git` is required counts for nothing beside what it
+/// conflicts with, so what belongs to it conflicts with the same.
+const ELSEWHERE: [&str; 3] = ["spec", "file", "source"];
 
 /// Which repository.
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -33,16 +36,16 @@ pub struct GitArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["spec", "file", "git"])]
     source: Option<PathBuf>,
     /// With `--git`: the branch or tag; `main` unless given
-    #[arg(long = "ref", value_name = "REF", requires = "git")]
+    #[arg(long = "ref", value_name = "REF", requires = "git", conflicts_with_all = ELSEWHERE)]
     reference: Option<String>,
     /// With `--git`: the spec's file or folder in the repository; its top unless given
-    #[arg(long, value_name = "PATH", requires = "git")]
+    #[arg(long, value_name = "PATH", requires = "git", conflicts_with_all = ELSEWHERE)]
     path: Option<PathBuf>,
     /// With `--git`: how often the repository is asked; `60s` unless given
-    #[arg(long, value_name = "TIME", requires = "git", value_parser = interval)]
+    #[arg(long, value_name = "TIME", requires = "git", conflicts_with_all = ELSEWHERE, value_parser = interval)]
     interval: Option<Duration>,
     /// With `--git`: take a head that does not descend from what was applied
-    #[arg(long, requires = "git")]
+    #[arg(long, requires = "git", conflicts_with_all = ELSEWHERE)]
     allow_rewrite: bool,
 }
 
@@ -60,14 +63,47 @@ impl GitArgs {
         self.git.is_some() || self.source.is_some()
     }
 
-    /// The repository that is named.
+    /// The repository that is named, for who looks at it once.
     ///
     /// # Errors
     /// What is wrong with the file that names it, or with a path.
     pub fn source(&self) -> Result<Option<GitSource>, CommandError> {
-        if let Some(file) = &self.source {
-            return read(file).map(Some);
+        match &self.source {
+            Some(file) => read(file).map(|read| Some(read.source)),
+            None => self.described(),
         }
+    }
+
+    /// The repository that is named, for a controller. With `kept`, a file that cannot be taken
+    /// any more counts as it was when a controller of that stack read it last: that somebody
+    /// edits it must not cost the stack its controller.
+    ///
+    /// Addresses with a password or a token are refused. A controller's arguments can be seen by
+    /// everybody on the machine for as long as it runs, a unit can be read by everybody, and git
+    /// hands the address on to its transports as an argument, wherever it came from.
+    ///
+    /// # Errors
+    /// As [`GitArgs::source`], and when the address holds a secret.
+    pub fn followed(&self, kept: Option<&str>) -> Result<Option<Named>, CommandError> {
+        let Some(path) = &self.source else {
+            let Some(source) = self.described()? else {
+                return Ok(None);
+            };
+            demand_no_secret(&source.url)?;
+            return Ok(Some(Named { source, file: None }));
+        };
+        let read = read(path).and_then(|read| {
+            demand_no_secret(&read.source.url)?;
+            Ok(read)
+        });
+        let Read { source, text } = read.or_else(|error| read_copy(kept).ok_or(error))?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let file = Some(NamedBy { path, text });
+        Ok(Some(Named { source, file }))
+    }
+
+    /// What the arguments themselves say.
+    fn described(&self) -> Result<Option<GitSource>, CommandError> {
         let Some(url) = &self.git else {
             return Ok(None);
         };
@@ -85,6 +121,11 @@ impl GitArgs {
         source.interval = self.interval.unwrap_or(source.interval);
         source.allow_rewrite = self.allow_rewrite;
         Ok(Some(source))
+    }
+
+    /// The file that names the repository, as another process finds it.
+    pub fn file(&self) -> Option<PathBuf> {
+        lasting(self.source.as_ref()?).ok()
     }
 
     /// The same arguments for another process in another folder.
@@ -143,221 +184,139 @@ fn absolute_url(url: &str) -> String {
     }
 }
 
-fn read(file: &Path) -> Result<GitSource, CommandError> {
-    let found = spec_file::text(file, "source", INPUT_LIMIT)?;
-    let name = file.display().to_string();
-    crate::spec::read_source(&name, &found.text).map_err(|errors| {
-        CommandError::report(crate::spec::report(&name, &found.text, &errors, true))
-    })
-}
-
-/// What a controller follows.
-pub struct Following {
-    /// How.
+/// A repository, and the file that names it, if one does.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The repository, and how it is followed.
     pub source: GitSource,
-    /// The repository.
-    pub repository: Arc<GitRepository>,
-    /// What is known of it already.
-    pub known: Known,
+    /// The file.
+    pub file: Option<NamedBy>,
 }
 
-/// What a controller begins with, and follows from then on.
-pub struct Found {
-    /// The spec.
-    pub spec: SpecText,
-    /// What the stack went back from.
-    pub left: Option<SpecText>,
-    /// The repository.
-    pub following: Following,
+/// The file that names a repository.
+#[derive(Debug, Clone)]
+pub struct NamedBy {
+    /// Where it lies; absolute.
+    pub path: PathBuf,
+    /// What it said.
+    pub text: String,
 }
 
-/// The newest spec that may be taken: that of the head, or what is in force already where the
-/// head is not to be taken or cannot be had.
-///
-/// # Errors
-/// When there is neither.
-pub fn begin(source: GitSource, stack: Option<&str>) -> Result<Found, CommandError> {
-    let stack = match stack {
-        Some(stack) => stack.to_owned(),
-        None => name_of(&source)?,
+impl NamedBy {
+    /// Whether the file still names `source`; comments in it are of no account.
+    pub fn still_names(&self, source: &GitSource) -> bool {
+        read(&self.path).is_ok_and(|read| read.source == *source)
+    }
+}
+
+/// What a file that names a repository holds.
+struct Read {
+    source: GitSource,
+    text: String,
+}
+
+fn read(file: &Path) -> Result<Read, CommandError> {
+    let text = spec_file::text(file, "source", INPUT_LIMIT)?.text;
+    let name = file.display().to_string();
+    match crate::spec::read_source(&name, &text) {
+        Ok(source) => Ok(Read { source, text }),
+        Err(errors) => Err(CommandError::report(crate::spec::report(
+            &name, &text, &errors, true,
+        ))),
+    }
+}
+
+/// Where a stack keeps what the file said when its controller began.
+fn copy_of(stack: &str) -> PathBuf {
+    wiring::dirs(stack).state.join("git/source.yaml")
+}
+
+fn read_copy(stack: Option<&str>) -> Option<Read> {
+    read(&copy_of(stack?)).ok()
+}
+
+/// Keeps what the file said, for a start at which it cannot be read.
+fn keep(stack: &str, file: &NamedBy) {
+    let path = copy_of(stack);
+    let write = || -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let mut copy = tempfile::NamedTempFile::new_in(folder)?;
+        copy.write_all(file.text.as_bytes())?;
+        copy.persist(&path).map_err(|error| error.error)?;
+        Ok(())
     };
-    let folder = wiring::dirs(&stack).state.join("git");
-    let mirror = open(&source, &folder)?;
-    let repository = Arc::new(GitRepository::new(mirror, source.clone()));
-    let past = history::past(&wiring::dirs(&stack));
-    let mut known = known(&stack, &past);
-    let last = last_spec(&stack, &past, &repository);
-    let asked = repository.fetch().and_then(|commit| {
-        let descends = match &known.taken {
-            Some(taken) => repository.descends(taken, &commit.id)?,
-            None => true,
+    if let Err(error) = write() {
+        tracing::warn!("cannot write `{}`: {}", path.display(), because(&error));
+    }
+}
+
+fn demand_no_secret(url: &str) -> Result<(), CommandError> {
+    if !holds_secret(url) {
+        return Ok(());
+    }
+    Err(CommandError::new(format!(
+        "cannot follow `{}`: what stands before the `@` may be a password or a token, and \
+         everybody on this machine could read it",
+        shown(url)
+    ))
+    .hint(
+        "leave it out, and tell git's credential store: `git config --global credential.helper \
+         store`, then `git credential approve`; or use `ssh://git@host/…` with a key",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of_url(url: &str) -> GitArgs {
+        GitArgs {
+            git: Some(url.to_owned()),
+            ..GitArgs::default()
+        }
+    }
+
+    #[test]
+    fn a_controller_is_told_no_secret() {
+        let secret = of_url("https://ada:hunter2@host/specs.git");
+        let error = secret.followed(None).unwrap_err().to_string();
+        assert!(error.contains("credential.helper"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(secret.source().is_ok(), "one look is allowed");
+        assert!(of_url("git@host:specs.git").followed(None).is_ok());
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("source.yaml");
+        std::fs::write(&file, "source: { git: \"https://t0ken@host/x\" }\n").unwrap();
+        let by_file = GitArgs {
+            source: Some(file),
+            ..GitArgs::default()
         };
-        Ok(Head { commit, descends })
-    });
-    let taken = match asked {
-        Ok(head) => match judge(&known, &head, source.allow_rewrite, false) {
-            Next::Take => prepared(&repository, &head.commit, &stack, &mut known),
-            Next::Nothing => Err("it is in force already".to_owned()),
-            Next::Leave(why) => Err(why),
-        },
-        Err(fault) => Err(fault.to_string()),
-    };
-    let (spec, left) = match (taken, last) {
-        (Ok(spec), _) => (spec, None),
-        (Err(_), Some(last)) => last,
-        (Err(why), None) => {
-            return Err(CommandError::new(format!(
-                "cannot begin with `{}`: {why}",
-                crate::source::git::shown(&source.url)
-            )));
+        let error = by_file.followed(None).unwrap_err().to_string();
+        assert!(!error.contains("t0ken"), "{error}");
+    }
+
+    #[test]
+    fn an_edit_of_the_file_is_seen_and_a_comment_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("source.yaml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("source: { git: /srv/specs.git }\n");
+        let args = GitArgs {
+            source: Some(path.clone()),
+            ..GitArgs::default()
+        };
+        let named = args.followed(None).unwrap().unwrap();
+        let file = named.file.unwrap();
+        assert!(file.still_names(&named.source));
+        write("# ours\nsource: { git: /srv/specs.git }\n");
+        assert!(file.still_names(&named.source));
+        for other in ["source: { git: /srv/specs.git, ref: prod }\n", "source: {"] {
+            write(other);
+            assert!(!file.still_names(&named.source), "{other}");
         }
-    };
-    Ok(Found {
-        spec,
-        left,
-        following: Following {
-            source,
-            repository,
-            known,
-        },
-    })
-}
-
-fn open(source: &GitSource, folder: &Path) -> Result<Mirror, CommandError> {
-    let remote = Remote {
-        url: source.url.clone(),
-        reference: source.reference.clone(),
-        submodules: source.submodules,
-    };
-    Mirror::open(folder, remote, Limits::default())
-        .map_err(|error| CommandError::new(error.to_string()))
-}
-
-/// A spec that compiles, and is of this stack.
-fn prepared(
-    repository: &GitRepository,
-    commit: &Commit,
-    stack: &str,
-    known: &mut Known,
-) -> Result<SpecText, String> {
-    let spec = repository.prepare(commit);
-    let spec = spec.map_err(|fault| fault.to_string()).and_then(|spec| {
-        let desired = wiring::compile(&spec).map_err(|error| error.to_string())?;
-        match desired.stack == stack {
-            true => Ok(spec),
-            false => Err(format!(
-                "it is of stack `{}`, not of `{stack}`",
-                desired.stack
-            )),
-        }
-    });
-    spec.map_err(|why| {
-        let why = anstream::adapter::strip_str(&why).to_string();
-        known.refused = Some(Refusal {
-            commit: commit.id.clone(),
-            why: format!("commit {} is refused: {why}", commit.short()),
-        });
-        why
-    })
-}
-
-/// The name of the stack that the head describes: fetched into a folder that goes again, since
-/// nobody knows yet where it is to stay.
-fn name_of(source: &GitSource) -> Result<String, CommandError> {
-    let scratch = scratch()?;
-    let repository = GitRepository::new(open(source, scratch.path())?, source.clone());
-    let spec = head_of(&repository)?;
-    let name = wiring::compile(&spec)?.stack;
-    let place = wiring::dirs(&name).state.join("git");
-    let kept = place.join("mirror.git");
-    if !kept.exists() && std::fs::create_dir_all(&place).is_ok() {
-        // What was fetched need not be fetched again; where it cannot stay, it is.
-        let _ = std::fs::rename(scratch.path().join("mirror.git"), kept);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!file.still_names(&named.source));
     }
-    Ok(name)
-}
-
-/// The spec of the newest commit, for those who only look.
-///
-/// # Errors
-/// When it cannot be had.
-pub fn head_of(repository: &GitRepository) -> Result<SpecText, CommandError> {
-    let failed = |fault: Fault| CommandError::new(fault.to_string());
-    let commit = repository.fetch().map_err(failed)?;
-    repository.prepare(&commit).map_err(failed)
-}
-
-/// The head of a repository, laid out in a folder that goes when it is dropped.
-///
-/// # Errors
-/// As [`head_of`].
-pub fn look(source: &GitSource) -> Result<(SpecText, tempfile::TempDir), CommandError> {
-    let scratch = scratch()?;
-    let repository = GitRepository::new(open(source, scratch.path())?, source.clone());
-    Ok((head_of(&repository)?, scratch))
-}
-
-/// A folder that only we may enter: where our state is, or wherever who only looks may write.
-fn scratch() -> Result<tempfile::TempDir, CommandError> {
-    let root = wiring::roots().state;
-    let mut folder = tempfile::Builder::new();
-    folder.prefix(".git-");
-    let made = std::fs::create_dir_all(&root)
-        .and_then(|()| folder.tempdir_in(&root))
-        .or_else(|_| folder.tempdir());
-    made.map_err(|error| {
-        let temporary = std::env::temp_dir();
-        CommandError::new(format!(
-            "cannot make a folder in `{}` or `{}`",
-            root.display(),
-            temporary.display()
-        ))
-        .because(&error)
-    })
-}
-
-/// What earlier controllers of the stack left behind.
-fn known(stack: &str, past: &Past) -> Known {
-    let dirs = wiring::dirs(stack);
-    let commit_of = |generation: &Generation| -> Option<String> {
-        let spec = history::spec(&dirs, generation).ok()?;
-        Some(spec.commit()?.id.clone())
-    };
-    let mut taken: Vec<&Generation> = past
-        .generations
-        .iter()
-        .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
-        .collect();
-    taken.sort_by_key(|generation| std::cmp::Reverse(generation.number));
-    let refused = gone_back(&past.generations).and_then(|(current, left)| {
-        Some(Refusal {
-            commit: commit_of(left)?,
-            why: format!(
-                "the stack went back to generation {} from it; `hatchery sync --now` tries it \
-                 again",
-                current.number
-            ),
-        })
-    });
-    Known {
-        in_force: last_taken(&past.generations).and_then(commit_of),
-        taken: taken.into_iter().find_map(commit_of),
-        refused,
-    }
-}
-
-/// What is in force, and what it was gone back to from; its tree is laid out again if it is gone.
-fn last_spec(
-    stack: &str,
-    past: &Past,
-    repository: &GitRepository,
-) -> Option<(SpecText, Option<SpecText>)> {
-    let dirs = wiring::dirs(stack);
-    let spec = history::spec(&dirs, last_taken(&past.generations)?).ok()?;
-    if let Some(commit) = spec.commit() {
-        repository.lay_out(commit).ok()?;
-    }
-    wiring::compile(&spec).ok()?;
-    let left = gone_back(&past.generations).and_then(|(_, left)| history::spec(&dirs, left).ok());
-    Some((spec, left))
 }

@@ -1,7 +1,9 @@
 //! A git mirror as the syncer knows repositories.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use super::NamedBy;
 use crate::cli::spec_args::sought_in;
 use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
@@ -13,19 +15,24 @@ use crate::spec::model::{Commit, GitSource, Provenance};
 pub struct GitRepository {
     mirror: Mirror,
     source: GitSource,
+    file: Option<NamedBy>,
 }
 
 impl GitRepository {
-    /// The spec that `source` names, from `mirror`.
-    pub fn new(mirror: Mirror, source: GitSource) -> Self {
-        GitRepository { mirror, source }
+    /// The spec that `source` names, from `mirror`; `file` is where that was read, if it was.
+    pub fn new(mirror: Mirror, source: GitSource, file: Option<NamedBy>) -> Self {
+        GitRepository {
+            mirror,
+            source,
+            file,
+        }
     }
 
     /// The tree of a commit, whether it was verified or not.
     ///
     /// # Errors
     /// What of it is not taken.
-    pub fn lay_out(&self, commit: &Commit) -> Result<Provenance, Fault> {
+    pub fn tree(&self, commit: &Commit) -> Result<Provenance, Fault> {
         Ok(self.mirror.lay_out(commit)?)
     }
 }
@@ -58,7 +65,7 @@ impl Repository for GitRepository {
         if let Some(by) = &self.source.verify {
             self.mirror.verify(&id(&commit.id)?, by)?;
         }
-        let origin = self.mirror.lay_out(commit)?;
+        let origin = self.tree(commit)?;
         let refused = |why: String| Fault::Refused(why);
         let sought = sought_in(&origin.tree.join(&self.source.path));
         let read = spec_file::read(&sought);
@@ -67,8 +74,18 @@ impl Repository for GitRepository {
         Ok(spec)
     }
 
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault> {
+        self.tree(commit)?;
+        Ok(())
+    }
+
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {
         let ids = commits.iter().filter_map(|text| CommitId::new(text));
         Ok(self.mirror.keep_trees(&ids.collect())?)
+    }
+
+    fn edited(&self) -> Option<PathBuf> {
+        let file = self.file.as_ref()?;
+        (!file.still_names(&self.source)).then(|| file.path.clone())
     }
 }

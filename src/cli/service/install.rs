@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::ours;
 use super::systemctl::{self, View};
 use super::unit::{self, Definition, Found};
+use super::{ours, source_of};
 use crate::api::control::Client;
 use crate::cli::error::CommandError;
+use crate::cli::git::{self, GitArgs};
 use crate::cli::spec_args::{self, SpecArgs, lasting};
-use crate::cli::{Global, requirements, screen, stack, up, wiring};
+use crate::cli::{Global, requirements, screen, stack, sync, up, wiring};
+use crate::graph::desired::Desired;
+use crate::reconcile::sync::Word;
 
 /// The variables that say where a stack's folders are: the service is to use the same ones.
 const FOLDERS: [&str; 3] = ["HATCHERY_RUN_DIR", "HATCHERY_STATE_DIR", "HATCHERY_LOG_DIR"];
@@ -23,15 +26,17 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Arguments of `service install`.
 #[derive(Debug, clap::Args)]
-#[command(group = spec_args::needed())]
+#[command(group = spec_args::needed_anywhere())]
 pub struct InstallArgs {
     #[command(flatten)]
     from: SpecArgs,
+    #[command(flatten)]
+    git: GitArgs,
     /// Install the Debian packages of requirements that are missing
     #[arg(long)]
     install: bool,
     /// Do not follow edits of the spec's files; `systemctl reload` takes them
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["git", "source"])]
     no_follow: bool,
     /// Print the unit, and do nothing
     #[arg(long)]
@@ -44,8 +49,8 @@ pub struct InstallArgs {
 /// When systemd or the spec's requirements are missing, the spec is wrong, a unit of that name
 /// is somebody else's, or the unit does not start.
 pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError> {
-    let shown = args.from.shown();
-    let desired = wiring::compile(&args.from.read()?)?;
+    let shown = args.shown();
+    let desired = args.desired(global.stack.as_deref())?;
     let name = desired.stack.as_str();
     stack::same(global.stack.as_deref(), name)?;
     let text = definition(args, name)?;
@@ -60,10 +65,10 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError
     let before = systemctl::view(&unit)?;
     demand_no_other(&before, &path)?;
     requirements::demand(&desired, &shown, args.install)?;
-    up::hold_removal(&desired, &shown, "apply")?;
+    up::hold_removal(&desired, &shown, args.verb())?;
     let other = other(name, &before)?;
-    let same = found == Found::Ours(text.clone());
-    if !same {
+    let written = found == Found::Ours(text.clone());
+    if !written {
         unit::write(&path, &text).map_err(|error| {
             CommandError::new(format!("cannot write `{}`", path.display())).because(&error)
         })?;
@@ -71,13 +76,14 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError
     }
     systemctl::systemctl(&["enable", &unit])?;
     let runs = before.active == "active";
+    let same = written && !(runs && is_edited(name));
     if let Some(other) = &other {
         take_over(name, other)?;
     }
     match (runs, same) {
         (true, true) => {
             screen::line(&format!("`{unit}` runs already, as it would be installed"))?;
-            return Ok(ExitCode::SUCCESS);
+            return tell_source(name, args).map(|()| ExitCode::SUCCESS);
         }
         (true, false) => systemctl::launch("restart", &unit)?,
         (false, _) => systemctl::launch("start", &unit)?,
@@ -86,17 +92,82 @@ pub fn run(args: &InstallArgs, global: &Global) -> Result<ExitCode, CommandError
         "stack `{name}` is kept by `{unit}`, from the boot on; `journalctl -u {unit}` tells what \
          it does"
     ))?;
+    tell_source(name, args)?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl InstallArgs {
+    /// What is installed, for hints.
+    fn shown(&self) -> String {
+        match self.git.is_given() {
+            true => self.git.shown(),
+            false => self.from.shown(),
+        }
+    }
+
+    /// The verb that would take the same spec once.
+    fn verb(&self) -> &'static str {
+        match self.git.is_given() {
+            true => "up",
+            false => "apply",
+        }
+    }
+
+    /// What the service would begin with. A controller may work with the stack's own mirror of
+    /// the repository meanwhile, so that is left alone.
+    fn desired(&self, stack: Option<&str>) -> Result<Desired, CommandError> {
+        let Some(named) = self.git.followed(None)? else {
+            return wiring::compile(&self.from.read()?);
+        };
+        let error = match git::look(&named.source) {
+            Ok((spec, _tree)) => return wiring::compile(&spec),
+            Err(error) => error,
+        };
+        let last = stack.and_then(wiring::last_spec);
+        match last.filter(|spec| spec.commit().is_some()) {
+            Some(last) => {
+                let why = error.message();
+                screen::complain(&format!("the last commit is gone on with: {why}"));
+                wiring::compile(&last)
+            }
+            None => Err(error.hint(
+                "the first start needs the repository; from then on the stack begins with the \
+                 last commit that it took, whether the repository answers or not",
+            )),
+        }
+    }
+}
+
+/// Whether the file that named the repository to the controller was edited since.
+fn is_edited(name: &str) -> bool {
+    source_of(name).is_some_and(|source| source.edited.is_some())
+}
+
+/// What came of the newest commit, where a repository is followed.
+fn tell_source(name: &str, args: &InstallArgs) -> Result<(), CommandError> {
+    if !args.git.is_given() {
+        return Ok(());
+    }
+    let status = wiring::block_on(async {
+        let client = stack::client(name).await?;
+        Ok(client.sync(Word::Pushed).await?)
+    })?;
+    screen::say(&sync::text(&status, screen::day_and_time))?;
+    Ok(())
 }
 
 fn definition(args: &InstallArgs, stack: &str) -> Result<String, CommandError> {
     let program = own_path()?;
-    let from = args.from.argv()?;
-    let mut needs: Vec<PathBuf> = from
-        .iter()
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .collect();
+    let asks = args.git.is_given();
+    let from = match asks {
+        true => args.git.argv()?,
+        false => args.from.argv()?,
+    };
+    let mut needs: Vec<PathBuf> = match asks {
+        // A repository on a disk of this machine may be away like any other.
+        true => args.git.file().into_iter().collect(),
+        false => from.iter().map(PathBuf::from).collect(),
+    };
     needs.push(program.clone());
     let environment: Vec<(&'static str, OsString)> = FOLDERS
         .into_iter()
@@ -111,6 +182,7 @@ fn definition(args: &InstallArgs, stack: &str) -> Result<String, CommandError> {
         stack,
         program: &program,
         arguments,
+        asks,
         needs,
         environment,
     })
@@ -208,24 +280,15 @@ fn take_over(name: &str, other: &Other) -> Result<(), CommandError> {
     ))?;
     wiring::block_on(async { Ok(other.client.leave().await?) })?;
     let deadline = Instant::now() + PARTING;
-    while holder(name).is_some() && Instant::now() < deadline {
+    while wiring::holder(name).is_some() && Instant::now() < deadline {
         std::thread::sleep(LOOK);
     }
     demand_free(name, 0)
 }
 
-/// Who holds the stack.
-fn holder(name: &str) -> Option<u32> {
-    let stacks = wiring::roots().list_stacks();
-    stacks
-        .into_iter()
-        .find(|stack| stack.name == name)
-        .and_then(|stack| stack.held_by)
-}
-
 /// Demands that nobody but the service holds the stack.
 fn demand_free(name: &str, service: u32) -> Result<(), CommandError> {
-    match holder(name) {
+    match wiring::holder(name) {
         None => Ok(()),
         Some(pid) if pid == service && pid != 0 => Ok(()),
         Some(pid) => Err(CommandError::new(format!(

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use self::install::InstallArgs;
 use self::unit::Found;
 use super::error::CommandError;
-use super::{Global, screen, stack, wiring};
+use super::{Global, screen, stack, sync, wiring};
+use crate::reconcile::sync::SourceStatus;
 
 /// The exit code of `service status` for one that does not run; `systemctl status` has it too.
 const NOT_ACTIVE: u8 = 3;
@@ -64,7 +65,7 @@ fn choose(args: &NameArgs, global: &Global) -> Result<String, CommandError> {
     match names.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(CommandError::new("no stack has a service here")
-            .hint("`hatchery service install SPEC` makes one")),
+            .hint("`hatchery service install SPEC`, or `--git URL`, makes one")),
         several => Err(CommandError::new(format!(
             "{} stacks have a service here: `{}`",
             several.len(),
@@ -131,7 +132,7 @@ fn status(args: &NameArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let view = systemctl::view(&unit)?;
     if view.fragment.is_empty() {
         return Err(CommandError::new(format!("stack `{name}` has no service"))
-            .hint("`hatchery service install SPEC` makes one"));
+            .hint("`hatchery service install SPEC`, or `--git URL`, makes one"));
     }
     let is_active = view.active == "active";
     let since = match is_active && !view.since.is_empty() {
@@ -152,10 +153,19 @@ fn status(args: &NameArgs, global: &Global) -> Result<ExitCode, CommandError> {
     for (what, value) in lines {
         screen::line(&format!("  {what:<9} {value}"))?;
     }
+    if is_active && let Some(source) = source_of(&name) {
+        screen::say(&sync::text(&source, screen::day_and_time))?;
+    }
     Ok(match is_active {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NOT_ACTIVE),
     })
+}
+
+/// How the stack stands towards the repository that it follows, if its controller says so.
+fn source_of(name: &str) -> Option<SourceStatus> {
+    let asked = wiring::block_on(async { Ok(stack::client(name).await?.status().await?) });
+    asked.ok()?.source
 }
 
 /// What somebody who takes a stack down wants to know: a service brings it up again.

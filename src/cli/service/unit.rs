@@ -21,6 +21,16 @@ const LARGEST: u64 = 1 << 20;
 /// Where programs are found: of a controller that a shell starts, the shell says so.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How long a start may take, in seconds; a reload as well.
+const PATIENCE: u32 = 120;
+/// The same where a repository may be asked first: a fetch has limits of its own, which end it
+/// before this does, so that the reason is told.
+const ASKING_PATIENCE: u32 = 300;
+/// Before the controller is started again, in seconds.
+const PAUSE: u32 = 2;
+/// The same where each start may ask a repository, which is not to be hammered while it is away.
+const ASKING_PAUSE: u32 = 10;
+
 /// What a unit is made of.
 pub struct Definition<'a> {
     /// The stack.
@@ -29,6 +39,8 @@ pub struct Definition<'a> {
     pub program: &'a Path,
     /// What follows `up --service`.
     pub arguments: Vec<OsString>,
+    /// It follows a repository: its first start, and every reload, asks that.
+    pub asks: bool,
     /// Files and folders that must be mounted before.
     pub needs: Vec<PathBuf>,
     /// Variables that the controller is to have.
@@ -73,6 +85,10 @@ pub fn text(definition: &Definition<'_>) -> Result<String, String> {
         environment.push_str(&format!("Environment={assignment}\n"));
     }
     let unit = name(stack);
+    let (patience, pause) = match definition.asks {
+        true => (ASKING_PATIENCE, ASKING_PAUSE),
+        false => (PATIENCE, PAUSE),
+    };
     Ok(format!(
         "{MARK}, which replaces it; `hatchery service uninstall {stack}` removes it.
 # Settings and variables of your own belong beside it: `systemctl edit {unit}`.
@@ -90,13 +106,13 @@ Type=notify
 NotifyAccess=main
 ExecStart={program} --stack {stack} --color never up --service{arguments}
 ExecReload={program} --stack {stack} --color never reload
-TimeoutStartSec=120s
+TimeoutStartSec={patience}s
 TimeoutStopSec=30s
 WatchdogSec=30s
 # Only the controller is started and ended: workloads have scopes of their own in hatchery.slice.
 KillMode=process
 Restart=always
-RestartSec=2s
+RestartSec={pause}s
 # `hatchery down` ends it so: it stays down until it is started, or the machine is.
 RestartPreventExitStatus={TAKEN_DOWN}
 SuccessExitStatus={TAKEN_DOWN}
@@ -211,6 +227,7 @@ mod tests {
             stack: "prime",
             program: Path::new(program),
             arguments: arguments.iter().map(OsString::from).collect(),
+            asks: false,
             needs: vec!["/srv/farm".into(), "/opt".into()],
             environment: vec![("HATCHERY_STATE_DIR", "/data/our stacks".into())],
         })
@@ -260,6 +277,28 @@ mod tests {
         [Install]
         WantedBy=multi-user.target
         "#);
+    }
+
+    #[test]
+    fn one_that_asks_a_repository_has_time_for_it() {
+        let definition = Definition {
+            stack: "prime",
+            program: Path::new("/h"),
+            arguments: vec!["--git=https://host/50%/$x.git".into()],
+            asks: true,
+            needs: Vec::new(),
+            environment: Vec::new(),
+        };
+        let unit = text(&definition).unwrap();
+        for line in [
+            "ExecStart=/h --stack prime --color never up --service \
+             \"--git=https://host/50%%/$$x.git\"",
+            "TimeoutStartSec=300s",
+            "RestartSec=10s",
+            "StartLimitIntervalSec=0",
+        ] {
+            assert!(unit.lines().any(|found| found == line), "{line}: {unit}");
+        }
     }
 
     #[test]

@@ -195,10 +195,9 @@ impl World {
                 }
             }
             Step::ReloadProcess { life, applied, .. } => {
-                for other in &mut observed.lives {
-                    if other.id == *life {
-                        other.applied.clone_from(applied);
-                    }
+                let lives = observed.lives.iter_mut();
+                for other in lives.filter(|other| other.id == *life) {
+                    other.applied.clone_from(applied);
                 }
             }
             Step::ReloadCommand { applied, .. } => {

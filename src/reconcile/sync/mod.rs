@@ -15,6 +15,7 @@ pub use status::{Health, SourceStatus, Sync};
 pub use syncer::{Order, Orders, Syncer, SyncerParts, Word};
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::handle::SpecText;
 use crate::spec::model::Commit;
@@ -33,8 +34,14 @@ pub trait Repository: Send + std::marker::Sync {
     /// The spec of a commit, from its own tree; its signature was found good.
     fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault>;
 
+    /// The tree of a commit that was taken before is at hand again.
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault>;
+
     /// The trees of all other commits go.
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault>;
+
+    /// The file that names the repository, if it does not say any more what this one began with.
+    fn edited(&self) -> Option<PathBuf>;
 }
 
 /// What outlives the controller.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::KEPT;
 use crate::plan::model::NodeState;
 use crate::reconcile::handle::StackStatus;
-use crate::spec::model::{Commit, Status};
+use crate::spec::model::{Commit, GitSource, Status};
 
 /// Whether the head of the repository is what is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,10 @@ pub struct SourceStatus {
     /// Left the spec and are kept, because nothing is pruned; filled in by whoever asks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
+    /// The file that names the repository, if it does not say any more what is followed: a new
+    /// start of the controller takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited: Option<PathBuf>,
     /// When the repository was asked last: milliseconds since the Unix epoch.
     pub asked_at_ms: Option<u64>,
 }
@@ -109,5 +113,42 @@ impl SourceStatus {
         self.health = Some(Health::of(status));
         let kept = status.nodes.iter().filter(|node| node.detail == KEPT);
         self.kept = kept.map(|node| node.node.to_string()).collect();
+    }
+
+    /// How it stands before the repository was asked.
+    pub fn new(shown_url: String, source: &GitSource) -> SourceStatus {
+        SourceStatus {
+            url: shown_url,
+            reference: source.reference.clone(),
+            path: source.path.clone(),
+            sync: Sync::OutOfSync,
+            health: None,
+            commit: None,
+            head: None,
+            reason: None,
+            suspended: false,
+            kept: Vec::new(),
+            edited: None,
+            asked_at_ms: None,
+        }
+    }
+
+    /// Why not all that is there now is in force, after it was asked for.
+    pub fn lacks(&self) -> Option<String> {
+        if let Some(file) = &self.edited {
+            return Some(format!(
+                "`{}` was edited, and says another repository or other settings now: the \
+                 controller takes them when it is started anew (a service: `systemctl restart`); \
+                 what runs goes on meanwhile",
+                file.display()
+            ));
+        }
+        match self.sync {
+            Sync::Synced => None,
+            Sync::OutOfSync | Sync::Stalled => Some(match &self.reason {
+                Some(reason) => format!("the newest commit is not in force: {reason}"),
+                None => "the newest commit is not in force".to_owned(),
+            }),
+        }
     }
 }

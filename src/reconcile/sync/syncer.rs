@@ -1,6 +1,7 @@
 //! Follows a repository: asks, judges, hands over, and says how it stands.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,16 +46,36 @@ pub struct Order {
 }
 
 /// Gives orders; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Orders {
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<SourceStatus>,
+    repository: Arc<dyn Repository>,
+}
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orders")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Orders {
     /// How it stands, but for the stack's health.
     pub fn status(&self) -> SourceStatus {
         self.status.borrow().clone()
+    }
+
+    /// Has the tree of a commit that was taken before at hand again. It waits for no fetch that
+    /// is under way: whoever goes back is in a hurry.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn lay_out(&self, commit: Commit) -> Result<(), Fault> {
+        let repository = self.repository.clone();
+        let laid_out = blocking(move || repository.lay_out(&commit)).await;
+        laid_out.unwrap_or_else(|| Err(Fault::Later("it failed".to_owned())))
     }
 
     /// Says that something may have been pushed. One that waits already is enough.
@@ -115,18 +136,10 @@ impl Syncer {
         let suspended = parts.suspended;
         let jitter = Jitter::new(parts.seed);
         let (status, shown) = watch::channel(SourceStatus {
-            url: parts.shown_url.clone(),
-            reference: parts.source.reference.clone(),
-            path: parts.source.path.clone(),
-            sync: Sync::OutOfSync,
-            health: None,
-            commit: None,
-            head: None,
-            reason: None,
             suspended,
-            kept: Vec::new(),
-            asked_at_ms: None,
+            ..SourceStatus::new(parts.shown_url.clone(), &parts.source)
         });
+        let repository = parts.repository.clone();
         let syncer = Syncer {
             happenings: handle.happenings(),
             parts,
@@ -140,6 +153,7 @@ impl Syncer {
         let orders = Orders {
             orders: orders_in,
             status: shown,
+            repository,
         };
         (syncer, orders)
     }
@@ -205,7 +219,7 @@ impl Syncer {
         let memory = self.parts.memory.clone();
         let kept = blocking(move || memory.suspend(suspended)).await;
         if let Some(Err(error)) = kept {
-            self.tell(EventKind::Warning, Level::Warning, error.message)
+            self.tell(EventKind::Warning, Level::Warning, error.message, None)
                 .await;
         }
         self.status
@@ -214,7 +228,7 @@ impl Syncer {
             true => "the repository is not followed any more, until `hatchery resume`",
             false => "the repository is followed again",
         };
-        self.tell(EventKind::Operator, Level::Notice, text.to_owned())
+        self.tell(EventKind::Operator, Level::Notice, text.to_owned(), None)
             .await;
     }
 
@@ -225,13 +239,19 @@ impl Syncer {
         }
         let repository = self.parts.repository.clone();
         let taken = self.parts.known.taken.clone();
-        let asked = blocking(move || ask(repository.as_ref(), taken.as_deref())).await;
+        let asked = blocking(move || {
+            let head = ask(repository.as_ref(), taken.as_deref());
+            (head, repository.edited())
+        });
+        let (asked, edited) = asked.await.unzip();
         let now = self.parts.clock.wall_ms();
+        self.status
+            .send_modify(|status| status.edited = edited.flatten());
         let head = match asked {
             Some(Ok(head)) => head,
             Some(Err(fault)) => {
                 let why = format!("cannot ask the repository: {fault}");
-                self.stall(why).await;
+                self.stall(why, None).await;
                 return;
             }
             None => return,
@@ -246,8 +266,8 @@ impl Syncer {
             status.reason = None;
         });
         match next {
-            Next::Nothing => self.told = None,
-            Next::Leave(why) => self.stall(why).await,
+            Next::Nothing => self.recover().await,
+            Next::Leave(why) => self.stall(why, Some(head.commit.id)).await,
             Next::Take => self.take(head.commit).await,
         }
     }
@@ -259,7 +279,7 @@ impl Syncer {
         let spec = match prepared {
             Some(Ok(spec)) => spec,
             Some(Err(Fault::Refused(why))) => return self.refuse(&commit, why).await,
-            Some(Err(Fault::Later(why))) => return self.stall(why).await,
+            Some(Err(Fault::Later(why))) => return self.stall(why, Some(commit.id)).await,
             None => return,
         };
         let allow_empty = self.parts.source.allow_empty;
@@ -288,25 +308,36 @@ impl Syncer {
             commit: commit.id.clone(),
             why: why.clone(),
         });
-        self.stall(why).await;
+        self.stall(why, Some(commit.id.clone())).await;
     }
 
-    /// Says why the head is not in force; in the story once.
-    async fn stall(&mut self, why: String) {
+    /// Says why the head is not in force; in the story once, and of which commit if it is about
+    /// one.
+    async fn stall(&mut self, why: String, commit: Option<String>) {
         self.status.send_modify(|status| {
             status.sync = Sync::Stalled;
             status.reason = Some(why.clone());
         });
         if self.told.as_ref() != Some(&why) {
             self.told = Some(why.clone());
-            self.tell(EventKind::Refused, Level::Error, one_line(&why))
+            self.tell(EventKind::Refused, Level::Error, one_line(&why), commit)
                 .await;
         }
     }
 
-    async fn tell(&self, kind: EventKind, level: Level, text: String) {
+    /// After it was told that the newest commit is not in force, it is to be told that it is.
+    async fn recover(&mut self) {
+        if self.told.take().is_some() {
+            let text = "the newest commit of the repository is in force".to_owned();
+            let head = self.head.as_ref().map(|head| head.commit.id.clone());
+            self.tell(EventKind::Accepted, Level::Notice, text, head)
+                .await;
+        }
+    }
+
+    async fn tell(&self, kind: EventKind, level: Level, text: String, commit: Option<String>) {
         // A controller that ends has nobody to tell.
-        let _ = self.handle.tell(kind, level, text).await;
+        let _ = self.handle.tell(kind, level, text, commit).await;
     }
 
     /// Takes note of what is in force; `false` when the loop has ended.
@@ -339,8 +370,9 @@ impl Syncer {
             return;
         };
         let allow_rewrite = self.parts.source.allow_rewrite;
+        let id = head.commit.id.clone();
         match judge(&self.parts.known, head, allow_rewrite, false) {
-            Next::Leave(why) => self.stall(why).await,
+            Next::Leave(why) => self.stall(why, Some(id)).await,
             next => self.status.send_modify(|status| {
                 status.sync = next.sync();
                 status.reason = None;
@@ -357,7 +389,7 @@ impl Syncer {
         needed.extend(self.parts.known.in_force.clone());
         let repository = self.parts.repository.clone();
         if let Some(Err(fault)) = blocking(move || repository.keep(&needed)).await {
-            self.tell(EventKind::Warning, Level::Warning, fault.to_string())
+            self.tell(EventKind::Warning, Level::Warning, fault.to_string(), None)
                 .await;
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::*;
 use crate::driver::{Clock, Result as DriverResult};
 use crate::reconcile::handle::{Handle, LeftCommit, Request, StackStatus};
+use crate::spec::generation::{Cause, User};
 use crate::spec::model::{GitSource, Provenance};
 use crate::spec::time::Time;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ struct Scene {
     left: Option<LeftCommit>,
     applied: Vec<String>,
     told: Vec<String>,
+    edited: Option<PathBuf>,
     suspended: bool,
 }
 
@@ -79,9 +81,20 @@ impl Repository for Played {
         }
     }
 
+    fn lay_out(&self, commit: &Commit) -> Result<(), Fault> {
+        match self.scene().refused.contains(&commit.id) {
+            true => Err(Fault::Later("the mirror is gone".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     fn keep(&self, commits: &BTreeSet<String>) -> Result<(), Fault> {
         self.scene().kept.clone_from(commits);
         Ok(())
+    }
+
+    fn edited(&self) -> Option<PathBuf> {
+        self.scene().edited.clone()
     }
 }
 
@@ -139,6 +152,10 @@ async fn play(played: Played, mut requests: mpsc::Receiver<Request>) {
 
 /// A syncer that is asked by orders alone, but for its first round.
 fn follow(played: &Played, change: impl FnOnce(&mut SyncerParts)) -> Orders {
+    follow_with_handle(played, change).1
+}
+
+fn follow_with_handle(played: &Played, change: impl FnOnce(&mut SyncerParts)) -> (Handle, Orders) {
     let (requests_in, requests) = mpsc::channel(4);
     let (happenings, _) = broadcast::channel(4);
     tokio::spawn(play(played.clone(), requests));
@@ -155,9 +172,10 @@ fn follow(played: &Played, change: impl FnOnce(&mut SyncerParts)) -> Orders {
         seed: 1,
     };
     change(&mut parts);
-    let (syncer, orders) = Syncer::new(parts, Handle::new(requests_in, happenings));
+    let handle = Handle::new(requests_in, happenings);
+    let (syncer, orders) = Syncer::new(parts, handle.clone());
     tokio::spawn(syncer.run());
-    orders
+    (handle.following(orders.clone()), orders)
 }
 
 async fn ask(orders: &Orders, word: Word) -> SourceStatus {
@@ -259,6 +277,62 @@ async fn an_unreachable_repository_is_asked_again() {
     played.scene().unreachable = false;
     let status = ask(&orders, Word::Resume).await;
     assert_eq!((status.sync, status.reason), (Sync::Synced, None));
+}
+
+#[tokio::test]
+async fn that_all_is_well_again_is_told_once() {
+    let played = Played::default();
+    played.scene().head = Some(commit("a"));
+    played.scene().in_force = Some(spec_of(&commit("a")));
+    let orders = follow(&played, |_| {});
+    ask(&orders, Word::Now).await;
+    assert_eq!(played.scene().told.len(), 0);
+    played.scene().unreachable = true;
+    ask(&orders, Word::Now).await;
+    ask(&orders, Word::Now).await;
+    played.scene().unreachable = false;
+    ask(&orders, Word::Now).await;
+    ask(&orders, Word::Now).await;
+    let told = played.scene().told.clone();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].contains("is in force"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_gone_back_to_is_laid_out_first() {
+    let played = Played::default();
+    played.scene().head = Some(commit("b"));
+    played.scene().refused.insert("gone".to_owned());
+    let (handle, _orders) = follow_with_handle(&played, |parts| parts.suspended = true);
+    let back = async |id: &str| {
+        let by = Some(User { uid: 0, name: None });
+        let cause = Cause::Rollback { to: 1, by };
+        handle
+            .apply(spec_of(&commit(id)), false, None, cause)
+            .await
+            .unwrap()
+    };
+    assert_eq!(back("a").await, Ok(7));
+    let why = back("gone").await.unwrap_err();
+    assert!(why.contains("the mirror is gone"), "{why}");
+    assert_eq!(played.scene().applied, ["a"]);
+}
+
+#[tokio::test]
+async fn an_edit_of_the_file_that_names_it_shows_and_fails_a_reload() {
+    let played = Played::default();
+    played.scene().head = Some(commit("a"));
+    let (handle, _orders) = follow_with_handle(&played, |_| {});
+    let by = || User { uid: 0, name: None };
+    assert_eq!(handle.reload(by()).await, Ok(Ok(0)));
+    assert_eq!(played.scene().applied, ["a"]);
+    played.scene().edited = Some("/source.yaml".into());
+    let why = handle.reload(by()).await.unwrap().unwrap_err();
+    assert!(why.contains("/source.yaml"), "{why}");
+    played.scene().edited = None;
+    played.scene().unreachable = true;
+    let why = handle.reload(by()).await.unwrap().unwrap_err();
+    assert!(why.contains("no route to host"), "{why}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ mod verify;
 pub use checkout::Checkout;
 pub use error::GitError;
 pub use mirror::{Limits, Mirror, Remote};
-pub use url::shown;
+pub use url::{holds_secret, shown};
 pub use verify::Signer;
 
 /// The hash of a commit: 40 or 64 hexadecimal digits.

@@ -1,6 +1,6 @@
 //! Programs with bounds: time, output, and what they may write.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -86,10 +86,22 @@ fn plain() -> Command {
         .env("GIT_NO_REPLACE_OBJECTS", "1")
         .env("LC_ALL", "C")
         .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+    if let Some(home) = home(std::env::var_os("HOME")) {
+        command.env("HOME", home);
+    }
     if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
     }
     command
+}
+
+/// Where git looks for its user's settings and credentials. A service of systemd is told no home,
+/// and must find there what its user's shell finds.
+fn home(told: Option<OsString>) -> Option<OsString> {
+    told.or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+        Some(user.ok()??.dir.into_os_string())
+    })
 }
 
 /// The same, where it is to speak with others.
@@ -346,6 +358,15 @@ mod tests {
         let ran = shell(&format!("head -c 1000000 /dev/zero > {file}"), BOUNDS).unwrap();
         assert!(!ran.success);
         assert!(std::fs::metadata(file).unwrap().len() <= 1 << 16);
+    }
+
+    #[test]
+    fn git_has_a_home_where_none_was_told() {
+        let told = OsString::from("/elsewhere");
+        assert_eq!(home(Some(told.clone())), Some(told));
+        let own = nix::unistd::User::from_uid(nix::unistd::geteuid());
+        let own = own.unwrap().map(|user| user.dir.into_os_string());
+        assert_eq!(home(None), own);
     }
 
     #[test]

@@ -79,6 +79,19 @@ pub fn shown(url: &str) -> String {
     without_passwords(url)
 }
 
+/// Whether an address holds a password, or what may be a token: over HTTP that may stand in the
+/// place of the user's name.
+pub fn holds_secret(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let web = scheme.to_ascii_lowercase().starts_with("http");
+    authority
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| web || user.contains(':'))
+}
+
 /// A text in which no address holds a password or a token.
 pub(super) fn without_passwords(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -189,6 +202,29 @@ mod tests {
         );
         assert_eq!(shown("git@host:specs.git"), "git@host:specs.git");
         assert_eq!(shown("https://tok@en@h/x"), "https://***@h/x");
+    }
+
+    #[test]
+    fn passwords_and_tokens_are_known() {
+        for secret in [
+            "https://u:p@h/x",
+            "https://token@h/x",
+            "HTTP://u:p@h",
+            "ssh://u:p@h/x",
+            "https://tok@en@h/x",
+        ] {
+            assert!(holds_secret(secret), "{secret}");
+        }
+        for open in [
+            "ssh://git@h:22/x",
+            "git@h:x",
+            "https://h/x@y",
+            "https://h?x=@",
+            "/srv/a@b:c",
+            "file:///srv/a@b",
+        ] {
+            assert!(!holds_secret(open), "{open}");
+        }
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! How a controller begins with what a repository holds, or held.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{GitRepository, Named, NamedBy, keep};
+use crate::cli::error::CommandError;
+use crate::cli::spec_args::sought_in;
+use crate::cli::{host, up, wiring};
+use crate::reconcile::handle::SpecText;
+use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
+use crate::source::git::{Limits, Mirror, Remote, shown};
+use crate::spec::generation::{Generation, Outcome, Past, gone_back, last_taken};
+use crate::spec::model::{Commit, GitSource};
+use crate::store::history;
+
+/// What a controller follows.
+pub struct Following {
+    /// How.
+    pub source: GitSource,
+    /// The repository.
+    pub repository: Arc<GitRepository>,
+    /// What is known of it already.
+    pub known: Known,
+}
+
+/// What a controller begins with, and follows from then on.
+pub struct Found {
+    /// The spec.
+    pub spec: SpecText,
+    /// What the stack went back from.
+    pub left: Option<SpecText>,
+    /// The repository.
+    pub following: Following,
+}
+
+/// Between two looks whether somebody holds the stack.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often that is looked at: what one that just died started has a copy of its lock for a
+/// moment.
+const LOOKS: u32 = 20;
+
+/// What is there before the repository is asked.
+struct Ground {
+    repository: Arc<GitRepository>,
+    known: Known,
+    /// What is in force, and what it was gone back to from.
+    last: Option<(SpecText, Option<SpecText>)>,
+}
+
+impl Ground {
+    fn look(named: &Named, stack: &str) -> Result<Ground, CommandError> {
+        let Named { source, file } = named;
+        let folder = wiring::dirs(stack).state.join("git");
+        let repository = repository(source, &folder, file.clone())?;
+        if let Some(file) = file {
+            keep(stack, file);
+        }
+        let past = history::past(&wiring::dirs(stack));
+        Ok(Ground {
+            known: known(stack, &past),
+            last: last_spec(stack, &past, &repository),
+            repository: Arc::new(repository),
+        })
+    }
+
+    fn found(self, source: GitSource, spec: SpecText, left: Option<SpecText>) -> Found {
+        Found {
+            spec,
+            left,
+            following: Following {
+                source,
+                repository: self.repository,
+                known: self.known,
+            },
+        }
+    }
+}
+
+/// The commit that is in force already, if it is there still, from the place that is named. The
+/// repository is not asked.
+pub fn resume(named: &Named, stack: &str) -> Option<Found> {
+    let mut ground = Ground::look(named, stack).ok()?;
+    let (spec, left) = ground.last.take()?;
+    is_at(&spec, &named.source).then(|| ground.found(named.source.clone(), spec, left))
+}
+
+/// Whether a spec came from the file or folder of its commit's tree that `source` names.
+fn is_at(spec: &SpecText, source: &GitSource) -> bool {
+    spec.further.origin.as_ref().is_some_and(|origin| {
+        let sought = sought_in(&origin.tree.join(&source.path));
+        (sought.path, sought.folder) == (spec.path.clone(), spec.further.folder)
+    })
+}
+
+/// The newest spec that may be taken: that of the head, or what is in force already where the
+/// head is not to be taken or cannot be had. With `allow_empty` it may remove everything.
+///
+/// # Errors
+/// When there is neither.
+pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Found, CommandError> {
+    let stack = match stack {
+        Some(stack) => stack.to_owned(),
+        None => name_of(&named.source)?,
+    };
+    demand_free(&stack)?;
+    let mut ground = Ground::look(&named, &stack)?;
+    let Named { source, .. } = named;
+    let last = ground.last.take();
+    if last.as_ref().is_some_and(|(spec, _)| !is_at(spec, &source)) {
+        // The same commit has another spec at another place.
+        ground.known.in_force = None;
+    }
+    let suspended = last.is_some() && host::is_suspended(&wiring::dirs(&stack));
+    let asked = match suspended {
+        true => Err(Fault::Later("an operator suspended it".to_owned())),
+        false => ground.repository.fetch(),
+    };
+    let asked = asked.and_then(|commit| {
+        let descends = match &ground.known.taken {
+            Some(taken) => ground.repository.descends(taken, &commit.id)?,
+            None => true,
+        };
+        Ok(Head { commit, descends })
+    });
+    let may_remove = allow_empty || source.allow_empty;
+    let taken = match asked {
+        Ok(head) => match judge(&ground.known, &head, source.allow_rewrite, false) {
+            Next::Take => prepared(&mut ground, &head.commit, &stack, may_remove),
+            Next::Nothing => Err("it is in force already".to_owned()),
+            Next::Leave(why) => Err(why),
+        },
+        Err(fault) => Err(fault.to_string()),
+    };
+    let (spec, left) = match (taken, last) {
+        (Ok(spec), _) => (spec, None),
+        (Err(_), Some(last)) => last,
+        (Err(why), None) => {
+            return Err(CommandError::new(format!(
+                "cannot begin with `{}`: {why}",
+                shown(&source.url)
+            )));
+        }
+    };
+    Ok(ground.found(source, spec, left))
+}
+
+/// Two controllers would fetch into the same mirror, each from its own repository.
+fn demand_free(stack: &str) -> Result<(), CommandError> {
+    let mut holder = None;
+    for _ in 0..LOOKS {
+        holder = wiring::holder(stack);
+        if holder.is_none() {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    let pid = holder.unwrap_or_default();
+    Err(CommandError::new(format!(
+        "stack `{stack}` has a controller already (pid {pid})"
+    ))
+    .hint(format!(
+        "`hatchery --stack {stack} sync` says what it follows"
+    )))
+}
+
+pub(super) fn repository(
+    source: &GitSource,
+    folder: &Path,
+    file: Option<NamedBy>,
+) -> Result<GitRepository, CommandError> {
+    let remote = Remote {
+        url: source.url.clone(),
+        reference: source.reference.clone(),
+        submodules: source.submodules,
+    };
+    let mirror = Mirror::open(folder, remote, Limits::default())
+        .map_err(|error| CommandError::new(error.to_string()))?;
+    Ok(GitRepository::new(mirror, source.clone(), file))
+}
+
+/// A spec that compiles, and is of this stack.
+fn prepared(
+    ground: &mut Ground,
+    commit: &Commit,
+    stack: &str,
+    may_remove: bool,
+) -> Result<SpecText, String> {
+    let spec = ground.repository.prepare(commit);
+    let spec = spec.map_err(|fault| fault.to_string()).and_then(|spec| {
+        let desired = wiring::compile(&spec).map_err(|error| error.to_string())?;
+        if desired.stack != stack {
+            let theirs = desired.stack;
+            return Err(format!("it is of stack `{theirs}`, not of `{stack}`"));
+        }
+        match up::removal(&desired) {
+            Ok(Some(why)) if !may_remove => Err(why),
+            Ok(_) => Ok(spec),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    spec.map_err(|why| {
+        let why = anstream::adapter::strip_str(&why).to_string();
+        ground.known.refused = Some(Refusal {
+            commit: commit.id.clone(),
+            why: format!("commit {} is refused: {why}", commit.short()),
+        });
+        why
+    })
+}
+
+/// The name of the stack that the head describes: fetched into a folder that goes again, since
+/// nobody knows yet where it is to stay.
+fn name_of(source: &GitSource) -> Result<String, CommandError> {
+    let scratch = scratch()?;
+    let repository = repository(source, scratch.path(), None)?;
+    let spec = head_of(&repository)?;
+    let name = wiring::compile(&spec)?.stack;
+    let place = wiring::dirs(&name).state.join("git");
+    let kept = place.join("mirror.git");
+    if !kept.exists() && std::fs::create_dir_all(&place).is_ok() {
+        // What was fetched need not be fetched again; where it cannot stay, it is.
+        let _ = std::fs::rename(scratch.path().join("mirror.git"), kept);
+    }
+    Ok(name)
+}
+
+/// The spec of the newest commit, for those who only look.
+///
+/// # Errors
+/// When it cannot be had.
+pub(super) fn head_of(repository: &GitRepository) -> Result<SpecText, CommandError> {
+    let failed = |fault: Fault| CommandError::new(fault.to_string());
+    let commit = repository.fetch().map_err(failed)?;
+    repository.prepare(&commit).map_err(failed)
+}
+
+/// The head of a repository, laid out in a folder that goes when it is dropped.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn look(source: &GitSource) -> Result<(SpecText, tempfile::TempDir), CommandError> {
+    let scratch = scratch()?;
+    let repository = repository(source, scratch.path(), None)?;
+    Ok((head_of(&repository)?, scratch))
+}
+
+/// A folder that only we may enter: where our state is, or wherever who only looks may write.
+pub(super) fn scratch() -> Result<tempfile::TempDir, CommandError> {
+    let root = wiring::roots().state;
+    let mut folder = tempfile::Builder::new();
+    folder.prefix(".git-");
+    let made = std::fs::create_dir_all(&root)
+        .and_then(|()| folder.tempdir_in(&root))
+        .or_else(|_| folder.tempdir());
+    made.map_err(|error| {
+        let temporary = std::env::temp_dir();
+        CommandError::new(format!(
+            "cannot make a folder in `{}` or `{}`",
+            root.display(),
+            temporary.display()
+        ))
+        .because(&error)
+    })
+}
+
+/// What earlier controllers of the stack left behind.
+fn known(stack: &str, past: &Past) -> Known {
+    let dirs = wiring::dirs(stack);
+    let commit_of = |generation: &Generation| -> Option<String> {
+        let spec = history::spec(&dirs, generation).ok()?;
+        Some(spec.commit()?.id.clone())
+    };
+    let mut taken: Vec<&Generation> = past
+        .generations
+        .iter()
+        .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
+        .collect();
+    taken.sort_by_key(|generation| std::cmp::Reverse(generation.number));
+    let refused = gone_back(&past.generations).and_then(|(current, left)| {
+        Some(Refusal {
+            commit: commit_of(left)?,
+            why: format!(
+                "the stack went back to generation {} from it; `hatchery sync --now` tries it \
+                 again",
+                current.number
+            ),
+        })
+    });
+    Known {
+        in_force: last_taken(&past.generations).and_then(commit_of),
+        taken: taken.into_iter().find_map(commit_of),
+        refused,
+    }
+}
+
+/// What is in force, and what it was gone back to from; its tree is laid out again if it is gone.
+fn last_spec(
+    stack: &str,
+    past: &Past,
+    repository: &GitRepository,
+) -> Option<(SpecText, Option<SpecText>)> {
+    let dirs = wiring::dirs(stack);
+    let spec = history::spec(&dirs, last_taken(&past.generations)?).ok()?;
+    if let Some(commit) = spec.commit() {
+        repository.lay_out(commit).ok()?;
+    }
+    wiring::compile(&spec).ok()?;
+    let left = gone_back(&past.generations).and_then(|(_, left)| history::spec(&dirs, left).ok());
+    Some((spec, left))
+}
