@@ -73,11 +73,15 @@ fn text(stack: &str, generations: &[Generation], when: impl Fn(u64) -> String) -
         .iter()
         .map(|generation| {
             let (outcome, style) = outcome_words(&generation.outcome);
+            let spec = match &generation.commit {
+                Some(commit) => commit.to_string(),
+                None => generation.path.display().to_string(),
+            };
             vec![
                 cell(generation.number.to_string(), PLAIN),
                 cell(when(generation.at_ms), PLAIN),
                 cell(visible(&generation.cause.to_string()), PLAIN),
-                cell(visible(&generation.path.display().to_string()), PLAIN),
+                cell(visible(&spec), PLAIN),
                 cell(visible(&outcome), style),
             ]
         })
@@ -142,6 +146,7 @@ mod tests {
         let generations: Vec<Generation> = (1..)
             .zip(causes.into_iter().zip(outcomes))
             .map(|(number, (cause, outcome))| Generation {
+                commit: None,
                 number,
                 path: "/srv/prime.yaml".into(),
                 cause,
@@ -170,6 +175,7 @@ mod tests {
             name: Some("root".to_owned()),
         });
         let generation = Generation {
+            commit: None,
             number: 4,
             path: "/srv/prime.yaml".into(),
             cause: Cause::Rollback { to: 1, by },

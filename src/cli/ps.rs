@@ -13,6 +13,7 @@ use crate::plan::text::visible;
 use crate::plan::world::{Life, LifeState};
 use crate::plan::{exit_words, words};
 use crate::reconcile::handle::StackStatus;
+use crate::reconcile::sync::Sync;
 use crate::spec::model::Status;
 
 /// Lines that a workload that failed is quoted with.
@@ -66,12 +67,27 @@ fn text(status: &StackStatus) -> String {
     } else {
         ("not converged", WARN)
     };
+    let spec = match (&status.commit, &status.source) {
+        (Some(commit), Some(source)) => format!("commit {commit} of {}", source.url),
+        (Some(commit), None) => format!("commit {commit}"),
+        (None, _) => status.spec.display().to_string(),
+    };
     let mut out = format!(
         "stack {BOLD}{}{BOLD:#}, generation {}, {style}{state}{style:#}\nspec {}\n",
         visible(&status.stack),
         status.generation,
-        visible(&status.spec.display().to_string()),
+        visible(&spec),
     );
+    if let Some(source) = status
+        .source
+        .as_ref()
+        .filter(|source| source.sync != Sync::Synced)
+    {
+        let sync = source.sync;
+        out.push_str(&format!(
+            "source {WARN}{sync}{WARN:#}; see `hatchery sync`\n"
+        ));
+    }
     if let Some(registry) = &status.registry {
         out.push_str(&format!("registry http://{}\n", visible(registry)));
     }

@@ -112,6 +112,7 @@ mod tests {
         ];
         for (number, (text, outcome)) in (1..).zip(all) {
             let generation = Generation {
+                commit: None,
                 number,
                 path: "/s.yaml".into(),
                 cause: Cause::FileEdit,

@@ -47,6 +47,7 @@ impl History {
     pub fn after(past: &Past, host: &Host) -> Self {
         // Before the first one there was none, and nothing becomes of it.
         let none = Generation {
+            commit: None,
             number: 0,
             path: "/".into(),
             cause: Cause::Begin,
@@ -225,6 +226,7 @@ impl Controller {
     fn new_generation(&mut self, spec: &SpecText, cause: Cause, outcome: Outcome) -> Generation {
         self.history.newest = self.history.newest.saturating_add(1);
         let new = Generation {
+            commit: spec.commit().cloned(),
             number: self.history.newest,
             path: spec.path.clone(),
             cause,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::model::Commit;
+
 /// One revision of a stack's spec. Its text is kept apart: it may be large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
@@ -12,6 +14,9 @@ pub struct Generation {
     pub number: u64,
     /// The spec's file, absolute; relative paths of the text are relative to its folder.
     pub path: PathBuf,
+    /// The commit that it was read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
     /// How it came.
     pub cause: Cause,
     /// When: milliseconds since the Unix epoch.
@@ -172,6 +177,7 @@ mod tests {
 
     fn generation(number: u64, outcome: Outcome) -> Generation {
         Generation {
+            commit: None,
             number,
             path: "/s.yaml".into(),
             cause: Cause::FileEdit,

@@ -243,6 +243,7 @@ mod tests {
 
     fn generation(number: u64, outcome: Outcome) -> Generation {
         Generation {
+            commit: None,
             number,
             path: "/s.yaml".into(),
             cause: Cause::Begin,

@@ -26,7 +26,7 @@ impl Run {
             cause: Cause::Apply { by: operator() },
             answer,
         };
-        self.tell(epoch, Input::Request(request));
+        self.tell(epoch, Input::Request(Box::new(request)));
         let mut world = self.world.lock();
         world.allow_empty = false;
         let calm = !world.faults.on && !world.down;
@@ -56,7 +56,7 @@ impl Run {
             answer,
         };
         // Judged before it is asked: a start may follow at once.
-        self.tell(epoch, Input::Request(request));
+        self.tell(epoch, Input::Request(Box::new(request)));
         let Ok(Ok(nodes)) = told.try_recv() else {
             return;
         };
@@ -89,7 +89,7 @@ impl Run {
         let (answer, _told) = oneshot::channel();
         let before = self.world.lock().mutations;
         let spec = SpecText::of(SPEC, text);
-        self.tell(epoch, Input::Request(Request::Plan(spec, answer)));
+        self.tell(epoch, Input::Request(Box::new(Request::Plan(spec, answer))));
         let mut world = self.world.lock();
         if world.mutations != before {
             world.violate("`plan` changed something".to_owned());
@@ -115,7 +115,7 @@ impl Run {
             by: operator(),
             answer,
         };
-        self.tell(epoch, Input::Request(request));
+        self.tell(epoch, Input::Request(Box::new(request)));
     }
 
     pub(super) fn went_down(&mut self) {
@@ -137,7 +137,7 @@ impl Run {
         };
         let epoch = controller.epoch;
         let (answer, _told) = oneshot::channel();
-        self.tell(epoch, Input::Request(Request::Leave(answer)));
+        self.tell(epoch, Input::Request(Box::new(Request::Leave(answer))));
     }
 }
 
