@@ -23,6 +23,7 @@
 
 pub mod bench;
 pub mod clients;
+pub mod followed;
 pub mod host;
 pub mod machine;
 
