@@ -6,107 +6,13 @@
 mod support;
 
 use std::fs;
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use support::followed::{Followed, until};
-use support::wait_for;
-
-/// Where a program lies; servers are not on everybody's path.
-fn program(name: &str, package: &str) -> PathBuf {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    let mut places = folders.map(|folder| Path::new(folder).join(name));
-    places
-        .find(|place| place.is_file())
-        .unwrap_or_else(|| panic!("this test needs `{name}`: `apt-get install {package}`"))
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A server that ends with its test.
-struct Server(Child);
-
-impl Server {
-    fn start(command: &mut Command) -> Server {
-        Server(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn answers(address: &str) {
-    wait_for(address, Duration::from_secs(20), || {
-        TcpStream::connect(address).ok()
-    });
-}
-
-/// An SSH server for the repository of `followed`, and what its client needs.
-struct Ssh {
-    _server: Server,
-    folder: PathBuf,
-}
-
-impl Ssh {
-    const ADDRESS: &str = "127.0.0.1:2222";
-
-    fn new(followed: &mut Followed) -> Ssh {
-        program("ssh", "openssh-client");
-        let sshd = program("sshd", "openssh-server");
-        let folder = followed.folder.path().join("ssh");
-        fs::create_dir(&folder).unwrap();
-        fs::create_dir_all("/run/sshd").unwrap();
-        let at = |name: &str| folder.join(name).display().to_string();
-        for key in ["host", "user"] {
-            let mut keygen = Command::new("ssh-keygen");
-            run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f", &at(key)]));
-        }
-        fs::rename(at("user.pub"), at("authorized_keys")).unwrap();
-        let host = fs::read_to_string(at("host.pub")).unwrap();
-        fs::write(at("known_hosts"), format!("[127.0.0.1]:2222 {host}")).unwrap();
-        let config = format!(
-            "ListenAddress {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes \
-             no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n",
-            Self::ADDRESS,
-            at("host"),
-            at("authorized_keys"),
-        );
-        fs::write(at("sshd_config"), config).unwrap();
-        let server = Server::start(Command::new(sshd).args(["-D", "-e", "-f", &at("sshd_config")]));
-        answers(Self::ADDRESS);
-        let url = format!("ssh://root@{}{}", Self::ADDRESS, followed.bare().display());
-        followed.address = Some(url);
-        Ssh {
-            _server: server,
-            folder,
-        }
-    }
-
-    /// The client's command, which knows the hosts of this file.
-    fn client(&self, known_hosts: &str) -> String {
-        let at = |name: &str| self.folder.join(name).display().to_string();
-        let text = format!(
-            "IdentityFile {}\nIdentitiesOnly yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile \
-             /dev/null\n",
-            at("user"),
-            at(known_hosts),
-        );
-        let file = at(&format!("client-{known_hosts}"));
-        fs::write(&file, text).unwrap();
-        format!("ssh -F {file}")
-    }
-}
+use support::servers::{Host, Http, Keys, SECRET, Ssh, program, run};
+use support::stack;
 
 #[test]
 fn a_push_comes_over_ssh() {
@@ -168,59 +74,6 @@ fn an_unknown_host_is_refused_and_nobody_is_asked() {
     assert!(!ssh.folder.join("nobody").exists());
 }
 
-/// `git http-backend` behind nginx, for the repository of `followed`.
-struct Http {
-    _nginx: Server,
-    _backend: Server,
-}
-
-impl Http {
-    const ADDRESS: &str = "127.0.0.1:8080";
-
-    fn new(followed: &mut Followed) -> Http {
-        let nginx = program("nginx", "nginx-light");
-        let fcgiwrap = program("fcgiwrap", "fcgiwrap");
-        let root = followed.folder.path().to_owned();
-        let folder = root.join("http");
-        fs::create_dir(&folder).unwrap();
-        let backend = PathBuf::from(followed.git(&["--exec-path"])).join("git-http-backend");
-        assert!(backend.is_file(), "this test needs `{}`", backend.display());
-        let text = format!(
-            "user root;\ndaemon off;\nerror_log stderr;\npid {folder}/pid;\nevents {{}}\nhttp \
-             {{\naccess_log off;\nclient_body_temp_path {folder}/body;\nfastcgi_temp_path \
-             {folder}/fastcgi;\nproxy_temp_path {folder}/proxy;\nuwsgi_temp_path \
-             {folder}/uwsgi;\nscgi_temp_path {folder}/scgi;\nserver {{\nlisten {};\nlocation / \
-             {{\nfastcgi_pass unix:{folder}/socket;\nfastcgi_param SCRIPT_FILENAME \
-             {};\nfastcgi_param GIT_PROJECT_ROOT {};\nfastcgi_param GIT_HTTP_EXPORT_ALL \
-             1;\nfastcgi_param PATH_INFO $uri;\nfastcgi_param QUERY_STRING \
-             $query_string;\nfastcgi_param REQUEST_METHOD $request_method;\nfastcgi_param \
-             CONTENT_TYPE $content_type;\nfastcgi_param CONTENT_LENGTH $content_length;\n}}\n}}\n}}\n",
-            Self::ADDRESS,
-            backend.display(),
-            root.display(),
-            folder = folder.display(),
-        );
-        let config = folder.join("nginx.conf");
-        fs::write(&config, text).unwrap();
-        let socket = folder.join("socket");
-        let backend = Server::start(
-            Command::new(fcgiwrap)
-                .arg("-s")
-                .arg(format!("unix:{}", socket.display())),
-        );
-        wait_for("fcgiwrap", Duration::from_secs(20), || {
-            socket.exists().then_some(())
-        });
-        let nginx = Server::start(Command::new(nginx).arg("-c").arg(config));
-        answers(Self::ADDRESS);
-        followed.address = Some(format!("http://{}/specs.git", Self::ADDRESS));
-        Http {
-            _nginx: nginx,
-            _backend: backend,
-        }
-    }
-}
-
 #[test]
 fn a_push_comes_over_http() {
     isolate!();
@@ -240,4 +93,262 @@ fn a_push_comes_over_http() {
     let reverted = followed.push("reverted");
     until("the revert", || followed.in_force(&reverted));
     assert_eq!(followed.job().1, "one");
+}
+
+/// Whether a file below a folder holds these bytes.
+fn holds(folder: &Path, bytes: &[u8]) -> bool {
+    fs::read_dir(folder).into_iter().flatten().any(|entry| {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => holds(&entry.path(), bytes),
+            kind if kind.is_file() => {
+                let content = fs::read(entry.path()).unwrap_or_default();
+                content.windows(bytes.len()).any(|part| part == bytes)
+            }
+            _ => false,
+        }
+    })
+}
+
+#[test]
+fn a_host_tells_of_a_push() {
+    isolate!();
+    let followed = Followed::new();
+    let host = Host::new(&followed);
+    let signature = host.signature();
+    host.tells(
+        "github",
+        &format!("x-hub-signature-256: sha256={signature}"),
+    );
+    host.tells("gitlab", &format!("x-gitlab-token: {SECRET}"));
+    host.tells("gitea", &format!("x-gitea-signature: {signature}"));
+
+    // Nobody else begins a round.
+    followed.write("rogue");
+    let rogue = followed.push("rogue");
+    let asked = followed.source()["asked_at_ms"].clone();
+    assert!(asked.is_u64());
+    let wrong = "0".repeat(64);
+    for header in [
+        "x-nothing: 1".to_owned(),
+        format!("x-hub-signature-256: sha256={wrong}"),
+        format!("x-hub-signature-256: {signature}"),
+        format!("x-hub-signature: sha1={signature}"),
+        format!("x-gitea-signature: {wrong}"),
+        format!("x-gitlab-token: {}", &SECRET[1..]),
+    ] {
+        assert_eq!(host.send(&header, Host::BODY.as_bytes()), "401", "{header}");
+    }
+    let signed = format!("x-hub-signature-256: sha256={signature}");
+    assert_eq!(host.send(&signed, b"another body"), "401");
+    let large = vec![b' '; 5 << 20];
+    assert_eq!(
+        host.send(&format!("x-gitlab-token: {SECRET}"), &large),
+        "413"
+    );
+    let just = vec![b' '; 4 << 20];
+    assert_eq!(host.send("x-gitlab-token: wrong", &just), "401");
+    let source = followed.source();
+    assert_eq!(source["asked_at_ms"], asked);
+    assert_ne!(source["head"]["id"], *rogue);
+    assert_eq!(followed.job().1, "gitea");
+
+    let said = [
+        followed.ok(&["ps", "--json"]),
+        followed.ok(&["sync", "--json"]),
+        followed.ok(&["sync"]),
+    ];
+    assert!(said.iter().all(|text| !text.contains(SECRET)), "{said:?}");
+    for folder in ["/run/hatchery", "/var/lib/hatchery", "/var/log/hatchery"] {
+        assert!(Path::new(folder).read_dir().unwrap().next().is_some());
+        assert!(!holds(Path::new(folder), SECRET.as_bytes()), "{folder}");
+    }
+    let pid = followed.status()["controller_pid"].clone();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(!String::from_utf8_lossy(&line).contains(SECRET));
+}
+
+#[test]
+fn only_keys_of_the_ring_that_are_good_today_count() {
+    isolate!();
+    let followed = Followed::new();
+    let keys = Keys::new(&followed);
+    let ada = keys.make("Ada <ada@example.org>", "never");
+    let old = keys.make("Old <old@example.org>", "1m");
+    let gone = keys.make("Gone <gone@example.org>", "never");
+    let other = keys.make("Other <other@example.org>", "never");
+    let ring = followed.folder.path().join("ring");
+    let export = |form: &[&str]| {
+        let place = ring.display().to_string();
+        let mut arguments = vec!["--yes", "--output", &place];
+        arguments.extend(form);
+        arguments.extend(["--export", &ada, &old, &gone]);
+        keys.gpg(&arguments);
+    };
+    export(&[]);
+    let good = keys.push("signed", &ada);
+    followed.up_by_file(&format!(
+        "  verify: {{ gpg_keyring: {} }}\n",
+        ring.display()
+    ));
+    assert!(followed.in_force(&good));
+
+    let refused = |bad: &str, good: &str, why: &str| {
+        let reason = followed.refusal(bad);
+        eprintln!("{reason}");
+        assert!(reason.contains(why), "{why}: {reason}");
+        assert_eq!(followed.job().1, "signed");
+        followed.git(&["reset", "--quiet", "--hard", good]);
+        followed.git(&["push", "--quiet", "--force", "origin", "HEAD:main"]);
+        until("the good one again", || followed.in_force(good));
+    };
+    followed.write("unsigned");
+    refused(&followed.push("unsigned"), &good, "is not signed");
+    refused(&keys.push("other", &other), &good, "its key is not there");
+    refused(&keys.push("old", &old), &good, "its key has expired");
+    followed.ok(&["suspend"]);
+    let by_revoked = keys.push("gone", &gone);
+    keys.revoke(&gone);
+    export(&[]);
+    followed.ok(&["resume"]);
+    refused(&by_revoked, &good, "its key was revoked");
+
+    // A ring in armour counts as well.
+    export(&["--armor"]);
+    let armour = keys.push("armour", &ada);
+    until("a key of the armoured ring", || followed.in_force(&armour));
+}
+
+/// What a folder takes on disk, in KiB.
+fn taken(folder: &Path) -> u64 {
+    let said = run(Command::new("du").arg("-sk").arg(folder));
+    said.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_file_of_two_gibibytes_is_refused_and_takes_no_room() {
+    isolate!();
+    let followed = Followed::new();
+    let good = followed.git(&["rev-parse", "HEAD"]);
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    let mirror = Path::new("/var/lib/hatchery").join(stack()).join("git");
+    let small = taken(&mirror);
+    // A server that leaves large files out when it is asked to, and one that cannot.
+    for filters in ["true", "false"] {
+        let bare = followed.bare().display().to_string();
+        followed.git(&["-C", &bare, "config", "uploadpack.allowFilter", filters]);
+        let large = followed.home().join("farm/large");
+        let file = fs::File::create(&large).unwrap();
+        file.set_len(2 << 30).unwrap();
+        followed.git(&["config", "core.compression", "1"]);
+        let begin = Instant::now();
+        let bad = followed.push("large");
+        eprintln!("pushed in {:?}", begin.elapsed());
+        let reason = followed.refusal(&bad);
+        eprintln!(
+            "{reason} after {:?}, {} KiB",
+            begin.elapsed(),
+            taken(&mirror)
+        );
+        assert!(reason.contains("farm/large"), "{reason}");
+        assert!(reason.contains("16 MiB"), "{reason}");
+        assert_eq!(followed.source()["commit"]["id"], *good);
+        assert_eq!(followed.job(), (pid, "one".to_owned()));
+        // Two GiB of nothing are packed in about nine MiB.
+        assert!(taken(&mirror) < small + (16 << 10), "{}", taken(&mirror));
+        let packs = fs::read_dir(mirror.join("mirror.git/objects/pack"));
+        for entry in packs.into_iter().flatten() {
+            let name = entry.unwrap().file_name();
+            assert!(!name.to_string_lossy().starts_with("tmp_"), "{name:?}");
+        }
+        followed.git(&["reset", "--quiet", "--hard", &good]);
+        followed.git(&["push", "--quiet", "--force", "origin", "HEAD:main"]);
+        until("the good one again", || followed.in_force(&good));
+    }
+}
+
+/// Another repository beside the followed one, with one file.
+fn beside(followed: &Followed, note: &str) -> String {
+    let root = followed.folder.path();
+    let lib = root.join("lib");
+    let home = lib.display().to_string();
+    let bare = root.join("lib.git").display().to_string();
+    if !lib.exists() {
+        followed.git(&["init", "--quiet", "--bare", "-b", "main", &bare]);
+        followed.git(&["init", "--quiet", "-b", "main", &home]);
+    }
+    fs::write(lib.join("note"), note).unwrap();
+    followed.git(&["-C", &home, "add", "--all"]);
+    followed.git(&["-C", &home, "commit", "--quiet", "-m", "note"]);
+    followed.git(&["-C", &home, "push", "--quiet", &bare, "HEAD:main"]);
+    followed.git(&["-C", &home, "rev-parse", "HEAD"])
+}
+
+/// The followed repository has this commit as a submodule.
+fn include(followed: &Followed, url: &str, commit: &str) -> String {
+    followed.put(
+        ".gitmodules",
+        &format!("[submodule \"lib\"]\n\tpath = farm/lib\n\turl = {url}\n"),
+    );
+    let _ = fs::create_dir(followed.home().join("farm/lib"));
+    let place = format!("160000,{commit},farm/lib");
+    followed.git(&["update-index", "--add", "--cacheinfo", &place]);
+    followed.push("a submodule")
+}
+
+#[test]
+fn a_submodule_comes_along_and_none_runs_a_program() {
+    isolate!();
+    let followed = Followed::new();
+    let text = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    let text = text
+        .replace("}}/note", "}}/lib/note")
+        .replace("./note", "./lib/note");
+    followed.put("farm/hatchery.yaml", &text);
+    let first = include(&followed, "../lib.git", &beside(&followed, "first\n"));
+    followed.up_by_file("  submodules: true\n");
+    assert!(followed.in_force(&first));
+    let read = || {
+        let line = fs::read(format!("/proc/{}/cmdline", followed.job().0)).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        let file = line.split('\0').find(|word| word.ends_with("lib/note"));
+        fs::read_to_string(file.unwrap()).unwrap()
+    };
+    assert_eq!(read(), "first\n");
+    let second = include(&followed, "../lib.git", &beside(&followed, "second\n"));
+    until("the second", || followed.in_force(&second));
+    assert_eq!(read(), "second\n");
+
+    let ran = followed.folder.path().join("ran");
+    let commit = beside(&followed, "third\n");
+    for url in [
+        format!("ext::sh -c touch% {}", ran.display()),
+        "git://127.0.0.1/lib.git".to_owned(),
+    ] {
+        let bad = include(&followed, &url, &commit);
+        let reason = followed.refusal(&bad);
+        eprintln!("{reason}");
+        assert!(reason.contains("farm/lib"), "{reason}");
+        assert!(!ran.exists());
+        assert_eq!(read(), "second\n");
+    }
+    let gone = include(&followed, "../lib.git", &"1".repeat(40));
+    let reason = followed.refusal(&gone);
+    eprintln!("{reason}");
+    assert!(reason.contains("does not have"), "{reason}");
+    let third = include(&followed, "../lib.git", &commit);
+    until("the third", || followed.in_force(&third));
+    assert_eq!(read(), "third\n");
+
+    // What git itself takes for an attack does not even reach the mirror.
+    include(&followed, "--upload-pack=id", &commit);
+    until("the fetch to be refused", || {
+        let reason = followed.source()["reason"].clone();
+        let said = reason.as_str().unwrap_or_default();
+        said.contains("disallowed submodule url")
+    });
+    assert_eq!(followed.source()["sync"], "stalled");
+    assert_eq!(followed.source()["commit"]["id"], *third);
+    assert_eq!(read(), "third\n");
 }

@@ -26,6 +26,7 @@ pub mod clients;
 pub mod followed;
 pub mod host;
 pub mod machine;
+pub mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
