@@ -6,7 +6,8 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -225,6 +226,44 @@ fn taken(folder: &Path) -> u64 {
     said.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// A mirror of the followed stack, and what it took at first.
+struct Mirror {
+    folder: PathBuf,
+    small: u64,
+}
+
+impl Mirror {
+    fn new() -> Mirror {
+        let folder = Path::new("/var/lib/hatchery").join(stack()).join("git");
+        let small = taken(&folder);
+        Mirror { folder, small }
+    }
+
+    /// It took little more, in KiB, and nothing lies about that a fetch began.
+    fn is_small(&self) {
+        let now = taken(&self.folder);
+        assert!(now < self.small + (16 << 10), "{now} KiB");
+        let packs = fs::read_dir(self.folder.join("mirror.git/objects/pack"));
+        for entry in packs.into_iter().flatten() {
+            let name = entry.unwrap().file_name();
+            assert!(!name.to_string_lossy().starts_with("tmp_"), "{name:?}");
+        }
+    }
+}
+
+/// Commits everything right in the bare repository, where large files need not be pushed.
+fn commit_in_place(followed: &Followed) -> String {
+    let bare = followed.bare().display().to_string();
+    let git = |arguments: &[&str]| {
+        let place = ["--git-dir", &bare, "--work-tree", "."];
+        followed.git(&[&place[..], arguments].concat())
+    };
+    git(&["config", "core.compression", "1"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "-m", "large"]);
+    git(&["rev-parse", "HEAD"])
+}
+
 #[test]
 fn a_file_of_two_gibibytes_is_refused_and_takes_no_room() {
     isolate!();
@@ -232,40 +271,63 @@ fn a_file_of_two_gibibytes_is_refused_and_takes_no_room() {
     let good = followed.git(&["rev-parse", "HEAD"]);
     followed.up(&[]);
     let (pid, _) = followed.job();
-    let mirror = Path::new("/var/lib/hatchery").join(stack()).join("git");
-    let small = taken(&mirror);
-    // A server that leaves large files out when it is asked to, and one that cannot.
-    for filters in ["true", "false"] {
-        let bare = followed.bare().display().to_string();
-        followed.git(&["-C", &bare, "config", "uploadpack.allowFilter", filters]);
-        let large = followed.home().join("farm/large");
-        let file = fs::File::create(&large).unwrap();
-        file.set_len(2 << 30).unwrap();
-        followed.git(&["config", "core.compression", "1"]);
+    let mirror = Mirror::new();
+    let large = fs::File::create(followed.home().join("farm/large")).unwrap();
+    large.set_len(2 << 30).unwrap();
+    let bare = followed.bare().display().to_string();
+    // A server that cannot leave large files out. Two GiB of nothing are packed in a few MiB.
+    let begin = Instant::now();
+    let first = commit_in_place(&followed);
+    eprintln!("made in {:?}", begin.elapsed());
+    // The same for one that can.
+    let tree = format!("{first}^{{tree}}");
+    let again = ["-C", &bare, "commit-tree", "-p", &good, "-m", "x", &tree];
+    let second = followed.git(&again);
+    for (filters, bad) in [("false", first), ("true", second)] {
         let begin = Instant::now();
-        let bad = followed.push("large");
-        eprintln!("pushed in {:?}", begin.elapsed());
+        followed.git(&["-C", &bare, "config", "uploadpack.allowFilter", filters]);
+        followed.git(&["-C", &bare, "update-ref", "refs/heads/main", &bad]);
         let reason = followed.refusal(&bad);
-        eprintln!(
-            "{reason} after {:?}, {} KiB",
-            begin.elapsed(),
-            taken(&mirror)
-        );
+        let kib = taken(&mirror.folder);
+        eprintln!("{reason} after {:?}, {kib} KiB", begin.elapsed());
         assert!(reason.contains("farm/large"), "{reason}");
         assert!(reason.contains("16 MiB"), "{reason}");
         assert_eq!(followed.source()["commit"]["id"], *good);
         assert_eq!(followed.job(), (pid, "one".to_owned()));
-        // Two GiB of nothing are packed in about nine MiB.
-        assert!(taken(&mirror) < small + (16 << 10), "{}", taken(&mirror));
-        let packs = fs::read_dir(mirror.join("mirror.git/objects/pack"));
-        for entry in packs.into_iter().flatten() {
-            let name = entry.unwrap().file_name();
-            assert!(!name.to_string_lossy().starts_with("tmp_"), "{name:?}");
-        }
-        followed.git(&["reset", "--quiet", "--hard", &good]);
+        mirror.is_small();
         followed.git(&["push", "--quiet", "--force", "origin", "HEAD:main"]);
         until("the good one again", || followed.in_force(&good));
     }
+}
+
+#[test]
+fn a_repository_that_is_too_large_leaves_nothing_behind() {
+    isolate!();
+    let followed = Followed::new();
+    let good = followed.git(&["rev-parse", "HEAD"]);
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    let mirror = Mirror::new();
+    let mut noise = fs::File::open("/dev/urandom").unwrap().take(600 << 20);
+    let mut large = fs::File::create(followed.home().join("large")).unwrap();
+    std::io::copy(&mut noise, &mut large).unwrap();
+    let begin = Instant::now();
+    commit_in_place(&followed);
+    eprintln!("made in {:?}", begin.elapsed());
+    until("the fetch to be refused", || {
+        let reason = followed.source()["reason"].clone();
+        reason.as_str().unwrap_or_default().contains("512 MiB")
+    });
+    eprintln!(
+        "{} after {:?}",
+        followed.source()["reason"],
+        begin.elapsed()
+    );
+    assert_eq!(followed.source()["commit"]["id"], *good);
+    followed.git(&["push", "--quiet", "--force", "origin", "HEAD:main"]);
+    until("the good one again", || followed.in_force(&good));
+    assert_eq!(followed.job().0, pid);
+    mirror.is_small();
 }
 
 /// Another repository beside the followed one, with one file.
@@ -336,7 +398,8 @@ fn a_submodule_comes_along_and_none_runs_a_program() {
     let gone = include(&followed, "../lib.git", &"1".repeat(40));
     let reason = followed.refusal(&gone);
     eprintln!("{reason}");
-    assert!(reason.contains("does not have"), "{reason}");
+    assert!(reason.contains("`farm/lib` is not there"), "{reason}");
+    assert!(reason.contains("does not have commit 1111"), "{reason}");
     let third = include(&followed, "../lib.git", &commit);
     until("the third", || followed.in_force(&third));
     assert_eq!(read(), "third\n");
