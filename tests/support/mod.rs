@@ -23,8 +23,10 @@
 
 pub mod bench;
 pub mod clients;
+pub mod followed;
 pub mod host;
 pub mod machine;
+pub mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -9,6 +9,9 @@ use crate::driver::because;
 /// What git said is quoted up to so many characters.
 const QUOTED: usize = 600;
 
+/// Lines that begin so are no troubles: advice, and that a server does not leave large files out.
+const NOT_QUOTED: [&str; 2] = ["hint:", "warning: filtering not recognized"];
+
 /// Why a repository did not give what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GitError {
@@ -37,7 +40,7 @@ pub(super) fn quoted(said: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("hint:"))
+        .filter(|line| !line.is_empty() && !NOT_QUOTED.iter().any(|no| line.starts_with(no)))
         .collect();
     let joined = lines.join("; ");
     let count = joined.chars().count();

@@ -242,6 +242,12 @@ impl Mirror {
             said if said.contains("couldn't find remote ref") || said.contains("fsck") => Err(
                 GitError::Refused(format!("cannot fetch from `{url}`: {said}")),
             ),
+            said if said.contains("Host key verification failed") => {
+                Err(GitError::Unreachable(format!(
+                    "cannot fetch from `{url}`: {said}; if the host is the right one, add its \
+                     key to the `known_hosts` of the user whose controller this is"
+                )))
+            }
             said => Err(GitError::Unreachable(format!(
                 "cannot fetch from `{url}`: {said}"
             ))),

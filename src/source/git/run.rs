@@ -60,6 +60,13 @@ pub(super) struct Bounds {
     pub file: u64,
 }
 
+/// For one setting.
+const QUESTION: Bounds = Bounds {
+    time: Duration::from_secs(10),
+    output: 64 << 10,
+    file: 0,
+};
+
 /// `git` for one repository.
 pub(super) fn git(folder: &Path) -> Command {
     let mut command = plain();
@@ -89,9 +96,6 @@ fn plain() -> Command {
     if let Some(home) = home(std::env::var_os("HOME")) {
         command.env("HOME", home);
     }
-    if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
-        command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    }
     command
 }
 
@@ -107,8 +111,29 @@ fn home(told: Option<OsString>) -> Option<OsString> {
 /// The same, where it is to speak with others.
 pub(super) fn git_outside(folder: &Path) -> Command {
     let mut command = git(folder);
-    command.env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
     command
+        .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
+        // Whatever is called to speak SSH, it is answered nothing where it would ask somebody.
+        .env("SSH_ASKPASS", "/bin/false")
+        .env("SSH_ASKPASS_REQUIRE", "force");
+    if !names_ssh(folder) {
+        command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+    }
+    command
+}
+
+/// Whether the user says how SSH is spoken; what a variable says would outrank a setting.
+fn names_ssh(folder: &Path) -> bool {
+    let variables = ["GIT_SSH_COMMAND", "GIT_SSH"];
+    if variables
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+    {
+        return true;
+    }
+    let mut config = git(folder);
+    config.args(["config", "--get", "core.sshCommand"]);
+    run(config, b"", QUESTION).is_ok_and(|ran| ran.success)
 }
 
 /// What a program that ended said.
@@ -131,7 +156,8 @@ impl Ran {
     }
 }
 
-/// A program that runs, in a process group of its own that is killed when its time is over.
+/// A program that runs, in a session of its own: it is killed with its children when its time is
+/// over, and finds no terminal on which to ask.
 pub(super) struct Running {
     child: Child,
     pub input: Option<ChildStdin>,
@@ -153,9 +179,8 @@ impl Running {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        // SAFETY: between fork and exec only two system calls are made, both async-signal-safe.
+            .stderr(Stdio::piped());
+        // SAFETY: between fork and exec only system calls are made, all async-signal-safe.
         unsafe {
             command.pre_exec(move || limit(file));
         }
@@ -258,15 +283,16 @@ pub(super) fn run(command: Command, input: &[u8], bounds: Bounds) -> Result<Ran,
     Ok(ran)
 }
 
-/// Whether two limits can be set: a file's size, and an end with our own thread.
+/// Begins a session and sets two limits: a file's size, and an end with our own thread.
 fn limit(file: u64) -> io::Result<()> {
     let limit = libc::rlimit {
         rlim_cur: file,
         rlim_max: file,
     };
-    // SAFETY: both calls take plain values, and the pointer lives through the call.
+    // SAFETY: the calls take plain values, and the pointer lives through its call.
     let set = unsafe {
-        libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0
+        libc::setsid() != -1
+            && libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0
             && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
     };
     match set {

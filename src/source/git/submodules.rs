@@ -56,19 +56,34 @@ impl Mirror {
         };
         let inner = Mirror::open(&place, remote, self.limits)
             .map_err(|error| refused(format!("is not taken: {error}")))?;
-        if inner.resolve(id.as_str()).is_err() {
-            inner.fetch_into("+refs/heads/*:refs/hatchery/heads/*")?;
-        }
-        if inner.resolve(id.as_str()).is_err() {
-            inner.fetch_into(&format!("+{id}:refs/hatchery/asked"))?;
-        }
-        inner.resolve(id.as_str()).map_err(|_| {
-            refused(format!(
-                "is of commit {id}, which `{}` does not have",
-                shown(&url)
-            ))
+        inner.bring(&id).map_err(|error| match error {
+            GitError::Unreachable(why) => {
+                GitError::Unreachable(format!("the submodule `{path}` is not there: {why}"))
+            }
+            GitError::Refused(why) => refused(format!("is not taken: {why}")),
+            local @ GitError::Local(_) => local,
         })?;
         inner.write_tree(&id, folder, prefix, contents, used, depth + 1)
+    }
+
+    /// Fetches a commit: with the branches, or on its own where a server gives it so.
+    fn bring(&self, id: &CommitId) -> Result<(), GitError> {
+        if self.resolve(id.as_str()).is_err() {
+            self.fetch_into("+refs/heads/*:refs/hatchery/heads/*")?;
+        }
+        if self.resolve(id.as_str()).is_ok() {
+            return Ok(());
+        }
+        match self.fetch_into(&format!("+{id}:refs/hatchery/asked")) {
+            // It may have been forgotten, and be pushed yet.
+            Err(GitError::Unreachable(why)) if why.contains("not our ref") => {
+                Err(GitError::Unreachable(format!(
+                    "`{}` does not have commit {id}; was it pushed?",
+                    shown(&self.remote.url)
+                )))
+            }
+            fetched => fetched,
+        }
     }
 
     /// The addresses of a commit's submodules by their paths.

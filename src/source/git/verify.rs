@@ -125,19 +125,18 @@ impl Scene<'_> {
     }
 
     fn gpg(&self, signature: &Path, keyring: &Path) -> Result<Signer, GitError> {
-        let keyring = self.plain(keyring)?;
+        let plain = self.plain(keyring)?;
         let payload = self.write("payload", &self.commit.payload)?;
         let mut verify = Command::new("gpgv");
         verify.env("GNUPGHOME", self.folder).env("LC_ALL", "C");
         verify.args(["--status-fd", "1", "--keyring"]);
-        verify.arg(&keyring).arg(signature).arg(payload);
+        verify.arg(&plain).arg(signature).arg(payload);
         let ran = run(verify, b"", BOUNDS)?;
-        judge_gpg(&ran).ok_or_else(|| {
-            let why = match &*ran.said {
-                "" => "gpgv says nothing",
-                said => said,
-            };
-            refused(format!("is not signed by a good key of the keyring: {why}"))
+        judge_gpg(&ran).map_err(|why| {
+            let keyring = keyring.display();
+            refused(format!(
+                "is not signed by a good key of the keyring: {why} (`{keyring}`)"
+            ))
         })
     }
 
@@ -162,9 +161,20 @@ impl Scene<'_> {
     }
 }
 
-/// Good, by a key that is neither expired nor revoked, and nothing but one signature
-/// (doc/DETAILS of GnuPG).
-fn judge_gpg(ran: &Ran) -> Option<Signer> {
+/// What gpgv reports of a signature that does not count. It ends well all the same when the key
+/// alone is not good any more.
+const NOT_GOOD: [(&str, &str); 6] = [
+    ("BADSIG", "the signature is of another commit"),
+    ("EXPSIG", "the signature has expired"),
+    ("EXPKEYSIG", "its key has expired"),
+    ("REVKEYSIG", "its key was revoked"),
+    ("NO_PUBKEY", "its key is not there"),
+    ("ERRSIG", "the signature cannot be checked"),
+];
+
+/// Good, by a key that is neither expired nor revoked today, and nothing but one signature
+/// (doc/DETAILS of GnuPG); or why it does not count.
+fn judge_gpg(ran: &Ran) -> Result<Signer, String> {
     let text = ran.text();
     let words: Vec<Vec<&str>> = text
         .lines()
@@ -172,27 +182,22 @@ fn judge_gpg(ran: &Ran) -> Option<Signer> {
         .map(|line| line.split(' ').collect())
         .collect();
     let all = |keyword: &str| {
-        words
-            .iter()
-            .filter(|line| line.first() == Some(&keyword))
-            .count()
+        let of = |line: &&Vec<&str>| line.first() == Some(&keyword);
+        words.iter().filter(of).count()
     };
-    let bad = [
-        "BADSIG",
-        "ERRSIG",
-        "EXPSIG",
-        "EXPKEYSIG",
-        "REVKEYSIG",
-        "NO_PUBKEY",
-    ];
-    if !ran.success || all("GOODSIG") != 1 || all("VALIDSIG") != 1 {
-        return None;
+    if let Some((_, why)) = NOT_GOOD.iter().find(|(keyword, _)| all(keyword) > 0) {
+        return Err((*why).to_owned());
     }
-    if bad.iter().any(|keyword| all(keyword) > 0) {
-        return None;
+    if all("GOODSIG") > 1 || all("VALIDSIG") > 1 {
+        return Err("it has more than one signature".to_owned());
     }
-    let good = words.iter().find(|line| line.first() == Some(&"GOODSIG"))?;
-    Some(Signer(good.get(2..)?.join(" ")))
+    let good = words.iter().find(|line| line.first() == Some(&"GOODSIG"));
+    match good.and_then(|line| line.get(2..)) {
+        Some(name) if ran.success && all("VALIDSIG") == 1 => Ok(Signer(name.join(" "))),
+        _ if ran.late => Err("gpgv took too long".to_owned()),
+        _ if ran.said.is_empty() => Err("gpgv says nothing".to_owned()),
+        _ => Err(ran.said.clone()),
+    }
 }
 
 fn keygen(arguments: &[&str]) -> Command {
@@ -229,6 +234,7 @@ fn date(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -253,17 +259,19 @@ mod tests {
     fn only_one_good_signature_is_good() {
         let good = "[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG ABC Ada L <a@x>\n[GNUPG:] VALIDSIG F\n";
         let signer = judge_gpg(&ran(true, good)).map(|signer| signer.to_string());
-        assert_eq!(signer.as_deref(), Some("Ada L <a@x>"));
-        assert_eq!(judge_gpg(&ran(false, good)), None);
-        for more in [
-            "EXPKEYSIG A B",
-            "REVKEYSIG A B",
-            "BADSIG A B",
-            "GOODSIG D E",
+        assert_eq!(signer.as_deref(), Ok("Ada L <a@x>"));
+        assert!(judge_gpg(&ran(false, good)).is_err());
+        for (more, why) in [
+            ("EXPKEYSIG A B", "expired"),
+            ("REVKEYSIG A B", "revoked"),
+            ("BADSIG A B", "another commit"),
+            ("GOODSIG D E", "more than one"),
+            ("ERRSIG A\n[GNUPG:] NO_PUBKEY A", "not there"),
         ] {
             let both = format!("{good}[GNUPG:] {more}\n");
-            assert_eq!(judge_gpg(&ran(true, &both)), None, "{more}");
+            let said = judge_gpg(&ran(true, &both)).unwrap_err();
+            assert!(said.contains(why), "{more}: {said}");
         }
-        assert_eq!(judge_gpg(&ran(true, "GOODSIG A B\nVALIDSIG F\n")), None);
+        assert!(judge_gpg(&ran(true, "GOODSIG A B\nVALIDSIG F\n")).is_err());
     }
 }
