@@ -18,11 +18,8 @@ fn a_push_converges_and_a_revert_brings_it_back() {
     followed.up(&[]);
     let (first, word) = followed.job();
     assert_eq!(word, "one");
-    followed.write("two");
-    let second = followed.push("second");
-    until("the push", || followed.in_force(&second));
-    let (changed, word) = followed.job();
-    assert_eq!(word, "two");
+    let second = followed.converges("a file", "two");
+    let (changed, _) = followed.job();
     assert_ne!(first, changed);
 
     // What a commit does not change goes on, though its tree is another one.

@@ -231,6 +231,7 @@ impl Keys<'_> {
     pub fn new(followed: &Followed) -> Keys<'_> {
         program("gpg", "gpg");
         program("gpg-agent", "gpg-agent");
+        program("gpgv", "gpgv");
         let folder = followed.folder.path().join("gnupg");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
