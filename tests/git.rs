@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use support::followed::{Followed, until};
