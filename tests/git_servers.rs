@@ -16,7 +16,7 @@ use support::servers::{Host, Http, Keys, SECRET, Ssh, program, run};
 use support::stack;
 
 #[test]
-fn a_push_comes_over_ssh() {
+fn ssh_brings_a_push() {
     isolate!();
     let mut followed = Followed::new();
     let ssh = Ssh::new(&mut followed);
@@ -82,7 +82,7 @@ fn an_unknown_host_is_refused_and_nobody_is_asked() {
 }
 
 #[test]
-fn a_push_comes_over_http() {
+fn http_brings_a_push() {
     isolate!();
     let mut followed = Followed::new();
     let http = Http::new(&mut followed);
