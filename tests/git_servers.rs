@@ -16,7 +16,7 @@ use support::servers::{Host, Http, Keys, SECRET, Ssh, program, run};
 use support::stack;
 
 #[test]
-fn a_push_comes_over_ssh() {
+fn ssh_brings_a_push() {
     isolate!();
     let mut followed = Followed::new();
     let ssh = Ssh::new(&mut followed);
@@ -54,29 +54,35 @@ fn an_unknown_host_is_refused_and_nobody_is_asked() {
     assert!(said.contains("Host key verification failed"), "{said}");
     assert!(said.contains("known_hosts"), "{said}");
 
-    // On a terminal it could ask.
+    // On a terminal it could ask: for a host's key, and for the words that open a user's.
     let script = program("script", "bsdutils");
-    let terminal = Command::new("timeout")
-        .arg("60")
-        .arg(script)
-        .args(["-qec"])
-        .arg(format!(
+    let on_a_terminal = |client: &str| {
+        let plan = format!(
             "{} plan --git {url} --path farm",
             env!("CARGO_BIN_EXE_hatchery")
-        ))
-        .arg("/dev/null")
-        .env("GIT_SSH_COMMAND", client)
-        .env("DISPLAY", ":0")
-        .stdin(Stdio::piped())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&terminal.stdout).into_owned();
+        );
+        let output = Command::new("timeout")
+            .arg("60")
+            .arg(&script)
+            .args(["-qec", &plan, "/dev/null"])
+            .env("GIT_SSH_COMMAND", client)
+            .env("DISPLAY", ":0")
+            .stdin(Stdio::piped())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = on_a_terminal(&client);
     assert!(said.contains("Host key verification failed"), "{said}");
+    let key = ssh.folder.join("user").display().to_string();
+    run(Command::new("ssh-keygen").args(["-q", "-p", "-N", "words", "-f", &key]));
+    let said = on_a_terminal(&ssh.client("known_hosts"));
+    assert!(said.contains("Permission denied (publickey"), "{said}");
     assert!(!ssh.folder.join("nobody").exists());
 }
 
 #[test]
-fn a_push_comes_over_http() {
+fn http_brings_a_push() {
     isolate!();
     let mut followed = Followed::new();
     let http = Http::new(&mut followed);

@@ -195,7 +195,8 @@ impl Followed {
         let status = self.status();
         let nodes = status["nodes"].as_array().unwrap();
         let job = nodes.iter().find(|node| node["node"] == "processes/job");
-        let pid = job.unwrap()["pid"].as_u64().unwrap();
+        let pid = job.unwrap()["pid"].as_u64();
+        let pid = pid.unwrap_or_else(|| panic!("it does not run: {status}"));
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
         let text = String::from_utf8_lossy(&environment).into_owned();
         let word = text.split('\0').find_map(|pair| pair.strip_prefix("WORD="));

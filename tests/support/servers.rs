@@ -122,7 +122,7 @@ impl Http {
         let backend = PathBuf::from(followed.git(&["--exec-path"])).join("git-http-backend");
         assert!(backend.is_file(), "this test needs `{}`", backend.display());
         let text = format!(
-            "user root;\ndaemon off;\nerror_log stderr;\npid {folder}/pid;\nevents {{}}\nhttp \
+            "user root;\ndaemon off;\nmaster_process off;\nerror_log stderr;\npid {folder}/pid;\nevents {{}}\nhttp \
              {{\naccess_log off;\nclient_body_temp_path {folder}/body;\nfastcgi_temp_path \
              {folder}/fastcgi;\nproxy_temp_path {folder}/proxy;\nuwsgi_temp_path \
              {folder}/uwsgi;\nscgi_temp_path {folder}/scgi;\nserver {{\nlisten {};\nlocation / \

@@ -113,9 +113,9 @@ pub(super) fn git_outside(folder: &Path) -> Command {
     let mut command = git(folder);
     command
         .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
-        // Whatever is called to speak SSH, it is answered nothing where it would ask somebody.
-        .env("SSH_ASKPASS", "/bin/false")
-        .env("SSH_ASKPASS_REQUIRE", "force");
+        // Whatever is called to speak SSH, it opens no window to ask somebody; there is no
+        // terminal either.
+        .env("SSH_ASKPASS_REQUIRE", "never");
     if !names_ssh(folder) {
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
     }
