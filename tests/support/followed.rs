@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{stack, wait_for};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 
 /// A bare repository, a clone to push from, and the stack that follows it.
 pub struct Followed {

@@ -103,9 +103,10 @@ fn test_name(here: &str) -> String {
 
 fn short(test: &str) -> String {
     let name = test.rsplit("::").next().unwrap_or(test).replace('_', "-");
-    // A stack's name has at most 24 characters, and ends with none that joins.
-    let short: String = name.chars().take(14).collect();
-    short.trim_end_matches('-').to_owned()
+    // A stack's name has at most 24 characters.
+    let short: String = name.chars().take(10).collect();
+    let hash = blake3::hash(test.as_bytes()).to_hex();
+    format!("{}-{}", short.trim_end_matches('-'), &hash[..3])
 }
 
 /// The stack's name for this test: no other test has it.

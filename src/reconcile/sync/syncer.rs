@@ -22,6 +22,10 @@ use crate::spec::model::{Commit, GitSource};
 /// Orders that wait at most; each of them begins a round, and one round answers them all.
 const WAITING: usize = 16;
 
+/// What a repository holds is fetched in vain ever more seldom, down to every 64th interval: one
+/// that is too large costs its whole bound each time.
+const MOST_DOUBLINGS: u32 = 6;
+
 /// What somebody asks of the syncer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,6 +129,8 @@ pub struct Syncer {
     told: Option<String>,
     /// The head as it was judged last.
     head: Option<Head>,
+    /// How often in a row what was fetched was refused before there was a commit to judge.
+    in_vain: u32,
     /// Machines that began together are not to ask together.
     jitter: Jitter,
 }
@@ -148,6 +154,7 @@ impl Syncer {
             status,
             told: None,
             head: None,
+            in_vain: 0,
             jitter,
         };
         let orders = Orders {
@@ -183,9 +190,12 @@ impl Syncer {
         }
     }
 
-    /// The interval or a little less, so that a push is always seen within it.
+    /// The interval or a little less, so that a push is always seen within it; more while what
+    /// is fetched is refused.
     fn pause(&mut self) -> Duration {
-        self.jitter.spread(self.parts.source.interval * 10 / 11)
+        let times = 1 << self.in_vain.min(MOST_DOUBLINGS);
+        let interval = self.parts.source.interval * 10 / 11;
+        self.jitter.spread(interval.saturating_mul(times))
     }
 
     async fn obey(&mut self, order: Order) {
@@ -250,12 +260,17 @@ impl Syncer {
         let head = match asked {
             Some(Ok(head)) => head,
             Some(Err(fault)) => {
+                self.in_vain = match fault {
+                    Fault::Refused(_) => self.in_vain.saturating_add(1),
+                    Fault::Later(_) => 0,
+                };
                 let why = format!("cannot ask the repository: {fault}");
                 self.stall(why, None).await;
                 return;
             }
             None => return,
         };
+        self.in_vain = 0;
         self.head = Some(head.clone());
         let allow_rewrite = self.parts.source.allow_rewrite;
         let next = judge(&self.parts.known, &head, allow_rewrite, again);

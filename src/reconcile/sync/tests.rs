@@ -19,6 +19,7 @@ use std::sync::Arc;
 struct Scene {
     head: Option<Commit>,
     unreachable: bool,
+    too_large: bool,
     /// Which commits descend from which.
     rewritten: bool,
     refused: BTreeSet<String>,
@@ -64,6 +65,9 @@ impl Repository for Played {
     fn fetch(&self) -> Result<Commit, Fault> {
         let mut scene = self.scene();
         scene.asked += 1;
+        if scene.too_large {
+            return Err(Fault::Refused("it is too large".to_owned()));
+        }
         match (&scene.head, scene.unreachable) {
             (Some(head), false) => Ok(head.clone()),
             _ => Err(Fault::Later("no route to host".to_owned())),
@@ -362,4 +366,27 @@ async fn the_repository_is_asked_within_every_interval() {
     let asked = played.scene().asked;
     assert!((10..=13).contains(&asked), "{asked}");
     drop(orders);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_in_vain_is_fetched_ever_more_seldom() {
+    let played = Played::default();
+    played.scene().too_large = true;
+    played.scene().head = Some(commit("a"));
+    let orders = follow(&played, |parts| {
+        parts.source.interval = Duration::from_secs(60);
+    });
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    tokio::time::sleep(minutes(60)).await;
+    let asked = played.scene().asked;
+    assert!((5..=7).contains(&asked), "{asked}");
+    tokio::time::sleep(minutes(24 * 60)).await;
+    let asked = played.scene().asked;
+    assert!((24..=34).contains(&asked), "{asked}");
+    played.scene().too_large = false;
+    tokio::time::sleep(minutes(75)).await;
+    assert_eq!(orders.status().sync, Sync::Synced);
+    let before = played.scene().asked;
+    tokio::time::sleep(minutes(10)).await;
+    assert!(played.scene().asked >= before + 9);
 }

@@ -161,8 +161,8 @@ impl Mirror {
     /// Fetches, and answers the newest commit of the reference.
     ///
     /// # Errors
-    /// [`GitError::Unreachable`] when it may work later; [`GitError::Refused`] when it is too
-    /// large, or has no such reference.
+    /// [`GitError::Unreachable`] when it may work later, or there is no such reference;
+    /// [`GitError::Refused`] when it is too large, or broken.
     pub fn fetch(&self) -> Result<CommitId, GitError> {
         self.prepare()?;
         self.fetch_reference()?;
@@ -196,7 +196,8 @@ impl Mirror {
         }
         let url = shown(&self.remote.url);
         match missing {
-            Some(_) => Err(GitError::Refused(format!(
+            // Somebody may push it yet.
+            Some(_) => Err(GitError::Unreachable(format!(
                 "`{url}` has no branch or tag `{name}`"
             ))),
             None => Ok(()),
