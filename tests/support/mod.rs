@@ -89,6 +89,8 @@ pub fn outside(here: &str) -> bool {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    // What it measured is seen with `--nocapture`.
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
     true
 }
 
