@@ -262,6 +262,32 @@ fn a_controller_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_bad_commit_that_is_begun_with_is_left_too() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up_by_file("  health_timeout: 2s\n");
+    let good = followed.git(&["rev-parse", "HEAD"]);
+    followed.kill();
+    followed.write("two");
+    let path = followed.home().join("farm/hatchery.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("tail, -f", "tail, --no-such-option")).unwrap();
+    let bad = followed.push("no such option");
+    let file = followed.folder.path().join("source.yaml");
+    followed.ok(&["up", "-d", "--source", &file.display().to_string()]);
+    let reason = followed.refusal(&bad);
+    assert!(reason.contains("did not converge within 2s"), "{reason}");
+    until("the good one", || {
+        let status = followed.status();
+        status["converged"] == true && status["source"]["commit"]["id"] == *good
+    });
+    assert_eq!(followed.job().1, "one");
+    followed.write("three");
+    let next = followed.push("mended");
+    until("the next one", || followed.in_force(&next));
+}
+
+#[test]
 fn what_left_the_spec_is_kept_where_nothing_is_pruned() {
     isolate!();
     let followed = Followed::new();

@@ -153,6 +153,9 @@ pub struct WorkloadNode {
     pub pre_start: Vec<Vec<String>>,
     /// How it is replaced.
     pub update: Update,
+    /// How long a new life must be well before it counts: nothing where something tells whether
+    /// it is, a moment where all that is known is that it runs.
+    pub min_healthy_time: Duration,
     /// How its connections are waited for.
     pub drain: Drain,
     /// The TCP ports at which services lead to it: whose connections are waited for.

@@ -1,6 +1,7 @@
 //! Services as endpoints: one for each instance of the target.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Compiler;
 use super::at::At;
@@ -51,6 +52,9 @@ pub(super) fn add(
                 target.as_ref().and_then(|target| nodes.get_mut(target))
             {
                 workload.ports.insert(service.port);
+                if !endpoint.checks.is_empty() && workload.update.min_healthy_time.is_none() {
+                    workload.min_healthy_time = Duration::ZERO;
+                }
             }
             nodes.insert(id, Node::Endpoint(endpoint));
         }

@@ -107,11 +107,26 @@ fn common(
         attachment: None,
         pre_start: Vec::new(),
         update: workload.update,
+        min_healthy_time: min_healthy_time(workload),
         drain: workload.drain,
         ports: BTreeSet::new(),
         log: workload.log,
         identity: Memo::default(),
     })
+}
+
+/// So long a new life must run where nothing else tells whether it is well: most programs that
+/// cannot work end sooner.
+const TO_END_AT_ONCE: Duration = Duration::from_millis(500);
+
+fn min_healthy_time(workload: &Workload) -> Duration {
+    let update = &workload.update;
+    update
+        .min_healthy_time
+        .unwrap_or_else(|| match &workload.ready {
+            Ready::Started => TO_END_AT_ONCE.min(update.healthy_deadline / 2),
+            _ => Duration::ZERO,
+        })
 }
 
 fn paths(

@@ -101,7 +101,7 @@ pub(super) fn is_well(context: &Context<'_>, node: &WorkloadNode) -> Result<(), 
         return Err(None);
     };
     let since = context.memory.well.get(&life.id).copied();
-    let end = since.unwrap_or(context.now) + node.update.min_healthy_time;
+    let end = since.unwrap_or(context.now) + node.min_healthy_time;
     if context.now >= end {
         Ok(())
     } else {
@@ -156,7 +156,7 @@ pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
     for node in context.desired.nodes.values() {
         let Node::Workload(node) = node else { continue };
         // Where no time is asked for, nobody asks since when.
-        if node.update.min_healthy_time.is_zero() {
+        if node.min_healthy_time.is_zero() {
             continue;
         }
         if let Some(life) = context.current(&node.id)

@@ -249,7 +249,9 @@ impl Controller {
     /// else could be gone back to.
     pub(super) fn commit_due(&self) -> Option<Time> {
         let current = &self.history.current;
-        let on_trial = current.cause == Cause::Commit
+        // A controller may have begun with it.
+        let on_trial = current.commit.is_some()
+            && matches!(current.cause, Cause::Commit | Cause::Begin)
             && matches!(
                 current.outcome,
                 Outcome::Converging | Outcome::Failed { .. }

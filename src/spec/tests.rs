@@ -194,7 +194,7 @@ fn replacing_and_draining_are_read_with_their_defaults() {
         Update {
             max_unavailable: 2,
             order: UpdateOrder::StopFirst,
-            min_healthy_time: Duration::from_secs(5),
+            min_healthy_time: Some(Duration::from_secs(5)),
             healthy_deadline: Duration::from_secs(120),
             failure_action: FailureAction::Continue,
         }

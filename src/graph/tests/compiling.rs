@@ -1,7 +1,7 @@
 use super::desired::{NetworkRun, ProbeNode, ReadyNode, ReloadNode, RootRun};
 use super::*;
 use crate::graph::desired::EndpointNode;
-use crate::spec::model::{Firewall, Mount, RootMode};
+use crate::spec::model::{Firewall, Mount, Ready, RootMode, Workload};
 
 fn endpoint<'d>(desired: &'d Desired, id: &str) -> &'d EndpointNode {
     match node(desired, id) {
@@ -23,6 +23,36 @@ fn replicas_are_numbered_when_they_are_written() {
         .map(NodeId::to_string)
         .collect();
     assert_eq!(names, ["registry", "containers/one1", "containers/plain"]);
+}
+
+#[test]
+fn what_merely_runs_has_to_do_so_for_a_moment() {
+    let mut spec = farm();
+    let least = |spec: &Spec| {
+        let desired = compiled(spec);
+        run_of(&desired, "containers/prime3").min_healthy_time
+    };
+    assert_eq!(least(&spec), Duration::ZERO, "a check tells");
+    let checks = std::mem::take(&mut spec.services["prime"].checks);
+    assert_eq!(least(&spec), Duration::from_millis(500));
+    let workload = |spec: &mut Spec, change: &dyn Fn(&mut Workload)| {
+        change(&mut spec.containers["prime"].workload);
+    };
+    workload(&mut spec, &|one| {
+        one.update.healthy_deadline = Duration::from_millis(200);
+    });
+    assert_eq!(least(&spec), Duration::from_millis(100), "it can be met");
+    workload(&mut spec, &|one| {
+        one.ready = Ready::Notify {
+            timeout: Duration::from_secs(1),
+        };
+    });
+    assert_eq!(least(&spec), Duration::ZERO, "it tells itself");
+    spec.services["prime"].checks = checks;
+    workload(&mut spec, &|one| {
+        one.update.min_healthy_time = Some(Duration::from_millis(7));
+    });
+    assert_eq!(least(&spec), Duration::from_millis(7), "it was asked for");
 }
 
 #[test]

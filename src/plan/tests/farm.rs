@@ -51,6 +51,7 @@ pub fn workload(id: NodeId, group: &str, replica: u32, run: Run) -> WorkloadNode
         attachment: None,
         pre_start: Vec::new(),
         update: Default::default(),
+        min_healthy_time: Duration::ZERO,
         drain: Default::default(),
         ports: Default::default(),
         log: LogLimit {

@@ -69,7 +69,7 @@ fn the_next_one_waits_until_the_last_was_well_long_enough() {
     world.converge();
     world.desired = farm(2, "python3.13");
     each_container(&mut world.desired, |node| {
-        node.update.min_healthy_time = Duration::from_secs(5);
+        node.min_healthy_time = Duration::from_secs(5);
     });
     let began = world.now;
     roll(&mut world);

@@ -29,12 +29,9 @@ pub(super) fn update(d: &mut Decoder, slot: &Slot<'_>, owner: &str) -> Option<Up
         .take(d, "order")
         .and_then(|slot| slot.choice(d, &ORDERS))
         .unwrap_or(usual.order);
-    let min_healthy_time = fields.duration(
-        d,
-        "min_healthy_time",
-        Duration::ZERO,
-        usual.min_healthy_time,
-    );
+    let min_healthy_time = fields
+        .take(d, "min_healthy_time")
+        .and_then(|slot| slot.duration(d, Duration::ZERO));
     let healthy_deadline = fields.duration(
         d,
         "healthy_deadline",

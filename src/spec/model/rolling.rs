@@ -11,8 +11,10 @@ pub struct Update {
     pub max_unavailable: u32,
     /// Which of the two lives comes first.
     pub order: UpdateOrder,
-    /// How long a new life must be well before it counts.
-    pub min_healthy_time: Duration,
+    /// How long a new life must be well before it counts; unless given, it depends on who can
+    /// tell whether it is, see
+    /// [`WorkloadNode`](crate::graph::desired::WorkloadNode::min_healthy_time).
+    pub min_healthy_time: Option<Duration>,
     /// How long a new life may take until it is well.
     pub healthy_deadline: Duration,
     /// What follows when it is not well by then.
@@ -24,7 +26,7 @@ impl Default for Update {
         Update {
             max_unavailable: 1,
             order: UpdateOrder::StopFirst,
-            min_healthy_time: Duration::ZERO,
+            min_healthy_time: None,
             healthy_deadline: Duration::from_secs(300),
             failure_action: FailureAction::Pause,
         }

@@ -174,7 +174,8 @@ struct Update {
     max_unavailable: Option<Int<1, 1000>>,
     /// Which comes first; `stop-first` unless given.
     order: Option<OrderForm>,
-    /// How long a new instance must be well before the next one's turn.
+    /// How long a new instance must be well before the next one's turn; unless given, 500ms
+    /// where it has neither a check nor a way to say that it is ready, else nothing.
     min_healthy_time: Option<Duration>,
     /// How long it may take to become well.
     healthy_deadline: Option<Duration>,

@@ -47,9 +47,12 @@ fn window(workload: &AnyWorkload<'_>, places: &Places, errors: &mut Vec<Diagnost
 
 fn deadline(workload: &AnyWorkload<'_>, places: &Places, errors: &mut Vec<Diagnostic>) {
     let update = workload.workload.update;
-    if update.min_healthy_time < update.healthy_deadline {
+    let Some(least) = update
+        .min_healthy_time
+        .filter(|least| *least >= update.healthy_deadline)
+    else {
         return;
-    }
+    };
     let at = workload.path().key("update");
     let written = at.key("healthy_deadline");
     let (place, said) = match places.value(&written) {
@@ -65,7 +68,7 @@ fn deadline(workload: &AnyWorkload<'_>, places: &Places, errors: &mut Vec<Diagno
                      `min_healthy_time`, {}",
                     workload.title(),
                     format_duration(update.healthy_deadline),
-                    format_duration(update.min_healthy_time)
+                    format_duration(least)
                 ),
             )
             .help("a new life must be well for `min_healthy_time`, before `healthy_deadline`"),
