@@ -135,4 +135,29 @@ mod tests {
         assert!(out.contains("````text\n"), "{out}");
         assert!(!out.contains('\u{1b}'));
     }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_counted() {
+        let rows = |count| {
+            let items = (0..count).map(|_| item(Change::Add, "new"));
+            markdown(&view(items.collect()))
+        };
+        assert!(!rows(ROWS).contains(" more\n"));
+        assert!(rows(ROWS + 3).contains("\n… and 3 more\n"));
+        let most = "r".repeat(REASON);
+        for (length, shown) in [(REASON, most.clone()), (REASON + 1, format!("{most}…"))] {
+            let whole = markdown(&view(vec![item(Change::Add, &"r".repeat(length))]));
+            assert!(whole.contains(&format!("| {shown} |\n")), "{length}");
+        }
+        assert!(!rows(1).contains("… cut"));
+        let long = markdown(&view(vec![item(Change::Add, &"r".repeat(WHOLE))]));
+        assert!(long.contains("\n… cut\n```\n"));
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_any_in_the_text() {
+        for (text, expected) in [("", 3), ("a `b` c", 3), ("```", 4), ("`` `````\n`", 6)] {
+            assert_eq!(fence(text), "`".repeat(expected), "{text}");
+        }
+    }
 }

@@ -201,3 +201,26 @@ pub(super) fn firewall_words(firewall: Option<&Firewall>) -> String {
         words.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firewall_in_words() {
+        let words = |change: fn(&mut Firewall)| {
+            let mut firewall = Firewall::default();
+            change(&mut firewall);
+            firewall_words(Some(&firewall))
+        };
+        assert_eq!(firewall_words(None), "open");
+        assert_eq!(words(|one| one.allow_ping = false), "nothing may come in");
+        assert_eq!(words(|one| one.allow_tcp = vec![80, 443]), "tcp 80,443");
+        assert_eq!(words(|one| one.allow_udp = vec![53]), "udp 53");
+        let both = words(|one| {
+            one.allow_tcp = vec![80];
+            one.allow_ping = true;
+        });
+        assert_eq!(both, "tcp 80, ping");
+    }
+}

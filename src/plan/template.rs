@@ -308,7 +308,8 @@ pub(super) fn candidates<'a, 'd>(
 
 /// What the validator said against this text, if it did.
 pub(super) fn refused<'a>(context: &'a Context<'_>, state: &TemplateState<'_>) -> Option<&'a str> {
-    let command = state.node.validate.as_ref()?;
+    // What is in place was accepted, whatever is said of others that share the validator.
+    let command = state.node.validate.as_ref().filter(|_| !state.written())?;
     let key = verdict_key(command, &candidates(context, state));
     let verdict = context.memory.verdicts.get(&key)?;
     (!verdict.accepted).then_some(verdict.output.as_str())

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::farm::farm;
 use super::world::{World, put};
 use crate::graph::desired::{Desired, Node};
-use crate::plan::memory::Down;
+use crate::plan::memory::{Attempt, Down};
 use crate::plan::model::{Change, Gate, NodeState, Step};
 use crate::plan::saved::{SavedPlan, Sight};
-use crate::plan::world::{Exit, Registered};
+use crate::plan::world::{Exit, FileMark, Registered};
 use crate::spec::node::NodeId;
 use crate::spec::texts::SpecText;
 
@@ -266,4 +266,158 @@ fn going_down_asks_for_no_permit() {
     world.memory.down = Some(Down { kill: false });
     world.converge();
     assert!(world.observed.lives.is_empty());
+}
+
+#[test]
+fn a_plan_is_of_one_text() {
+    let mut world = world(1);
+    let saved = saved_of(&mut world, TEXT, true);
+    assert!(saved.is_of(&SpecText::of("/s.yaml", TEXT)));
+    assert!(!saved.is_of(&SpecText::of("/s.yaml", "name: t # but\n")));
+}
+
+#[test]
+fn what_appears_is_named_like_what_goes() {
+    let mut world = world(1);
+    let empty = saved_of(&mut world, TEXT, false);
+    world.converge();
+    let kept = saved_of(&mut world, TEXT, true);
+    insta::assert_snapshot!(empty.differences(&kept).join("\n"), @r"
+    a controller keeps the stack now
+    registry: its listener appeared
+    networks/prime0: its bridge appeared
+    containers/prime1: was started, its hosts file appeared, its network link appeared
+    processes/nginx: was started
+    services/prime/prime1: its registration appeared
+    templates/upstream: its file appeared, its rendered text appeared
+    ");
+    world.memory.stopped.insert(id("processes/nginx"));
+    let stopped = saved_of(&mut world, TEXT, true);
+    world.memory.stopped.clear();
+    let again = saved_of(&mut world, TEXT, true);
+    assert_eq!(
+        stopped.differences(&again),
+        ["processes/nginx: is no longer stopped by an operator"]
+    );
+    // It is gone, and what is remembered is the end of another.
+    let prime1 = id("containers/prime1");
+    world.exit(&prime1, Exit::Code(1));
+    let memory = world.memory.workloads.get_mut(&prime1).unwrap();
+    memory.last_exit.as_mut().unwrap().incarnation += 1;
+    world.observed.lives.retain(|life| life.id.node != prime1);
+    let gone = saved_of(&mut world, TEXT, true);
+    assert_eq!(
+        kept.differences(&gone)[0],
+        "containers/prime1: the life that was there is gone"
+    );
+}
+
+#[test]
+fn every_file_and_every_net_in_the_way_is_a_part() {
+    let mut world = world(1);
+    let before = saved_of(&mut world, TEXT, false);
+    let hosts = "/run/hatchery/t/hosts/prime1";
+    for path in [
+        "/etc/upstream.conf",
+        hosts,
+        "/etc/former.conf",
+        "/etc/others.conf",
+    ] {
+        let stack = if path.contains("others") {
+            "other"
+        } else {
+            "t"
+        };
+        let mark = FileMark {
+            stack: stack.to_owned(),
+            template: "former".to_owned(),
+            hash: String::new(),
+        };
+        put(&mut world.observed, Path::new(path), "text", Some(mark));
+    }
+    let docker = ("docker0".to_owned(), "10.50.0.0/16".parse().unwrap());
+    world.observed.network.foreign.push(docker);
+    let after = saved_of(&mut world, TEXT, false);
+    insta::assert_snapshot!(before.differences(&after).join("\n"), @r"
+    networks/prime0: its subnet's other holder appeared
+    containers/prime1: its hosts file appeared
+    templates/former: its former file appeared
+    templates/upstream: its file appeared
+    ");
+    let reasons = after.items.iter().map(|item| item.reason.as_str());
+    assert!(
+        reasons
+            .clone()
+            .all(|reason| !reason.is_empty() && !reason.contains('\n'))
+    );
+}
+
+#[test]
+fn another_program_in_the_same_life_is_another_life() {
+    let mut world = world(1);
+    world.converge();
+    let said = differences(&mut world, |world| {
+        let mut other = World::new(watching(1, "python4"));
+        put(&mut other.observed, Path::new(WATCHED), "one", None);
+        other.converge();
+        let theirs = other
+            .observed
+            .lives
+            .iter()
+            .find(|life| life.id.node == id("containers/prime1"));
+        let identity = theirs.unwrap().identity.clone();
+        let mut ours = world.observed.lives.iter_mut();
+        ours.find(|life| life.id.node == id("containers/prime1"))
+            .unwrap()
+            .identity = identity;
+    });
+    assert_eq!(said, ["containers/prime1: runs"]);
+}
+
+#[test]
+fn an_action_under_way_goes_on_though_the_plan_has_it_not() {
+    let mut world = world(2);
+    world.converge();
+    apply(&mut world, watching(3, "python3"), |_| false);
+    let prime3 = id("containers/prime3");
+    let gate = |world: &mut World| {
+        let plan = world.plan();
+        let item = plan.items.into_iter().find(|item| item.node == prime3);
+        item.expect("an item").gate
+    };
+    let next = "another `apply`: it is not in the applied plan".to_owned();
+    assert_eq!(gate(&mut world), Gate::Waiting(vec![next]));
+    let attempt = Attempt {
+        running: true,
+        attaches: None,
+        failures: 0,
+        error: None,
+        retry_at: world.now,
+    };
+    world.memory.attempts.insert(prime3.clone(), attempt);
+    assert_eq!(gate(&mut world), Gate::Running);
+}
+
+#[test]
+fn what_keeps_an_approved_life_as_it_is_is_done() {
+    let mut world = world(1);
+    world.converge();
+    apply(&mut world, watching(1, "python3"), |_| true);
+    // Its program is to be another one, which was not approved; how it ends may change.
+    put(&mut world.observed, Path::new(WATCHED), "two", None);
+    let prime1 = id("containers/prime1");
+    let file = |world: &World| world.lives()["containers/prime1"];
+    let before = file(&world);
+    settle(&mut world);
+    assert_eq!(file(&world), before);
+    // One that an operator stopped is not said to wait for its new program.
+    world.memory.stopped.insert(prime1.clone());
+    for _ in 0..50 {
+        world.pass();
+    }
+    let plan = world.plan();
+    assert!(
+        plan.items.iter().all(|item| item.node != prime1),
+        "{plan:#?}"
+    );
 }

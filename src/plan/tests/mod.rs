@@ -15,9 +15,14 @@ mod effects;
 mod explained;
 mod farm;
 mod found;
+mod gone;
 mod kept;
 mod rolling;
 mod schema;
+mod seats;
+mod shared;
+mod standing;
+mod texts;
 pub(super) mod world;
 
 use std::collections::BTreeSet;

@@ -273,3 +273,40 @@ fn no_text_of_others_reaches_the_terminal_as_a_command() {
             .all(|c| !c.is_control() || c == '\n' || c == '\u{1b}')
     );
 }
+
+#[test]
+fn a_line_is_filled_to_its_end_and_not_further() {
+    let networks = "networks/".len();
+    // The last of two or three names ends at the width, or one column beyond it.
+    for (lengths, fits) in [
+        (vec![20, WIDTH - 8 - 21], true),
+        (vec![20, WIDTH - 8 - 20], false),
+        (vec![20, 20, WIDTH - 8 - 42], true),
+        (vec![20, 20, WIDTH - 8 - 41], false),
+    ] {
+        let last = lengths.len() - 1;
+        let names: Vec<NodeId> = lengths
+            .iter()
+            .enumerate()
+            .map(|(position, width)| {
+                let comma = usize::from(position < last);
+                node(&format!(
+                    "networks/{}",
+                    "n".repeat(width - comma - networks)
+                ))
+            })
+            .collect();
+        let mut out = String::new();
+        folded(&mut out, 8, &names);
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), if fits { 1 } else { 2 }, "{out}");
+        let first = 8 + lines[0].len();
+        assert_eq!(first == WIDTH, fits, "{out}");
+        assert!(
+            lines
+                .iter()
+                .skip(1)
+                .all(|line| line.starts_with("        n"))
+        );
+    }
+}

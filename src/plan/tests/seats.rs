@@ -1,0 +1,214 @@
+//! An instance that has two seats: who sits, who joins, who goes.
+
+use super::world::{each_container, seated};
+use super::*;
+use crate::plan::model::{Item, NodeState, NodeStatus, Plan};
+use crate::plan::world::{Life, LifeId};
+use crate::spec::model::Condition;
+use crate::spec::time::Time;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn prime(number: u32) -> NodeId {
+    NodeId::new(Kind::Containers, format!("prime{number}"))
+}
+
+fn second(number: u32) -> NodeId {
+    NodeId::new(Kind::Containers, format!("prime{number}.b"))
+}
+
+fn nginx() -> NodeId {
+    NodeId::new(Kind::Processes, "nginx")
+}
+
+fn item<'a>(plan: &'a Plan, node: &NodeId) -> &'a Item {
+    let item = plan.items.iter().find(|item| item.node == *node);
+    item.unwrap_or_else(|| panic!("{node} has no item: {:#?}", plan.items))
+}
+
+fn state<'a>(plan: &'a Plan, node: &NodeId) -> &'a NodeStatus {
+    let status = plan.nodes.iter().find(|status| status.node == *node);
+    status.unwrap_or_else(|| panic!("{node} has no status"))
+}
+
+fn waits(on: &str) -> Gate {
+    Gate::Waiting(vec![on.to_owned()])
+}
+
+fn converged(desired: Desired) -> World {
+    let mut world = World::new(desired);
+    world.converge();
+    world
+}
+
+fn life<'w>(world: &'w mut World, node: &NodeId) -> &'w mut Life {
+    let mut lives = world.observed.lives.iter_mut().rev();
+    lives.find(|life| life.id.node == *node).expect("a life")
+}
+
+fn id_of(world: &mut World, node: &NodeId) -> LifeId {
+    life(world, node).id.clone()
+}
+
+/// Leaves at once when it may: gone from the registry, with no connection to wait for.
+fn leaves(plan: &Plan, node: &NodeId) -> bool {
+    plan.notes.leaving.iter().any(|life| life.node == *node)
+}
+
+/// A pair of which both seats run and serve.
+fn both(command: &str, other: &str) -> World {
+    let mut world = converged(seated(1, command));
+    world.edit(seated(1, other));
+    while !world.lives().contains_key("containers/prime1.b") {
+        world.pass();
+    }
+    world
+}
+
+#[test]
+fn of_two_seats_that_are_equally_right_the_younger_goes_unless_the_other_does_not_serve() {
+    for (sick, goes) in [
+        (None, second(1)),
+        (Some("prime1"), prime(1)),
+        (Some("prime1.b"), second(1)),
+    ] {
+        let mut world = both("python3", "python4");
+        // Both are registered, and are what the spec wants.
+        world.sick.insert("prime1.b".to_owned());
+        (0..5).for_each(|_| drop(world.pass()));
+        let mut right = converged(seated(1, "python4"));
+        let identity = life(&mut right, &prime(1)).identity.clone();
+        life(&mut world, &prime(1)).identity = identity;
+        world.sick.clear();
+        world.sick.extend(sick.map(str::to_owned));
+        world.look();
+        let plan = world.plan();
+        for seat in [prime(1), second(1)] {
+            assert_eq!(leaves(&plan, &seat), seat == goes, "{sick:?} {seat}");
+        }
+        assert_eq!(item(&plan, &goes).reason, "a second life of it runs");
+    }
+}
+
+#[test]
+fn the_old_seat_stays_until_the_new_one_is_well() {
+    let mut world = both("python3", "python4");
+    each_container(&mut world.desired, |node| {
+        node.min_healthy_time = 5 * SECOND
+    });
+    // The newcomer is registered, and has to be well for a while.
+    for _ in 0..3 {
+        world.pass();
+    }
+    let well = world
+        .memory
+        .well
+        .iter()
+        .find(|(life, _)| life.node == second(1));
+    let (_, since) = well.expect("the newcomer is well");
+    let until = *since + 5 * SECOND;
+    let old = id_of(&mut world, &prime(1));
+    world.memory.well.insert(old, Time(0));
+    let plan = world.plan();
+    assert_eq!(
+        item(&plan, &prime(1)).gate,
+        waits("containers/prime1.b to be well")
+    );
+    assert_eq!(plan.wake, Some(until));
+    assert_eq!(state(&plan, &prime(1)).state, NodeState::Running);
+    world.now = until;
+    assert!(leaves(&world.plan(), &prime(1)));
+}
+
+#[test]
+fn a_seat_that_was_asked_or_is_leaving_goes_on_doing_so() {
+    type Leave = fn(&mut World, LifeId);
+    let ways: [Leave; 2] = [
+        |world, id| world.memory.leaving.extend([(id, world.now)]),
+        |world, id| world.memory.asked.extend([(id, world.now)]),
+    ];
+    for way in ways {
+        let mut world = both("python3", "python4");
+        // Back again: the old one is right, and was begun to be taken away.
+        world.edit(seated(1, "python3"));
+        let id = id_of(&mut world, &prime(1));
+        way(&mut world, id);
+        let plan = world.plan();
+        assert_eq!(item(&plan, &prime(1)).change, Change::Replace);
+        assert_eq!(item(&plan, &prime(1)).reason, "it was replaced");
+        assert!(!leaves(&plan, &second(1)), "the other one stays");
+    }
+}
+
+#[test]
+fn a_stopped_pair_ends_in_both_seats_and_nothing_joins() {
+    let mut world = both("python3", "python4");
+    world.memory.stopped = [prime(1), second(1)].into();
+    for _ in 0..50 {
+        world.pass();
+    }
+    assert!(world.lives().keys().all(|node| !node.contains("prime")));
+    assert!(
+        world
+            .plan()
+            .items
+            .iter()
+            .all(|item| item.node.kind != Kind::Containers)
+    );
+}
+
+#[test]
+fn a_stopped_seat_brings_no_newcomer() {
+    let mut world = converged(seated(1, "python3"));
+    world.memory.stopped = [prime(1), second(1)].into();
+    let id = id_of(&mut world, &prime(1));
+    world.memory.asked.insert(id, world.now);
+    let plan = world.plan();
+    assert!(plan.items.iter().all(|item| item.node != second(1)));
+}
+
+#[test]
+fn a_newcomer_waits_for_its_turn_and_for_what_it_needs() {
+    let mut world = converged(seated(2, "python3"));
+    world.edit(seated(2, "python4"));
+    let plan = world.plan();
+    assert_eq!(item(&plan, &second(1)).gate, Gate::Ready);
+    let turn = "containers/prime1 to be well".to_owned();
+    assert_eq!(
+        item(&plan, &second(2)).gate,
+        Gate::Waiting(vec![turn.clone()])
+    );
+    assert!(item(&plan, &second(2)).steps.is_empty());
+    assert_eq!(
+        state(&plan, &second(2)).detail,
+        format!("waiting on {turn}")
+    );
+    world.observed.network.bridges.clear();
+    let plan = world.plan();
+    let both = Gate::Waiting(vec![turn, "networks/prime0".to_owned()]);
+    assert_eq!(item(&plan, &second(2)).gate, both);
+    assert_eq!(item(&plan, &second(1)).gate, waits("networks/prime0"));
+}
+
+#[test]
+fn an_endpoint_waits_for_its_own_seat_and_others_for_either() {
+    let mut world = converged(seated(1, "python3"));
+    world.edit(seated(1, "python4"));
+    world.observed.lives.retain(|life| life.id.node != nginx());
+    world.memory.workloads.remove(&nginx());
+    let need = Need {
+        on: prime(1),
+        condition: Condition::Started,
+    };
+    world.desired.needs.insert(nginx(), vec![need.clone()]);
+    // Only the second seat runs.
+    let mut moved = life(&mut world, &prime(1)).clone();
+    moved.id.node = second(1);
+    world.observed.lives = vec![moved];
+    world.observed.registered.clear();
+    let plan = world.plan();
+    assert_eq!(item(&plan, &nginx()).gate, Gate::Ready);
+    let first = NodeId::endpoint("prime", "prime1");
+    let of_first = plan.items.iter().find(|item| item.node == first);
+    assert!(of_first.is_none_or(|item| item.gate != Gate::Ready));
+}
