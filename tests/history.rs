@@ -428,5 +428,10 @@ fn an_edit_under_which_nothing_becomes_well_is_given_up_and_its_author_told() {
         "3 rollback converged",
     ];
     assert_eq!(stack.told(), told);
+    let past = stack.ok(&["history"]);
+    assert!(
+        past.contains("rolled back to 1: processes/job is not well after 2s: exited 3"),
+        "{past}"
+    );
     stack.ok(&["down", "--purge"]);
 }

@@ -98,7 +98,13 @@ fn outcome_words(outcome: &Outcome) -> (String, Style) {
         }
         Outcome::Superseded => ("superseded".to_owned(), PLAIN),
         Outcome::Failed { why } => (format!("failed: {why}"), WRONG),
-        Outcome::RolledBack { to } => (format!("rolled back to {to}"), WARN),
+        Outcome::RolledBack { to, why } => {
+            let why = why.as_ref().map(|why| format!(": {why}"));
+            (
+                format!("rolled back to {to}{}", why.unwrap_or_default()),
+                WARN,
+            )
+        }
         Outcome::Refused { why } => (format!("refused: {why}"), WARN),
     }
 }
@@ -136,7 +142,10 @@ mod tests {
             Outcome::Refused {
                 why: "unknown field `replica`".to_owned(),
             },
-            Outcome::RolledBack { to: 1 },
+            Outcome::RolledBack {
+                to: 1,
+                why: Some("containers/prime1 is not well after 5m00s".to_owned()),
+            },
             Outcome::Converged { after_ms: 61_000 },
             Outcome::Failed {
                 why: "processes/job: exited 3 2s ago; gave up after 3 failures in a row".to_owned(),
@@ -160,7 +169,7 @@ mod tests {
         GENERATION  CAME     BY                     SPEC             OUTCOME
         1           at 1000  begin                  /srv/prime.yaml  converged after 2.3s
         2           at 2000  file edit              /srv/prime.yaml  refused: unknown field `replica`
-        3           at 3000  file edit              /srv/prime.yaml  rolled back to 1
+        3           at 3000  file edit              /srv/prime.yaml  rolled back to 1: containers/prime1 is not well after 5m00s
         4           at 4000  rollback to 1 by root  /srv/prime.yaml  converged after 1m01s
         5           at 5000  apply by uid 1000      /srv/prime.yaml  failed: processes/job: exited 3 2s ago; gave up after 3 failures in a row
         6           at 6000  rollback to 4          /srv/prime.yaml  converging

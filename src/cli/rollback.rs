@@ -107,7 +107,7 @@ mod tests {
             ("a", converged.clone()),
             ("b", converged.clone()),
             ("c", Outcome::Superseded),
-            ("c", Outcome::RolledBack { to: 2 }),
+            ("c", Outcome::RolledBack { to: 2, why: None }),
             ("b", converged.clone()),
         ];
         for (number, (text, outcome)) in (1..).zip(all) {

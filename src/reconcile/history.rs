@@ -200,7 +200,7 @@ impl Controller {
             return;
         }
         self.become_of_it(match cause {
-            Cause::Rollback { to, .. } => Outcome::RolledBack { to },
+            Cause::Rollback { to, .. } => Outcome::RolledBack { to, why: None },
             _ => Outcome::Superseded,
         });
         let spec = self.spec.clone();

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::controller::{Controller, Leaving, PassedOver};
 use super::execute::Finished;
 use super::handle::{EventKind, Level, SpecText, Verb};
+use super::happening::one_line;
 use super::load::{Loaded, load};
 use super::schedule::Verdict;
 use crate::graph::desired::Node;
@@ -14,7 +15,7 @@ use crate::plan::names;
 use crate::plan::permit::Permit;
 use crate::plan::saved::SavedPlan;
 use crate::plan::world::LifeState;
-use crate::spec::generation::{Cause, User};
+use crate::spec::generation::{Cause, Outcome, User};
 use crate::spec::model::Status;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
@@ -106,6 +107,8 @@ impl Controller {
         };
         let (failed, to) = (self.history.current.number, proven.generation);
         let spec = self.spec.clone();
+        let reason = Some(one_line(why));
+        self.become_of_it(Outcome::RolledBack { to, why: reason });
         self.adopt_spec(proven.spec, loaded, Cause::Rollback { to, by: None });
         let why = format!(
             "generation {failed} failed: {why}; went back to what generation {to} was, as \

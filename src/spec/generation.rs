@@ -105,6 +105,9 @@ pub enum Outcome {
     RolledBack {
         /// Which.
         to: u64,
+        /// Why, when the controller went back by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// It was never in force.
     Refused {
@@ -194,7 +197,7 @@ mod tests {
         let all = [
             generation(1, converged.clone()),
             generation(2, converged.clone()),
-            generation(3, Outcome::RolledBack { to: 2 }),
+            generation(3, Outcome::RolledBack { to: 2, why: None }),
             generation(4, converged),
             generation(5, Outcome::Refused { why }),
         ];
@@ -209,7 +212,7 @@ mod tests {
         let why = String::new();
         let mut all = vec![
             generation(1, Outcome::Superseded),
-            generation(2, Outcome::RolledBack { to: 1 }),
+            generation(2, Outcome::RolledBack { to: 1, why: None }),
             generation(3, Outcome::Refused { why }),
             generation(4, Outcome::Converging),
         ];
@@ -230,7 +233,7 @@ mod tests {
             Outcome::Converged { after_ms: 1 },
             Outcome::Superseded,
             Outcome::Failed { why: why() },
-            Outcome::RolledBack { to: 1 },
+            Outcome::RolledBack { to: 1, why: None },
             Outcome::Refused { why: why() },
         ];
         let table: Vec<String> = each
