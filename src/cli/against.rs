@@ -65,10 +65,16 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
     host.edit(desired);
     host.memory.begin_generation();
     watch(&mut host, &files);
-    let lacks = host.plan().notes.lacks;
-    for path in lacks {
-        let text = read(&path);
-        host.observed.inputs.files.insert(path, text);
+    // What a template reads may say what it reads next.
+    for _ in 0..PASSES {
+        let lacks = host.plan().notes.lacks;
+        if lacks.is_empty() {
+            break;
+        }
+        for path in lacks {
+            let text = read(&path);
+            host.observed.inputs.files.insert(path, text);
+        }
     }
     let mut view = PlanView::new(&stack, &host.plan());
     let trees: Vec<String> = [old, Some(new)]

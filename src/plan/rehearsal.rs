@@ -66,11 +66,6 @@ impl Rehearsal {
         self.desired = desired;
     }
 
-    /// A file that somebody else wrote.
-    pub fn put(&mut self, path: &Path, content: &str) {
-        self.write(path, content, None);
-    }
-
     /// Brings the catalog in line with what runs.
     pub fn look(&mut self) {
         let up: BTreeSet<&NodeId> = self

@@ -9,7 +9,7 @@ use crate::graph::desired::{Desired, Node};
 use crate::plan::memory::{Attempt, Down};
 use crate::plan::model::{Change, Gate, NodeState, Step};
 use crate::plan::saved::{SavedPlan, Sight};
-use crate::plan::world::{Exit, FileMark, Registered};
+use crate::plan::world::{Exit, FileMark, FileView, Registered};
 use crate::spec::node::NodeId;
 use crate::spec::texts::SpecText;
 
@@ -410,6 +410,10 @@ fn what_keeps_an_approved_life_as_it_is_is_done() {
     let before = file(&world);
     settle(&mut world);
     assert_eq!(file(&world), before);
+    let hosts = Path::new("/run/hatchery/t/hosts/prime1");
+    world.observed.files.insert(hosts.into(), FileView::Missing);
+    settle(&mut world);
+    assert!(matches!(world.observed.files[hosts], FileView::File { .. }));
     // One that an operator stopped is not said to wait for its new program.
     world.memory.stopped.insert(prime1.clone());
     for _ in 0..50 {

@@ -153,6 +153,29 @@ fn an_old_destination_serves_until_the_new_one_does() {
 }
 
 #[test]
+fn with_nothing_pruned_files_stay_unless_their_template_writes_elsewhere() {
+    let file = Path::new("/etc/upstream.conf");
+    let gone = |world: &World| world.observed.files[file] == FileView::Missing;
+    let mut moved = farm(1, "python3");
+    if let Some(Node::Template(template)) = moved.nodes.get_mut(&upstream()) {
+        template.destination = "/etc/elsewhere.conf".into();
+    }
+    let mut without = farm(1, "python3");
+    without.nodes.shift_remove(&upstream());
+    without.needs.remove(&nginx());
+    for (desired, goes) in [(moved, true), (without, false)] {
+        let mut world = converged(farm(1, "python3"));
+        world.memory.keeps = true;
+        world.edit(desired);
+        world.converge();
+        assert_eq!(gone(&world), goes);
+        world.memory.down = Some(Down { kill: false });
+        world.converge();
+        assert!(gone(&world), "a stack that goes down keeps nothing");
+    }
+}
+
+#[test]
 fn files_go_after_every_process_and_after_every_start() {
     let mut world = converged(loose(1));
     world.memory.down = Some(Down { kill: false });

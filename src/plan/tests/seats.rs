@@ -141,6 +141,53 @@ fn a_seat_that_was_asked_or_is_leaving_goes_on_doing_so() {
 }
 
 #[test]
+fn a_seat_of_which_only_leftovers_are_there_is_cleared_first() {
+    let leftovers = waits("its other processes, at most 500ms");
+    // Alone, and to be replaced: nobody joins before it is gone.
+    let mut world = converged(seated(1, "python3"));
+    world.edit(seated(1, "python4"));
+    life(&mut world, &prime(1)).state = LifeState::Ending;
+    let plan = world.plan();
+    assert_eq!(item(&plan, &prime(1)).gate, leftovers);
+    assert!(plan.items.iter().all(|item| item.node != second(1)));
+    // Beside another, whichever of them is right.
+    for command in ["python3", "python4"] {
+        let mut world = both("python3", "python4");
+        world.edit(seated(1, command));
+        life(&mut world, &prime(1)).state = LifeState::Ending;
+        let plan = world.plan();
+        assert_eq!(item(&plan, &prime(1)).gate, leftovers, "{command}");
+    }
+}
+
+#[test]
+fn a_seat_that_is_outdated_and_stopped_says_why_it_goes() {
+    let mut world = both("python3", "python4");
+    world.memory.stopped = [prime(1), second(1)].into();
+    let plan = world.plan();
+    assert_eq!(item(&plan, &prime(1)).reason, "command changed");
+    assert_eq!(item(&plan, &second(1)).reason, "stopped by an operator");
+}
+
+#[test]
+fn of_two_empty_seats_the_one_that_ran_last_is_taken() {
+    let spare = |world: &World| {
+        let context = crate::plan::context::Context::new(
+            &world.desired,
+            &world.observed,
+            &world.memory,
+            world.now,
+        );
+        [prime(1), second(1)].map(|seat| context.is_spare(&seat))
+    };
+    let mut world = World::new(seated(1, "python3"));
+    assert_eq!(spare(&world), [false, true]);
+    let memory = world.memory.workloads.entry(second(1)).or_default();
+    memory.incarnation = 7;
+    assert_eq!(spare(&world), [true, false]);
+}
+
+#[test]
 fn a_stopped_pair_ends_in_both_seats_and_nothing_joins() {
     let mut world = both("python3", "python4");
     world.memory.stopped = [prime(1), second(1)].into();
@@ -208,6 +255,22 @@ fn an_endpoint_waits_for_its_own_seat_and_others_for_either() {
     world.observed.registered.clear();
     let plan = world.plan();
     assert_eq!(item(&plan, &nginx()).gate, Gate::Ready);
+    // An endpoint that leads elsewhere is no different.
+    let elsewhere = NodeId::endpoint("other", "nginx");
+    let mut own = match &world.desired.nodes[&NodeId::endpoint("prime", "prime1")] {
+        Node::Endpoint(own) => own.clone(),
+        other => panic!("{other:?}"),
+    };
+    own.service = "other".to_owned();
+    own.service_id = "t-other".to_owned();
+    own.target = None;
+    world
+        .desired
+        .nodes
+        .insert(elsewhere.clone(), Node::Endpoint(own));
+    world.desired.needs.insert(elsewhere.clone(), vec![need]);
+    let plan = world.plan();
+    assert_eq!(item(&plan, &elsewhere).gate, Gate::Ready);
     let first = NodeId::endpoint("prime", "prime1");
     let of_first = plan.items.iter().find(|item| item.node == first);
     assert!(of_first.is_none_or(|item| item.gate != Gate::Ready));
