@@ -66,6 +66,11 @@ impl Rehearsal {
         self.desired = desired;
     }
 
+    /// A file that somebody else wrote.
+    pub fn put(&mut self, path: &Path, content: &str) {
+        self.write(path, content, None);
+    }
+
     /// Brings the catalog in line with what runs.
     pub fn look(&mut self) {
         let up: BTreeSet<&NodeId> = self
@@ -322,14 +327,6 @@ impl Rehearsal {
             asked,
             late: false,
         });
-    }
-
-    /// What is up, by node.
-    pub fn lives(&self) -> BTreeMap<NodeId, u64> {
-        let up = self.observed.lives.iter();
-        up.filter(|life| life.state == LifeState::Up)
-            .map(|life| (life.id.node.clone(), life.id.incarnation))
-            .collect()
     }
 
     fn write(&mut self, path: &Path, content: &str, mark: Option<FileMark>) {

@@ -323,14 +323,13 @@ fn every_file_and_every_net_in_the_way_is_a_part() {
         "/etc/former.conf",
         "/etc/others.conf",
     ] {
-        let stack = if path.contains("others") {
-            "other"
-        } else {
-            "t"
+        let (stack, template) = match path {
+            "/etc/others.conf" => ("other", "theirs"),
+            _ => ("t", "former"),
         };
         let mark = FileMark {
             stack: stack.to_owned(),
-            template: "former".to_owned(),
+            template: template.to_owned(),
             hash: String::new(),
         };
         put(&mut world.observed, Path::new(path), "text", Some(mark));
@@ -344,6 +343,11 @@ fn every_file_and_every_net_in_the_way_is_a_part() {
     templates/former: its former file appeared
     templates/upstream: its file appeared
     ");
+    let reason = |node: &str| {
+        let item = after.items.iter().find(|item| item.node == id(node));
+        item.map(|item| item.reason.as_str())
+    };
+    assert_eq!(reason("containers/prime1"), Some("not running"));
     let reasons = after.items.iter().map(|item| item.reason.as_str());
     assert!(
         reasons
@@ -424,4 +428,15 @@ fn what_keeps_an_approved_life_as_it_is_is_done() {
         plan.items.iter().all(|item| item.node != prime1),
         "{plan:#?}"
     );
+}
+
+#[test]
+fn a_bridge_that_left_the_spec_is_looked_at_too() {
+    let mut world = world(1);
+    world.converge();
+    let mut desired = watching(1, "python3");
+    desired.nodes.shift_remove(&id("networks/prime0"));
+    world.edit(desired);
+    let said = differences(&mut world, |world| world.observed.network.bridges.clear());
+    assert_eq!(said, ["networks/prime0: its bridge is gone"]);
 }

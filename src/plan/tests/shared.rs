@@ -74,6 +74,29 @@ fn those_that_share_a_validator_are_shown_together() {
 }
 
 #[test]
+fn what_need_not_be_quiet_is_shown_only_if_it_is_to_be_written() {
+    let at_once = |node: &mut TemplateNode| node.wait.min = Duration::ZERO;
+    let zone = Path::new("/etc/zone.conf");
+    let right = "server addr-prime2:8080;\n";
+    for (text, ours, expected) in [
+        ("old", true, &[FILE, "/etc/zone.conf"][..]),
+        (right, true, &[FILE]),
+        ("mine", false, &[FILE]),
+    ] {
+        let mut world = converged(two(2, at_once));
+        let mark = match &world.observed.files[zone] {
+            FileView::File { mark, .. } => mark.clone(),
+            other => panic!("{other:?}"),
+        };
+        put(&mut world.observed, zone, text, mark.filter(|_| ours));
+        sick(&mut world, &[1]);
+        let expected = expected.iter().map(|path| (*path).to_owned()).collect();
+        let plan = world.plan();
+        assert_eq!(shown(&plan), [("upstream".to_owned(), expected)], "{text}");
+    }
+}
+
+#[test]
 fn of_those_that_are_refused_together_each_is_shown_alone() {
     let mut world = converged(two(2, |_| {}));
     sick(&mut world, &[1]);
@@ -154,6 +177,8 @@ fn one_shared_reload_command_tells_of_all_that_is_written() {
     let expected = waits("the other templates that share the reload");
     assert_eq!(item(&plan, &template("zone")).gate, expected);
     // One that cannot be written holds up nobody.
+    let memory = world.memory.templates.entry("upstream".to_owned());
+    memory.or_default().told = None;
     put(&mut world.observed, Path::new(FILE), "mine", None);
     let plan = world.plan();
     let steps = &item(&plan, &template("zone")).steps;
