@@ -65,17 +65,7 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
     host.edit(desired);
     host.memory.begin_generation();
     watch(&mut host, &files);
-    // What a template reads may say what it reads next.
-    for _ in 0..PASSES {
-        let lacks = host.plan().notes.lacks;
-        if lacks.is_empty() {
-            break;
-        }
-        for path in lacks {
-            let text = read(&path);
-            host.observed.inputs.files.insert(path, text);
-        }
-    }
+    supply(&mut host, &read);
     let mut view = PlanView::new(&stack, &host.plan());
     let trees: Vec<String> = [old, Some(new)]
         .into_iter()
@@ -103,6 +93,20 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
 fn tree(spec: &SpecText) -> Option<String> {
     let tree = &spec.further.origin.as_ref()?.tree;
     Some(format!("{}/", tree.display()))
+}
+
+/// Reads what templates lack; what one reads may say what it reads next.
+fn supply(host: &mut Rehearsal, read: &dyn Fn(&Path) -> Result<String, String>) {
+    for _ in 0..PASSES {
+        let lacks = host.plan().notes.lacks;
+        if lacks.is_empty() {
+            return;
+        }
+        for path in lacks {
+            let text = read(&path);
+            host.observed.inputs.files.insert(path, text);
+        }
+    }
 }
 
 /// What restarts a workload when it changes is looked at where the spec lies.
