@@ -17,6 +17,7 @@ mod farm;
 mod found;
 mod gone;
 mod kept;
+mod rehearsed;
 mod rolling;
 mod schema;
 mod seats;
