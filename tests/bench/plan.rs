@@ -3,8 +3,9 @@
 //!
 //! Each line is the median of several runs. `memory` is the most that was allocated at one
 //! moment beyond what was there before. `growth` compares the step to the last size with n log n,
-//! for which it is 1; from 1,000 to 10,000 a cost in n² shows as 7.5. Other sizes may be named:
-//! `cargo bench --bench plan -- 200 2000`.
+//! for which it is 1; from 1,000 to 10,000 a cost in n² shows as 7.5. A stack that does not fit into the processor's
+//! cache any more costs more as well, once; other sizes, named on one side of that step, tell the
+//! two apart: `cargo bench --bench plan -- 2500 5000 10000`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
