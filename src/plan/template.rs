@@ -204,10 +204,11 @@ pub(super) fn settled(context: &Context<'_>) -> bool {
 }
 
 /// The templates that have something left to write or to tell. One that cannot render or was
-/// refused has nothing; one that is not yet asked for has.
+/// refused has nothing to write; one that is not yet asked for has.
 pub(super) fn unsettled<'a>(context: &Context<'a>) -> Vec<&'a str> {
     let states = context.templates.iter();
     let unsettled = states.filter(|(_, state)| match &state.text {
+        _ if unread(context, state) => true,
         Text::Unknown(_) | Text::Failed(_) => false,
         Text::Unasked(_) | Text::Lacks(_) => true,
         Text::Ready { hash, .. } => {
@@ -219,6 +220,16 @@ pub(super) fn unsettled<'a>(context: &Context<'a>) -> Vec<&'a str> {
         }
     });
     unsettled.map(|(name, _)| *name).collect()
+}
+
+/// Whether a process has yet to read what its file holds, whatever is to become of that.
+fn unread(context: &Context<'_>, state: &TemplateState<'_>) -> bool {
+    let reload = state.node.reload.as_ref();
+    state.foreign.is_none()
+        && reload.and_then(reload_process).is_some()
+        && state
+            .on_disk
+            .is_some_and(|hash| !told(context, state.node, hash))
 }
 
 /// Whether everybody that reads the file has read this content.

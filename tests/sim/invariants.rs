@@ -290,20 +290,26 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
             .templates
             .iter()
             .find(|template| std::path::Path::new(&template.destination) == path)?;
-        // The last good file serves where no better one can be made.
-        let source = world.files.get(std::path::Path::new(&template.source()));
-        let good = source.is_some_and(|source| source.text == template.text());
         let confirms = matches!(
             &template.reload,
             crate::specs::Reload::Process { confirm: true, .. }
         );
-        let refused = world
-            .refused_at
-            .is_some_and(|at| world.now - at < 120 * SECOND);
-        let foreign = world.files.get(path).is_none_or(|file| file.mark.is_none());
+        let file = world.files.get(path);
+        let foreign = file.is_none_or(|file| file.mark.is_none());
         let unread = world
             .unread_at
             .is_some_and(|at| world.now - at < 40 * SECOND);
+        let listed = file.is_none_or(|file| servers(&file.text).contains(at));
+        if !listed && confirms && !foreign && !unread {
+            // All that is left is to tell of it, whatever is said of the next text.
+            continue;
+        }
+        // The last good file serves where no better one can be made.
+        let source = world.files.get(std::path::Path::new(&template.source()));
+        let good = source.is_some_and(|source| source.text == template.text());
+        let refused = world
+            .refused_at
+            .is_some_and(|at| world.now - at < 120 * SECOND);
         if !good || !confirms || refused || unread || foreign || template.keep {
             return None;
         }

@@ -187,3 +187,44 @@ fn one_shared_reload_command_tells_of_all_that_is_written() {
     };
     assert_eq!(applied.keys().collect::<Vec<_>>(), ["zone"]);
 }
+
+#[test]
+fn what_was_written_is_read_before_anybody_goes_whatever_comes_of_the_next_text() {
+    type Break = fn(&mut World);
+    let ways: [Break; 3] = [
+        // Nobody passes any more, and the last good file is kept.
+        |world| sick(world, &[1, 2, 3]),
+        |world| {
+            let bad = Ok("{% if %}".to_owned());
+            let files = &mut world.observed.inputs.files;
+            files.insert("/spec/upstream.j2".into(), bad);
+        },
+        |world| {
+            world.accepts = false;
+            sick(world, &[2]);
+        },
+    ];
+    for breaks in ways {
+        let mut world = converged(farm(3, "python3"));
+        let leaving = life(&mut world, &prime(1)).id.clone();
+        world.memory.restart.insert(leaving);
+        let written = |step: &Step| matches!(step, Step::Write(_));
+        world.done.clear();
+        while !world.done.iter().any(written) {
+            world.pass();
+        }
+        breaks(&mut world);
+        let plan = world.plan();
+        let waits = waits("the files that list `prime`");
+        assert_eq!(item(&plan, &prime(1)).gate, waits);
+        let began = world.now;
+        let ends = |step: &Step| matches!(step, Step::Signal { life, .. } if life.node == prime(1));
+        while !world.done.iter().any(ends) {
+            world.pass();
+            assert!(world.now.since(began) < SECOND, "told and not gone");
+        }
+        let told = |step: &Step| matches!(step, Step::ReloadProcess { .. });
+        let at = |what: &dyn Fn(&Step) -> bool| world.done.iter().position(what);
+        assert!(at(&told).unwrap() < at(&ends).unwrap());
+    }
+}
