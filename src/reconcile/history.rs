@@ -257,7 +257,9 @@ impl Controller {
                 Outcome::Converging | Outcome::Failed { .. }
             )
             && self.memory.down.is_none();
-        self.proven.as_ref().filter(|_| on_trial)?;
+        // There is nothing to go back to where it is itself what was proven.
+        let other = self.proven.as_ref().filter(|one| one.spec != self.spec);
+        other.filter(|_| on_trial)?;
         Some(self.history.since + self.commit_deadline?)
     }
 
