@@ -29,7 +29,7 @@ use crate::reconcile::outlook::{Outlook, World};
 use crate::reconcile::sync::{Orders, Syncer, SyncerParts};
 use crate::reconcile::{self, Beginning, Channels};
 use crate::spec::diagnostic::Diagnostic;
-use crate::spec::generation::{User, gone_back, last_taken};
+use crate::spec::generation::{self, User, last_taken};
 use crate::spec::model::Env;
 use crate::spec::node::NodeId;
 use crate::store::{Roots, Store, history};
@@ -154,15 +154,13 @@ pub fn last_spec(stack: &str) -> Option<SpecText> {
     history::spec(&dirs, last_taken(&past.generations)?).ok()
 }
 
-/// What the stack went back to, if `file` is what it left for that.
+/// What the stack went back to, if `file` holds what it left for that.
 pub fn went_back(stack: &str, file: &SpecText) -> Option<SpecText> {
     let dirs = dirs(stack);
     let past = history::past(&dirs);
-    let (current, left) = gone_back(&past.generations)?;
-    let is_left = history::spec(&dirs, left).ok()? == *file;
-    is_left
-        .then(|| history::spec(&dirs, current).ok())
-        .flatten()
+    generation::went_back(&past.generations, file, |generation| {
+        history::spec(&dirs, generation).ok()
+    })
 }
 
 /// What of the stack runs, from the kernel alone.

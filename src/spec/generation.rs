@@ -159,24 +159,109 @@ pub fn last_converged(generations: &[Generation], before: u64) -> Option<&Genera
         .max_by_key(|generation| generation.number)
 }
 
-/// The generation in force, if the stack went back to what it holds, and the one that was left
-/// for it.
-pub fn gone_back(generations: &[Generation]) -> Option<(&Generation, &Generation)> {
-    let current = last_taken(generations)?;
-    if !matches!(current.cause, Cause::Rollback { .. }) {
-        return None;
-    }
-    let left = generations
+/// The newest generation that was in force and came from a repository by itself; what is in
+/// force, if it is of a commit, where none of those is kept any more.
+pub fn last_followed(generations: &[Generation]) -> Option<&Generation> {
+    let followed = generations
         .iter()
-        .filter(|generation| generation.number < current.number)
         .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
-        .max_by_key(|generation| generation.number)?;
-    Some((current, left))
+        .filter(|generation| generation.commit.is_some())
+        .filter(|generation| matches!(generation.cause, Cause::Commit | Cause::Begin))
+        .max_by_key(|generation| generation.number);
+    followed.or_else(|| last_taken(generations).filter(|last| last.commit.is_some()))
+}
+
+/// What the stack went back to, if `file` holds what it had before that: what the file brought
+/// last, or what was handed over since. `generations` are the oldest first, `spec_of` reads one.
+pub fn went_back<S: PartialEq>(
+    generations: &[Generation],
+    file: &S,
+    spec_of: impl Fn(&Generation) -> Option<S>,
+) -> Option<S> {
+    let taken: Vec<&Generation> = generations
+        .iter()
+        .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
+        .collect();
+    let current = spec_of(taken.last()?).filter(|current| current != file)?;
+    let mut is_back = false;
+    for (place, generation) in taken.iter().enumerate().rev() {
+        let before = place.checked_sub(1).and_then(|before| taken.get(before));
+        let spec = spec_of(generation);
+        match generation.cause {
+            // Another file that it reads was edited, a template's source.
+            Cause::FileEdit if before.is_some_and(|before| spec_of(before) == spec) => {}
+            Cause::Rollback { .. } => is_back = true,
+            _ if !is_back => return None,
+            _ if spec.as_ref() == Some(file) => return Some(current),
+            Cause::Apply { .. } => {}
+            Cause::Begin | Cause::FileEdit | Cause::Commit => return None,
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a stack went back to whose file holds `file`: each generation is its cause and its
+    /// spec.
+    fn back_to(history: &[(&str, u32)], file: u32) -> Option<u32> {
+        let by = || User { uid: 0, name: None };
+        let all: Vec<Generation> = (1..)
+            .zip(history)
+            .map(|(number, (cause, _))| Generation {
+                cause: match *cause {
+                    "begin" => Cause::Begin,
+                    "apply" => Cause::Apply { by: by() },
+                    "back" => Cause::Rollback { to: 1, by: None },
+                    _ => Cause::FileEdit,
+                },
+                ..generation(number, Outcome::Superseded)
+            })
+            .collect();
+        went_back(&all, &file, |generation| {
+            let place = usize::try_from(generation.number).ok()?.checked_sub(1)?;
+            history.get(place).map(|(_, spec)| *spec)
+        })
+    }
+
+    #[test]
+    fn a_file_that_was_left_stays_left() {
+        let one = [("begin", 1), ("edit", 2), ("back", 1)];
+        assert_eq!(back_to(&one, 2), Some(1));
+        assert_eq!(back_to(&one, 3), None, "it was edited since");
+        assert_eq!(back_to(&one, 1), None, "it is what is in force");
+        assert_eq!(back_to(&one[..2], 2), None, "nobody went back");
+        assert_eq!(back_to(&one[..2], 1), None, "nobody went back");
+        assert_eq!(back_to(&[], 1), None);
+        let twice = [
+            ("begin", 1),
+            ("edit", 2),
+            ("edit", 3),
+            ("back", 2),
+            ("back", 1),
+        ];
+        assert_eq!(back_to(&twice, 3), Some(1));
+        assert_eq!(back_to(&twice, 2), None, "the file was edited back");
+        let source = [("begin", 1), ("edit", 2), ("back", 1), ("edit", 1)];
+        assert_eq!(back_to(&source, 2), Some(1));
+        let applied = [("begin", 1), ("apply", 2), ("back", 1)];
+        assert_eq!(back_to(&applied, 2), Some(1));
+        let other = [
+            ("begin", 1),
+            ("edit", 2),
+            ("back", 1),
+            ("apply", 9),
+            ("back", 1),
+        ];
+        assert_eq!(back_to(&other, 2), Some(1));
+        assert_eq!(
+            back_to(&other[..4], 2),
+            None,
+            "what was handed over last is in force"
+        );
+    }
 
     fn generation(number: u64, outcome: Outcome) -> Generation {
         Generation {
@@ -208,21 +293,32 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rollback_left_is_the_one_before_it() {
+    fn what_was_followed_last_came_from_a_repository() {
         let why = String::new();
+        let of_commit = |number, cause, outcome| Generation {
+            commit: Some(Commit {
+                id: "c".to_owned(),
+                author: String::new(),
+                subject: String::new(),
+                at_s: 0,
+            }),
+            cause,
+            ..generation(number, outcome)
+        };
+        let back = Cause::Rollback { to: 1, by: None };
         let mut all = vec![
             generation(1, Outcome::Superseded),
-            generation(2, Outcome::RolledBack { to: 1, why: None }),
-            generation(3, Outcome::Refused { why }),
-            generation(4, Outcome::Converging),
+            of_commit(6, back, Outcome::Converging),
         ];
-        assert_eq!(gone_back(&all), None);
-        if let Some(last) = all.last_mut() {
-            last.cause = Cause::Rollback { to: 1, by: None };
-        }
-        assert_eq!(gone_back(&all), Some((&all[3], &all[1])));
-        all.push(generation(5, Outcome::Converging));
-        assert_eq!(gone_back(&all), None);
+        assert_eq!(last_followed(&all), Some(&all[1]));
+        all.push(of_commit(2, Cause::Begin, Outcome::Superseded));
+        all.push(of_commit(3, Cause::Commit, Outcome::Superseded));
+        all.push(of_commit(4, Cause::Commit, Outcome::Refused { why }));
+        all.push(of_commit(5, Cause::FileEdit, Outcome::Superseded));
+        assert_eq!(last_followed(&all), Some(&all[3]));
+        all.push(generation(7, Outcome::Converging));
+        assert_eq!(last_followed(&all[..1]), None);
+        assert_eq!(last_followed(&all), Some(&all[3]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::{host, up, wiring};
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
 use crate::source::git::{Limits, Mirror, Remote, shown};
-use crate::spec::generation::{Generation, Outcome, Past, gone_back, last_taken};
+use crate::spec::generation::{Cause, Past, last_followed, last_taken};
 use crate::spec::model::{Commit, GitSource};
 use crate::store::history;
 
@@ -59,7 +59,7 @@ impl Ground {
         }
         let past = history::past(&wiring::dirs(stack));
         Ok(Ground {
-            known: known(stack, &past),
+            known: known(stack, &past, source),
             last: last_spec(stack, &past, &repository),
             repository: Arc::new(repository),
         })
@@ -108,10 +108,6 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
     let mut ground = Ground::look(&named, &stack)?;
     let Named { source, .. } = named;
     let last = ground.last.take();
-    if last.as_ref().is_some_and(|(spec, _)| !is_at(spec, &source)) {
-        // The same commit has another spec at another place.
-        ground.known.in_force = None;
-    }
     let suspended = last.is_some() && host::is_suspended(&wiring::dirs(&stack));
     let asked = match suspended {
         true => Err(Fault::Later("an operator suspended it".to_owned())),
@@ -127,7 +123,10 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
     let may_remove = allow_empty || source.allow_empty;
     let taken = match asked {
         Ok(head) => match judge(&ground.known, &head, source.allow_rewrite, false) {
-            Next::Take => prepared(&mut ground, &head.commit, &stack, may_remove),
+            Next::Take => {
+                let spec = prepared(&mut ground, &head.commit, &stack, may_remove);
+                spec.inspect(|_| ground.known.taken = Some(head.commit.id.clone()))
+            }
             Next::Nothing => Err("it is in force already".to_owned()),
             Next::Leave(why) => Err(why),
         },
@@ -266,32 +265,28 @@ pub(super) fn scratch() -> Result<tempfile::TempDir, CommandError> {
 }
 
 /// What earlier controllers of the stack left behind.
-fn known(stack: &str, past: &Past) -> Known {
+fn known(stack: &str, past: &Past, source: &GitSource) -> Known {
     let dirs = wiring::dirs(stack);
-    let commit_of = |generation: &Generation| -> Option<String> {
-        let spec = history::spec(&dirs, generation).ok()?;
-        Some(spec.commit()?.id.clone())
+    let Some(followed) = last_followed(&past.generations) else {
+        return Known::default();
     };
-    let mut taken: Vec<&Generation> = past
-        .generations
-        .iter()
-        .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
-        .collect();
-    taken.sort_by_key(|generation| std::cmp::Reverse(generation.number));
-    let refused = gone_back(&past.generations).and_then(|(current, left)| {
-        Some(Refusal {
-            commit: commit_of(left)?,
-            why: format!(
-                "the stack went back to generation {} from it; `hatchery sync --now` tries it \
-                 again",
-                current.number
-            ),
-        })
-    });
+    let taken = followed.commit.as_ref().map(|commit| commit.id.clone());
+    let spec = history::spec(&dirs, followed).ok();
+    if !spec.is_some_and(|spec| is_at(&spec, source)) {
+        // The same commit has another spec at another place.
+        return Known {
+            taken,
+            ..Known::default()
+        };
+    }
+    let last = last_taken(&past.generations);
+    let in_force = last.and_then(|last| Some(last.commit.as_ref()?.id.clone()));
+    let displaced = taken.clone().filter(|_| in_force != taken).zip(last);
     Known {
-        in_force: last_taken(&past.generations).and_then(commit_of),
-        taken: taken.into_iter().find_map(commit_of),
-        refused,
+        left: displaced.map(|(commit, last)| Refusal::displaced(commit, last.number)),
+        in_force,
+        taken,
+        refused: None,
     }
 }
 
@@ -302,11 +297,14 @@ fn last_spec(
     repository: &GitRepository,
 ) -> Option<(SpecText, Option<SpecText>)> {
     let dirs = wiring::dirs(stack);
-    let spec = history::spec(&dirs, last_taken(&past.generations)?).ok()?;
+    let last = last_taken(&past.generations)?;
+    let spec = history::spec(&dirs, last).ok()?;
     if let Some(commit) = spec.commit() {
         repository.lay_out(commit).ok()?;
     }
     wiring::compile(&spec).ok()?;
-    let left = gone_back(&past.generations).and_then(|(_, left)| history::spec(&dirs, left).ok());
+    let left = last_followed(&past.generations)
+        .filter(|left| matches!(last.cause, Cause::Rollback { .. }) && left.commit != last.commit)
+        .and_then(|left| history::spec(&dirs, left).ok());
     Some((spec, left))
 }

@@ -10,8 +10,18 @@ pub struct Known {
     pub in_force: Option<String>,
     /// The hash of the commit that was taken last, in force or not.
     pub taken: Option<String>,
-    /// A commit that is not tried again, and why.
+    /// The commit that was taken last, where something else took its place, and why.
+    pub left: Option<Refusal>,
+    /// A commit that was not taken, and why.
     pub refused: Option<Refusal>,
+}
+
+impl Known {
+    /// Why a commit is not to be tried by itself.
+    fn refusal(&self, id: &str) -> Option<&Refusal> {
+        let mut refusals = self.left.iter().chain(&self.refused);
+        refusals.find(|refusal| refusal.commit == id)
+    }
 }
 
 /// A commit that is not to be tried again by itself.
@@ -21,6 +31,18 @@ pub struct Refusal {
     pub commit: String,
     /// Why.
     pub why: String,
+}
+
+impl Refusal {
+    /// Of a commit that an operator put generation `number` in the place of.
+    pub fn displaced(commit: String, number: u64) -> Self {
+        let short = commit.get(..10).unwrap_or(&commit);
+        let why = format!(
+            "commit {short} was taken before, and generation {number} is in force in its place; \
+             `hatchery sync --now` takes it again, and a newer commit is taken by itself"
+        );
+        Refusal { commit, why }
+    }
 }
 
 /// The head, and how it is related to what was taken last.
@@ -61,11 +83,8 @@ pub fn judge(known: &Known, head: &Head, allow_rewrite: bool, again: bool) -> Ne
     if known.in_force.as_ref() == Some(id) {
         return Next::Nothing;
     }
-    if let Some(refused) = &known.refused
-        && refused.commit == *id
-        && !again
-    {
-        return Next::Leave(refused.why.clone());
+    if let Some(refusal) = known.refusal(id).filter(|_| !again) {
+        return Next::Leave(refusal.why.clone());
     }
     match &known.taken {
         Some(taken) if !head.descends && !allow_rewrite => Next::Leave(format!(
@@ -97,9 +116,13 @@ mod tests {
         Known {
             in_force: Some("a1".to_owned()),
             taken: Some("b2".to_owned()),
-            refused: Some(Refusal {
+            left: Some(Refusal {
                 commit: "b2".to_owned(),
                 why: "it failed".to_owned(),
+            }),
+            refused: Some(Refusal {
+                commit: "b3".to_owned(),
+                why: "it is wrong".to_owned(),
             }),
         }
     }
@@ -115,7 +138,11 @@ mod tests {
         let next = judge(&known(), &head("b2", true), false, false);
         assert_eq!(next, Next::Leave("it failed".to_owned()));
         assert_eq!(next.sync(), Sync::Stalled);
-        assert_eq!(judge(&known(), &head("b2", true), false, true), Next::Take);
+        let next = judge(&known(), &head("b3", true), false, false);
+        assert_eq!(next, Next::Leave("it is wrong".to_owned()));
+        for id in ["b2", "b3"] {
+            assert_eq!(judge(&known(), &head(id, true), false, true), Next::Take);
+        }
     }
 
     #[test]

@@ -362,15 +362,20 @@ impl Syncer {
         };
         let known = &mut self.parts.known;
         known.in_force = stack.commit.as_ref().map(|commit| commit.id.clone());
-        if let Some(commit) = &stack.commit {
-            known.taken.get_or_insert_with(|| commit.id.clone());
+        if known.taken.is_none() {
+            let left = stack.left.as_ref().map(|left| left.commit.clone());
+            known.taken = left.or_else(|| known.in_force.clone());
         }
-        if let Some(left) = stack.left {
-            known.refused = Some(Refusal {
-                commit: left.commit,
-                why: left.why,
+        let displaced = known.taken.clone();
+        known.left = displaced
+            .filter(|taken| known.in_force.as_ref() != Some(taken))
+            .map(|commit| match stack.left {
+                Some(left) if left.commit == commit => Refusal {
+                    commit,
+                    why: left.why,
+                },
+                _ => Refusal::displaced(commit, stack.generation),
             });
-        }
         self.status
             .send_modify(|status| status.commit = stack.commit);
         true

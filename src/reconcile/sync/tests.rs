@@ -253,6 +253,68 @@ async fn a_commit_that_was_left_is_not_taken_again() {
     assert_eq!(status.sync, Sync::Synced);
 }
 
+/// The reason of a round that leaves the head alone.
+async fn left_alone(played: &Played, orders: &Orders, applied: &[&str]) -> String {
+    let status = ask(orders, Word::Resume).await;
+    assert_eq!(status.sync, Sync::Stalled);
+    assert_eq!(played.scene().applied, applied);
+    status.reason.unwrap()
+}
+
+#[tokio::test]
+async fn what_an_operator_put_in_its_place_stays_until_a_newer_commit() {
+    let played = Played::default();
+    played.scene().head = Some(commit("c2"));
+    let orders = follow(&played, |_| {});
+    ask(&orders, Word::Now).await;
+    // Back once, and once more; then a file of the operator's own.
+    played.scene().in_force = Some(spec_of(&commit("c1")));
+    played.scene().left = Some(LeftCommit {
+        commit: "c2".to_owned(),
+        why: "rolled back to generation 1".to_owned(),
+    });
+    let why = left_alone(&played, &orders, &["c2"]).await;
+    assert_eq!(why, "rolled back to generation 1");
+    played.scene().in_force = Some(spec_of(&commit("c0")));
+    if let Some(left) = &mut played.scene().left {
+        left.commit = "c1".to_owned();
+    }
+    let why = left_alone(&played, &orders, &["c2"]).await;
+    assert!(why.contains("commit c2 was taken before"), "{why}");
+    played.scene().left = None;
+    played.scene().in_force = Some(SpecText::of("/other.yaml", "name: other"));
+    let why = left_alone(&played, &orders, &["c2"]).await;
+    assert!(why.contains("`hatchery sync --now`"), "{why}");
+    played.scene().head = Some(commit("c3"));
+    let status = ask(&orders, Word::Resume).await;
+    assert_eq!(status.sync, Sync::Synced);
+    played.scene().in_force = None;
+    let status = ask(&orders, Word::Now).await;
+    assert_eq!(status.sync, Sync::Synced);
+    assert_eq!(played.scene().applied, ["c2", "c3", "c3"]);
+}
+
+#[tokio::test]
+async fn what_is_refused_after_another_was_left_is_tried_once() {
+    let played = Played::default();
+    played.scene().head = Some(commit("c2"));
+    let orders = follow(&played, |_| {});
+    ask(&orders, Word::Now).await;
+    played.scene().in_force = Some(spec_of(&commit("c1")));
+    played.scene().left = Some(LeftCommit {
+        commit: "c2".to_owned(),
+        why: "it did not converge".to_owned(),
+    });
+    played.scene().head = Some(commit("broken"));
+    for _ in 0..3 {
+        let why = left_alone(&played, &orders, &["c2", "broken"]).await;
+        assert!(why.contains("line 3 is wrong"), "{why}");
+    }
+    played.scene().head = Some(commit("c2"));
+    let why = left_alone(&played, &orders, &["c2", "broken"]).await;
+    assert_eq!(why, "it did not converge");
+}
+
 #[tokio::test]
 async fn a_rewritten_branch_is_refused_unless_that_is_allowed() {
     for allowed in [false, true] {
