@@ -5,8 +5,8 @@ use super::context::{Context, detail, words};
 use super::model::{Change, Detail, Gate, Item, Note, Step};
 use super::world::{FileView, Life};
 use super::{ending, network, template, workload};
-use crate::graph::desired::{Farewell, ReloadNode, WorkloadNode};
-use crate::spec::model::{Drain, Firewall};
+use crate::graph::desired::{Farewell, ReloadNode, TemplateNode, WorkloadNode};
+use crate::spec::model::{Confirm, Drain, Firewall, Signal};
 
 /// What differs and can change while it runs: link, firewall, hosts file, and how it is to end.
 pub(super) fn in_place(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<Item> {
@@ -111,7 +111,7 @@ pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) ->
     if told.is_empty() {
         return None;
     }
-    let files = template::files_of(context, node);
+    let mut files = template::files_of(context, node);
     let stale: Vec<_> = told
         .iter()
         .filter(|template| files.get(&template.name) != life.applied.get(&template.name))
@@ -123,13 +123,18 @@ pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) ->
         })
         .filter(|template| files.contains_key(&template.name))
         .collect();
-    let ReloadNode::Signal {
-        signal, confirm, ..
-    } = stale.first()?.reload.as_ref()?
-    else {
-        return None;
-    };
-    let (signal, confirm) = (*signal, *confirm);
+    let (signal, confirm) = told_how(stale.first()?.reload.as_ref()?)?;
+    // A file of which it is told in another way is not read by this: that has its own turn.
+    let (stale, later): (Vec<&TemplateNode>, Vec<_>) = stale.into_iter().partition(|template| {
+        let told = template.reload.as_ref().and_then(told_how);
+        told == Some((signal, confirm))
+    });
+    for template in later {
+        match life.applied.get(&template.name) {
+            Some(read) => files.insert(template.name.clone(), read.clone()),
+            None => files.remove(&template.name),
+        };
+    }
     let names: Vec<String> = stale
         .iter()
         .map(|template| template.destination.display().to_string())
@@ -166,6 +171,16 @@ pub(super) fn reload(context: &Context<'_>, node: &WorkloadNode, life: &Life) ->
         details: vec![detail("reload", signal)],
         diff: None,
     })
+}
+
+/// How a process is told, and when it counts as done.
+fn told_how(reload: &ReloadNode) -> Option<(Signal, Confirm)> {
+    match reload {
+        ReloadNode::Signal {
+            signal, confirm, ..
+        } => Some((*signal, *confirm)),
+        ReloadNode::Command(_) => None,
+    }
 }
 
 pub(super) fn firewall_words(firewall: Option<&Firewall>) -> String {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::texts::*;
 use super::*;
+use crate::spec::model::{Confirm, Signal};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -227,4 +228,33 @@ fn what_was_written_is_read_before_anybody_goes_whatever_comes_of_the_next_text(
         let at = |what: &dyn Fn(&Step) -> bool| world.done.iter().position(what);
         assert!(at(&told).unwrap() < at(&ends).unwrap());
     }
+}
+
+#[test]
+fn a_process_is_told_of_each_file_as_that_one_says() {
+    let mut desired = two(2, |_| {});
+    edit_template(&mut desired, "zone", |node| {
+        node.reload = Some(ReloadNode::Signal {
+            process: nginx(),
+            signal: Signal(10),
+            confirm: Confirm::None,
+        });
+    });
+    let mut world = converged(desired);
+    sick(&mut world, &[1]);
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        let plan = world.pass();
+        let steps = plan.items.iter().flat_map(|item| &item.steps);
+        told.extend(steps.filter_map(|step| match step {
+            Step::ReloadProcess {
+                signal, confirm, ..
+            } => Some((signal.0, *confirm)),
+            _ => None,
+        }));
+        if plan.items.is_empty() && told.len() > 1 {
+            break;
+        }
+    }
+    assert_eq!(told, [(1, Confirm::NewChild), (10, Confirm::None)]);
 }
