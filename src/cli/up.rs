@@ -307,7 +307,7 @@ pub fn hold_removal(desired: &Desired, shown: &str, verb: &str) -> Result<(), Co
 /// When what runs cannot be seen.
 pub fn removal(desired: &Desired) -> Result<Option<String>, CommandError> {
     let lives = wiring::lives(&desired.stack)?;
-    let stays = |life: &Life| desired.nodes.contains_key(&life.id.node);
+    let stays = |life: &Life| desired.stays(&life.id.node);
     Ok((!lives.is_empty() && !lives.iter().any(stays)).then(|| {
         format!(
             "the spec would remove everything that runs of stack `{}`",

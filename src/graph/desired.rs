@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::first_seat;
 use super::hosts::Hosts;
 use super::identity::{Identity, Origin};
 use super::memo::Memo;
@@ -51,6 +52,15 @@ pub struct Desired {
     pub pairs: BTreeMap<NodeId, NodeId>,
     /// The hosts files for those seats that are spare, once somebody asked.
     pub hosts: Memo<Vec<NodeId>, Hosts>,
+}
+
+impl Desired {
+    /// Whether what runs as this node is, by this spec, to run on: as that node, or in the first
+    /// seat of the instance whose second one it is.
+    pub fn stays(&self, node: &NodeId) -> bool {
+        let first = || first_seat(node).is_some_and(|first| self.nodes.contains_key(&first));
+        self.nodes.contains_key(node) || first()
+    }
 }
 
 impl Desired {

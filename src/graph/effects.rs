@@ -236,13 +236,19 @@ const ROWS: &[Row] = &[
         &[
             "update",
             "update.max_unavailable",
-            "update.order",
             "update.min_healthy_time",
             "update.healthy_deadline",
             "update.failure_action",
         ],
         Nothing,
         "the next replacement goes by it",
+    ),
+    row(
+        WORKLOAD,
+        &["update.order"],
+        Nothing,
+        "the next replacement goes by it; with `stop-first`, what sits in a second seat then \
+         moves to the first one",
     ),
     row(
         WORKLOAD,

@@ -37,7 +37,7 @@ use instances::{Groups, Instance};
 
 pub use hosts::Hosts;
 pub use memo::Memo;
-pub use names::{container_of, instance_of, namespace};
+pub use names::{container_of, first_seat, instance_of, namespace, second_seat};
 pub use text::{dot, waves_text};
 
 /// What compiling needs beside the spec.

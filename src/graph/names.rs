@@ -46,13 +46,19 @@ fn fit(name: String, longest: usize) -> String {
 
 /// The second seat of an instance that is replaced start-first: `prime1.b` of `prime1`. The
 /// same for its endpoints.
-pub(super) fn second_seat(first: &NodeId) -> NodeId {
+pub fn second_seat(first: &NodeId) -> NodeId {
     NodeId::new(first.kind, format!("{}{SECOND_SEAT}", first.name))
 }
 
 /// Whether this is the name of a second seat.
 pub(super) fn is_second_seat(name: &str) -> bool {
     name.ends_with(SECOND_SEAT)
+}
+
+/// The first seat of an instance, if `seat` is its second one.
+pub fn first_seat(seat: &NodeId) -> Option<NodeId> {
+    let first = seat.name.strip_suffix(SECOND_SEAT)?;
+    Some(NodeId::new(seat.kind, first))
 }
 
 /// The instance whose seat has this name: `prime1` for `prime1.b` and for `prime1` itself.

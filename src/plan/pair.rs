@@ -8,6 +8,7 @@ use super::workload::{ending_of, keeps, leave, outdated};
 use super::world::{Life, LifeState};
 use super::{rolling, start, workload};
 use crate::graph::desired::{EndpointNode, Node, WorkloadNode};
+use crate::graph::{first_seat, second_seat};
 use crate::spec::node::NodeId;
 
 impl<'a> Context<'a> {
@@ -42,6 +43,31 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The instance of the spec that has this one for a second seat no more: it is replaced
+    /// stop-first by now.
+    pub fn instance_of(&self, left: &NodeId) -> Option<&'a WorkloadNode> {
+        let first = first_seat(left).filter(|_| self.memory.down.is_none())?;
+        match self.desired.nodes.get(&first) {
+            Some(Node::Workload(first)) if !self.desired.nodes.contains_key(left) => Some(first),
+            _ => None,
+        }
+    }
+
+    /// The life that still sits in the second seat of an instance that has only one by now.
+    pub fn in_left_seat(&self, first: &NodeId) -> Option<&'a Life> {
+        if self.desired.pairs.contains_key(first) {
+            return None;
+        }
+        self.current(&second_seat(first))
+    }
+
+    /// Whether a life is up, and nothing asks or prepares its end.
+    pub fn is_settled(&self, life: &Life) -> bool {
+        life.state == LifeState::Up
+            && !self.memory.asked.contains_key(&life.id)
+            && !self.memory.leaving.contains_key(&life.id)
+    }
+
     /// Whether nothing is to run in a seat, because the other one does or will.
     pub fn is_spare(&self, id: &NodeId) -> bool {
         let Some(partner) = self.desired.pairs.get(id) else {
@@ -53,6 +79,20 @@ impl<'a> Context<'a> {
             (None, None) => !super::pair::is_chosen(self, id),
         }
     }
+}
+
+/// Plans an instance of one seat in which nothing runs. What still sits in the second one that
+/// it had is to go before it starts, and serves in its place until then.
+pub(super) fn absent(context: &mut Context<'_>, node: &WorkloadNode) -> Planned {
+    let Some(life) = context.in_left_seat(&node.id) else {
+        return start::absent(context, node);
+    };
+    let mut planned = join(context, node, vec![format!("{} to end", life.id.node)]);
+    if context.is_settled(life) {
+        planned.level.started = true;
+        planned.level.healthy = true;
+    }
+    planned
 }
 
 /// Plans one seat; `None` when it is spare and nothing of it is left.

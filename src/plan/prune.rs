@@ -11,9 +11,10 @@ use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::{self, id_of_bridge};
+use super::rolling;
 use super::workload;
 use super::world::{AttachmentView, FileView, Life, LifeState};
-use crate::graph::desired::{Attachment, Farewell, Node};
+use crate::graph::desired::{Attachment, Farewell, Node, WorkloadNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
@@ -40,7 +41,7 @@ pub(super) fn wanted(context: &Context<'_>, id: &NodeId) -> bool {
 /// Plans all that left the spec, dependents first.
 pub(super) fn plan(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
     let mut planned = lives(context, notes);
-    planned.extend(registrations(context));
+    planned.extend(registrations(context, notes));
     planned.extend(files(context));
     planned.extend(attachments(context));
     planned.extend(bridges(context));
@@ -128,6 +129,7 @@ fn is_kept(context: &Context<'_>, life: &Life) -> bool {
         && life.state == LifeState::Up
         && !memory.asked.contains_key(&life.id)
         && !context.desired.nodes.contains_key(&life.id.node)
+        && context.instance_of(&life.id.node).is_none()
 }
 
 fn keeps(context: &Context<'_>, node: &NodeId) -> bool {
@@ -136,11 +138,16 @@ fn keeps(context: &Context<'_>, node: &NodeId) -> bool {
 }
 
 fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) -> Planned {
-    let reason = reason(context);
+    let instance = context.instance_of(node);
+    let reason = match instance {
+        Some(_) => "not in the spec: `update.order` is `stop-first`",
+        None => reason(context),
+    };
     let mut waits = context.dependents_left(node);
     if node.kind == Kind::Containers {
         waits.extend(context.strangers().iter().cloned());
     }
+    waits.extend(instance.map_or(Vec::new(), |first| others(context, first)));
     if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
         return ending::waiting(context, life, Change::Remove, reason, waits);
     }
@@ -167,7 +174,18 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     ending::end(context, &ending, Change::Remove, reason)
 }
 
-fn registrations(context: &Context<'_>) -> Vec<Planned> {
+/// Which others of its group are to be well before what sits in the second seat of `first` may
+/// leave, unless the first one serves already.
+fn others(context: &Context<'_>, first: &WorkloadNode) -> Vec<String> {
+    let free =
+        context.memory.stopped.contains(&first.id) || rolling::is_well(context, first).is_ok();
+    match free {
+        true => Vec::new(),
+        false => rolling::before(context, first),
+    }
+}
+
+fn registrations(context: &Context<'_>, notes: &Notes) -> Vec<Planned> {
     let down = context.memory.down.is_some();
     // What belongs to a node of the spec was found for it: it is known by where it is.
     let mut wanted = HashSet::with_capacity(context.observed.registered.len());
@@ -178,7 +196,7 @@ fn registrations(context: &Context<'_>) -> Vec<Planned> {
         .filter(|(_, registered)| down || !wanted.contains(&ptr::from_ref(*registered)))
         .filter(|(_, registered)| {
             let target = registered.target.as_ref();
-            !target.is_some_and(|target| keeps(context, target))
+            !target.is_some_and(|target| keeps(context, target) || sits(context, target, notes))
         })
         .collect();
     left.sort_unstable_by_key(|(service_id, _)| *service_id);
@@ -192,6 +210,14 @@ fn registrations(context: &Context<'_>) -> Vec<Planned> {
             removal(node, reason(context), Vec::new(), steps)
         })
         .collect()
+}
+
+/// Whether a life sits in a second seat that it does not leave yet.
+fn sits(context: &Context<'_>, node: &NodeId, notes: &Notes) -> bool {
+    let life = context
+        .instance_of(node)
+        .and_then(|_| context.current(node));
+    life.is_some_and(|life| context.is_settled(life) && !notes.leaving.contains(&life.id))
 }
 
 /// Files that carry our mark and that no template of the spec renders.

@@ -127,6 +127,12 @@ fn standing(context: &Context<'_>, first: &WorkloadNode) -> Standing {
         .flatten()
         .filter_map(|seat| Some((seat, context.current(&seat.id)?)));
     let (Some((seat, life)), None) = (alive.next(), alive.next()) else {
+        if let Some(life) = context.in_left_seat(&first.id) {
+            return match context.is_settled(life) {
+                true => Standing::Due,
+                false => Standing::Away,
+            };
+        }
         // One that ended for good is as it should be.
         let mut seats = seats.into_iter().flatten();
         return match seats.any(|seat| start::rests(context, seat)) {

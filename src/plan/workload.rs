@@ -7,7 +7,7 @@ use super::context::{Context, Level, Planned, earliest, status, words};
 use super::ending::{self, Ending};
 use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
-use super::{pair, permit, place, rolling, start};
+use super::{pair, permit, place, rolling};
 use crate::graph::desired::{ReadyNode, WorkloadNode};
 use crate::graph::{identity, instance_of};
 use crate::spec::model::Status;
@@ -23,7 +23,7 @@ pub(super) fn plan(
     let mut planned = match (context.partner(&node.id), current) {
         (Some(partner), _) => pair::plan(context, node, partner, notes)?,
         (None, Some(life)) => alive(context, node, life, notes),
-        (None, None) => start::absent(context, node),
+        (None, None) => pair::absent(context, node),
     };
     describe(context, node, current, &mut planned.status);
     let rests = [NodeState::Stopped, NodeState::Exited, NodeState::Completed];

@@ -66,8 +66,7 @@ impl Controller {
         };
         // Every container, or everything at all.
         let all_of = |kind: Option<Kind>| {
-            up(kind).next().is_some()
-                && !up(kind).any(|life| loaded.desired.nodes.contains_key(&life.node))
+            up(kind).next().is_some() && !up(kind).any(|life| loaded.desired.stays(&life.node))
         };
         let what = if all_of(None) {
             "workload"

@@ -275,3 +275,72 @@ fn an_endpoint_waits_for_its_own_seat_and_others_for_either() {
     let of_first = plan.items.iter().find(|item| item.node == first);
     assert!(of_first.is_none_or(|item| item.gate != Gate::Ready));
 }
+
+/// Three instances, each in its second seat, that are replaced stop-first from now on.
+fn moved() -> World {
+    let mut world = converged(seated(3, "python3"));
+    world.edit(seated(3, "python4"));
+    world.converge();
+    let seats: Vec<String> = world.lives().into_keys().collect();
+    let second = |seat: &&String| seat.ends_with(".b");
+    assert_eq!(seats.iter().filter(second).count(), 3, "{seats:?}");
+    world.edit(farm(3, "python4"));
+    world
+}
+
+#[test]
+fn what_sits_in_a_second_seat_that_is_no_more_moves_one_after_the_other() {
+    for keeps in [false, true] {
+        let mut world = moved();
+        world.memory.keeps = keeps;
+        let plan = world.plan();
+        assert!(leaves(&plan, &second(1)));
+        assert_eq!(
+            item(&plan, &second(2)).gate,
+            waits("containers/prime1 to be well")
+        );
+        assert_eq!(
+            item(&plan, &prime(1)).gate,
+            waits("containers/prime1.b to end")
+        );
+        let mut passes = 0;
+        while !world.pass().items.is_empty() {
+            let registered = |number: u32| {
+                let seats = [prime(number), second(number)];
+                let serves = |life: &&Life| {
+                    let target = |one: &crate::plan::world::Registered| {
+                        one.target.as_ref() == Some(&life.id.node)
+                    };
+                    seats.contains(&life.id.node) && world.observed.registered.values().any(target)
+                };
+                let lives: Vec<&Life> = world.observed.lives.iter().collect();
+                let here = lives.iter().filter(|life| seats.contains(&life.id.node));
+                assert!(here.count() <= 1, "both seats of {number} at once");
+                lives.into_iter().any(|life| serves(&life))
+            };
+            let serving = (1..=3).filter(|number| registered(*number)).count();
+            assert!(serving >= 2, "{serving} serve in pass {passes}");
+            passes += 1;
+            assert!(passes < 100, "it does not converge");
+        }
+        let seats: Vec<String> = world.lives().into_keys().collect();
+        let firsts = [
+            "containers/prime1",
+            "containers/prime2",
+            "containers/prime3",
+        ];
+        assert_eq!(seats, [&firsts[..], &["processes/nginx"]].concat());
+    }
+}
+
+#[test]
+fn a_second_seat_that_is_no_more_is_left_at_once_where_the_first_one_serves_or_was_stopped() {
+    let mut world = moved();
+    world.memory.stopped.insert(prime(2));
+    assert!(leaves(&world.plan(), &second(2)));
+    assert_eq!(state(&world.plan(), &prime(2)).state, NodeState::Stopped);
+    let mut world = both("python3", "python4");
+    (0..5).for_each(|_| drop(world.pass()));
+    world.edit(farm(1, "python3"));
+    assert!(leaves(&world.plan(), &second(1)));
+}
