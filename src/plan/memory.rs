@@ -132,6 +132,9 @@ pub struct Attempt {
     /// What it attaches while it is under way: nobody else may be given that address, and its
     /// bridge is in use, though nothing of it is seen yet.
     pub attaches: Option<Box<Attachment>>,
+    /// The life that it was about; `None` where it was to begin one, or is about none. It holds
+    /// up nothing of another.
+    pub life: Option<LifeId>,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last one failed.
@@ -263,6 +266,10 @@ impl Memory {
             self.leaving.entry(life.clone()).or_insert(now);
         }
         self.leaving.retain(|life, _| notes.leaving.contains(life));
+        // One that turned well before it was asked to end is late no more.
+        let asked = &self.asked;
+        self.late
+            .retain(|life| notes.late.contains(life) || asked.contains_key(life));
         self.late.extend(notes.late.iter().cloned());
         for (life, ports) in &notes.draining {
             let draining = self.draining.entry(life.clone()).or_insert(Draining {

@@ -1,6 +1,6 @@
 //! The state of one controller between passes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
-use crate::plan::world::Observed;
+use crate::plan::world::{LifeId, LifeState, Observed};
 use crate::planted::{self, Bug};
 use crate::spec::generation::Cause;
 use crate::spec::node::NodeId;
@@ -207,19 +207,14 @@ impl Controller {
 
     /// Begins everything that the plan has ready.
     pub fn dispatch(&mut self) -> Vec<Job> {
+        self.forget_attempts();
         let mut jobs = Vec::new();
-        let ready: Vec<(NodeId, Vec<Step>)> = self
-            .plan
-            .items
-            .iter()
-            .filter(|item| item.gate == Gate::Ready && !item.steps.is_empty())
-            .map(|item| (item.node.clone(), item.steps.clone()))
-            .collect();
         let now = self.host.clock.now();
-        for (node, mut steps) in ready {
+        for (node, mut steps, life) in self.ready() {
             let attempt = self.memory.attempts.entry(node.clone()).or_insert(Attempt {
                 running: false,
                 attaches: None,
+                life: None,
                 failures: 0,
                 error: None,
                 retry_at: now,
@@ -227,6 +222,7 @@ impl Controller {
             if attempt.running {
                 continue;
             }
+            attempt.life = life;
             let hash = step_hash(&steps);
             if let Some(done) = self.done_before.get(&node).filter(|done| done.hash == hash) {
                 let again = done.at + retry_delay(done.times);
@@ -266,6 +262,36 @@ impl Controller {
             jobs.push(Job::new(node, steps));
         }
         jobs
+    }
+
+    /// What the plan has ready: whose, the steps, and the life that they are about, unless they
+    /// begin one.
+    fn ready(&self) -> Vec<(NodeId, Vec<Step>, Option<LifeId>)> {
+        let items = self.plan.items.iter();
+        let mut ready = items
+            .filter(|item| item.gate == Gate::Ready && !item.steps.is_empty())
+            .peekable();
+        if ready.peek().is_none() {
+            return Vec::new();
+        }
+        let lives = self.newest_lives();
+        ready
+            .map(|item| {
+                let begins = item.steps.iter().any(|step| matches!(step, Step::Start(_)));
+                let life = lives.get(&item.node).filter(|_| !begins);
+                let life = life.filter(|life| !matches!(life.state, LifeState::Ended { .. }));
+                let life = life.map(|life| life.id.clone());
+                (item.node.clone(), item.steps.clone(), life)
+            })
+            .collect()
+    }
+
+    /// What nothing is to be done about any more did not fail either.
+    fn forget_attempts(&mut self) {
+        let items: HashSet<&NodeId> = self.plan.items.iter().map(|item| &item.node).collect();
+        self.memory
+            .attempts
+            .retain(|node, attempt| attempt.running || items.contains(node));
     }
 
     /// Remembers what was done, to notice when it is asked for again and again.

@@ -170,6 +170,7 @@ impl Controller {
         // Whatever the failed step did in part is seen by looking again.
         controller.dirty = Dirty::ALL;
         let before = controller.memory.attempts.get(&done.node);
+        let life = before.and_then(|attempt| attempt.life.clone());
         let failures = before.map_or(1, |attempt| attempt.failures.saturating_add(1));
         let known = before.and_then(|attempt| attempt.error.as_ref());
         if known.is_none_or(|(_, known)| *known != error.message) {
@@ -194,6 +195,7 @@ impl Controller {
             Attempt {
                 running: false,
                 attaches: None,
+                life,
                 failures,
                 error: Some((error.kind, error.message)),
                 retry_at: now + retry,

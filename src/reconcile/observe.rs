@@ -143,6 +143,8 @@ impl Controller {
     /// Remembers ends, and forgets what is about lives that are gone.
     fn settle_lives(&mut self) {
         let now = self.host.clock.now();
+        // Those that do not run as they did: what failed before does not hold up what follows.
+        let mut turned: BTreeSet<LifeId> = BTreeSet::new();
         let there: BTreeSet<LifeId> = self
             .observed
             .lives
@@ -159,10 +161,14 @@ impl Controller {
                     }
                 }
                 LifeState::Ending => {
-                    self.memory.ending.entry(life.id.clone()).or_insert(now);
+                    if !self.memory.ending.contains_key(&life.id) {
+                        self.memory.ending.insert(life.id.clone(), now);
+                        turned.insert(life.id.clone());
+                    }
                 }
                 LifeState::Ended { .. } if planted::has(Bug::LostExit) => {}
                 LifeState::Ended { exit, at } => {
+                    turned.insert(life.id.clone());
                     // What did not become ready in time failed, though it was asked to end.
                     let late = self.memory.late.contains(&life.id);
                     let asked = !late
@@ -181,6 +187,10 @@ impl Controller {
             }
         }
         let memory = &mut self.memory;
+        let holds = |life: &LifeId| there.contains(life) && !turned.contains(life);
+        memory
+            .attempts
+            .retain(|_, attempt| attempt.running || attempt.life.as_ref().is_none_or(holds));
         memory.ready.retain(|life| there.contains(life));
         memory.asked.retain(|life, _| there.contains(life));
         memory.ending.retain(|life, _| there.contains(life));
@@ -193,7 +203,7 @@ impl Controller {
     }
 
     /// The newest life of every node that has one.
-    fn newest_lives(&self) -> HashMap<&NodeId, &Life> {
+    pub(super) fn newest_lives(&self) -> HashMap<&NodeId, &Life> {
         let mut newest: HashMap<&NodeId, &Life> = HashMap::new();
         for life in &self.observed.lives {
             let known = newest.entry(&life.id.node).or_insert(life);

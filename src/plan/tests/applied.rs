@@ -394,6 +394,7 @@ fn an_action_under_way_goes_on_though_the_plan_has_it_not() {
     let attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 0,
         error: None,
         retry_at: world.now,

@@ -263,6 +263,7 @@ fn the_next_try_is_told_while_one_is_waited_for() {
         let attempt = Attempt {
             running,
             attaches: None,
+            life: None,
             failures: 1,
             error: Some((ErrorKind::Failed, "cannot".to_owned())),
             retry_at,

@@ -345,6 +345,7 @@ fn somebody_else_in_the_way_blocks_and_other_troubles_wait() {
             Attempt {
                 running: false,
                 attaches: None,
+                life: None,
                 failures: 1,
                 error: Some((kind, "cannot do it".to_owned())),
                 retry_at,

@@ -114,6 +114,7 @@ fn a_container_that_does_not_come_up() {
         Attempt {
             running: false,
             attaches: None,
+            life: None,
             failures: 3,
             error: Some((
                 ErrorKind::Failed,

@@ -47,6 +47,7 @@ fn attempt(namespace: &str, running: bool) -> Attempt {
     Attempt {
         running,
         attaches: Some(Box::new(attaches)),
+        life: None,
         failures: 0,
         error: None,
         retry_at: Default::default(),
@@ -435,6 +436,7 @@ fn a_file_stays_while_something_is_started_that_may_read_it() {
     let mut attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 0,
         error: None,
         retry_at: world.now,

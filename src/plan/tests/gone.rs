@@ -186,6 +186,7 @@ fn files_go_after_every_process_and_after_every_start() {
     let attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 0,
         error: None,
         retry_at: world.now,
@@ -208,6 +209,7 @@ fn a_namespace_goes_after_what_is_in_it_and_a_bridge_after_its_links() {
     let attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 0,
         error: None,
         retry_at: world.now,

@@ -284,6 +284,7 @@ fn what_failed_waits_for_its_next_try_and_holds_nothing_else() {
         Attempt {
             running: false,
             attaches: None,
+            life: None,
             failures: 3,
             error: Some((ErrorKind::Failed, "cannot start it".to_owned())),
             retry_at: world.now + Duration::from_secs(3600),

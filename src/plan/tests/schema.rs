@@ -82,6 +82,7 @@ fn what_is_blocked_and_what_is_under_way_have_it_too() {
     let attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 1,
         error: Some((ErrorKind::Failed, "no".to_owned())),
         retry_at: world.now,

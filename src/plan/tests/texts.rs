@@ -114,6 +114,7 @@ fn a_file_is_not_written_under_a_reader_that_is_busy() {
     let mut attempt = Attempt {
         running: true,
         attaches: None,
+        life: None,
         failures: 0,
         error: None,
         retry_at: world.now,
@@ -251,6 +252,7 @@ fn a_stale_file_is_read_only_by_those_that_it_was_good_for() {
     let attempt = |running| Attempt {
         running,
         attaches: None,
+        life: None,
         failures: 1,
         error: Some((ErrorKind::Failed, "no space".to_owned())),
         retry_at: Time(0),
