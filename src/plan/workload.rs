@@ -373,7 +373,8 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
             .get(&life.id)
             .copied()
             .unwrap_or(context.now);
-        planned.wake = Some(since + *timeout);
+        // One that is late all the same, because an applied plan leaves it alone, is late for good.
+        planned.wake = Some(since + *timeout).filter(|end| *end > context.now);
     }
     planned.item =
         place::in_place(context, node, life).or_else(|| place::reload(context, node, life));

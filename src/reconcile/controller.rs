@@ -21,7 +21,7 @@ use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::{LifeId, LifeState, Observed};
 use crate::planted::{self, Bug};
 use crate::spec::generation::Cause;
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
 /// After so long the same steps are no repetition.
@@ -159,6 +159,7 @@ impl Controller {
 
     /// Takes a new desired world.
     pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded, cause: Cause) {
+        self.forget_left(&loaded.desired);
         remember_needs(&mut self.memory, &self.desired);
         // What an earlier spec that did not converge changed is on trial still.
         let changed = changed(&self.desired, &loaded.desired);
@@ -193,6 +194,28 @@ impl Controller {
         self.observed.inputs.files = loaded.sources;
         self.memory.begin_generation();
         self.dirty = Dirty::ALL;
+    }
+
+    /// Forgets what left with an earlier spec and is gone: names may come and go for years.
+    fn forget_left(&mut self, new: &Desired) {
+        let now = self.host.clock.now();
+        let memory = &mut self.memory;
+        let lives = self.observed.lives.iter().map(|life| &life.id.node);
+        let there: HashSet<&NodeId> = lives.chain(memory.attempts.keys()).collect();
+        let old = &self.desired;
+        let named = |node: &NodeId| new.nodes.contains_key(node) || old.nodes.contains_key(node);
+        // One that is gone may stand between two that are there, in the order of their ends.
+        if there.iter().all(|node| named(node)) {
+            memory.past_needs.retain(|node, _| named(node));
+        }
+        let known = |node: &NodeId| named(node) || there.contains(node);
+        memory.workloads.retain(|node, _| known(node));
+        memory.templates.retain(|name, _| {
+            let node = NodeId::new(Kind::Templates, name.as_str());
+            known(&node)
+        });
+        self.done_before
+            .retain(|_, done| now.since(done.at) < FORGOTTEN);
     }
 
     /// The addresses that instances hold now, which a new compilation is to keep.
@@ -376,7 +399,7 @@ pub(super) fn step_hash(steps: &[Step]) -> u64 {
 
 /// Workloads that are new, or that are not what they were in what they run, when they are
 /// ready or what they serve.
-fn changed(old: &Desired, new: &Desired) -> BTreeSet<NodeId> {
+pub(super) fn changed(old: &Desired, new: &Desired) -> BTreeSet<NodeId> {
     let mut changed = BTreeSet::new();
     for (id, node) in &new.nodes {
         if old.nodes.get(id) == Some(node) {

@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::controller::{Controller, Proven};
+use super::controller::{Controller, Proven, changed};
 use super::handle::{EventKind, Happening, Level, SpecText};
 use super::happening::one_line;
 use super::host::Host;
+use super::load::load;
 use crate::driver::Result;
 use crate::plan::model::{NodeState, NodeStatus, Plan};
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
@@ -314,8 +315,15 @@ impl Controller {
                 spec: self.host.keep.spec(before)?,
             })
         });
-        if self.proven.is_none() {
+        let Some(proven) = &self.proven else {
             self.memory.changed.clear();
+            return;
+        };
+        // What the proven spec has as well is not on trial, whoever began the trial.
+        let files = self.host.files.clone();
+        let held = self.held();
+        if let Ok(loaded) = load(&proven.spec, &self.around, &held, files.as_ref(), false) {
+            self.memory.changed = changed(&loaded.desired, &self.desired);
         }
     }
 
