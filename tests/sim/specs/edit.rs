@@ -37,7 +37,17 @@ impl Model {
                     false => Vec::new(),
                 };
             }
-            8 => self.works[work].grace = *rng.pick(&[500, 2_000, 10_000]),
+            8 => {
+                let work = &mut self.works[work];
+                work.grace = *rng.pick(&[500, 2_000, 10_000]);
+                // Not drawn on its own, so that the histories of known seeds stay what they are.
+                if work.grace == 500 && work.network.is_some() {
+                    work.update = match work.update {
+                        None => Some("order: start-first"),
+                        Some(_) => None,
+                    };
+                }
+            }
             9 => {
                 let work = &mut self.works[work];
                 work.delay = *rng.pick(&[100, 500, 1000, 3000]);
