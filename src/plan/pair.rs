@@ -4,7 +4,7 @@
 use super::context::{Context, Level, Planned, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
-use super::workload::{ending_of, keeps, leave, outdated};
+use super::workload::{ending_of, is_ready, keeps, leave, outdated};
 use super::world::{Life, LifeState};
 use super::{rolling, start, workload};
 use crate::graph::desired::{EndpointNode, Node, WorkloadNode};
@@ -61,6 +61,11 @@ impl<'a> Context<'a> {
         self.current(&second_seat(first))
     }
 
+    /// Whether that life serves in place of the first seat.
+    pub fn serves_for(&self, first: &WorkloadNode, life: &Life) -> bool {
+        self.is_settled(life) && is_ready(self, first, life)
+    }
+
     /// Whether a life is up, and nothing asks or prepares its end.
     pub fn is_settled(&self, life: &Life) -> bool {
         life.state == LifeState::Up
@@ -83,16 +88,27 @@ impl<'a> Context<'a> {
 
 /// Plans an instance of one seat in which nothing runs. What still sits in the second one that
 /// it had is to go before it starts, and serves in its place until then.
-pub(super) fn absent(context: &mut Context<'_>, node: &WorkloadNode) -> Planned {
+pub(super) fn absent(context: &mut Context<'_>, node: &WorkloadNode, notes: &Notes) -> Planned {
     let Some(life) = context.in_left_seat(&node.id) else {
         return start::absent(context, node);
     };
     let mut planned = join(context, node, vec![format!("{} to end", life.id.node)]);
-    if context.is_settled(life) {
-        planned.level.started = true;
-        planned.level.healthy = true;
-    }
+    planned.level.started = context.serves_for(node, life) && !notes.leaving.contains(&life.id);
+    // Its checks are asked no more.
+    planned.level.healthy = planned.level.started && context.endpoints(&node.id).is_empty();
     planned
+}
+
+/// Which others of its group are to be well before what sits in the second seat that `first` had
+/// may leave. One that does not serve, or in whose place the first one serves, costs nothing.
+pub(super) fn others(context: &Context<'_>, first: &WorkloadNode, life: &Life) -> Vec<String> {
+    let free = context.memory.stopped.contains(&first.id)
+        || !is_ready(context, first, life)
+        || rolling::is_well(context, first).is_ok();
+    match free {
+        true => Vec::new(),
+        false => rolling::before(context, first),
+    }
 }
 
 /// Plans one seat; `None` when it is spare and nothing of it is left.

@@ -11,10 +11,10 @@ use super::context::{Context, Level, Planned, earliest, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::{self, id_of_bridge};
-use super::rolling;
+use super::pair;
 use super::workload;
 use super::world::{AttachmentView, FileView, Life, LifeState};
-use crate::graph::desired::{Attachment, Farewell, Node, WorkloadNode};
+use crate::graph::desired::{Attachment, Farewell, Node};
 use crate::planted::{self, Bug};
 use crate::spec::model::{Drain, Signal};
 use crate::spec::node::{Kind, NodeId};
@@ -33,9 +33,9 @@ static FAREWELL: Farewell = Farewell {
 /// What is said of a life that left the spec and runs on.
 pub const KEPT: &str = "not in the spec; kept, because nothing is pruned";
 
-/// Whether a node is wanted at all.
+/// Whether a node is wanted at all, be it in another seat.
 pub(super) fn wanted(context: &Context<'_>, id: &NodeId) -> bool {
-    context.memory.down.is_none() && context.desired.nodes.contains_key(id)
+    context.memory.down.is_none() && context.desired.stays(id)
 }
 
 /// Plans all that left the spec, dependents first.
@@ -138,18 +138,25 @@ fn keeps(context: &Context<'_>, node: &NodeId) -> bool {
 }
 
 fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) -> Planned {
-    let instance = context.instance_of(node);
-    let reason = match instance {
-        Some(_) => "not in the spec: `update.order` is `stop-first`",
-        None => reason(context),
+    let (reason, waits) = match context.instance_of(node) {
+        Some(first) => {
+            let reason = "not in the spec: `update.order` is `stop-first`";
+            (reason, pair::others(context, first, life))
+        }
+        None => {
+            let mut waits = context.dependents_left(node);
+            if node.kind == Kind::Containers {
+                waits.extend(context.strangers().iter().cloned());
+            }
+            (reason(context), waits)
+        }
     };
-    let mut waits = context.dependents_left(node);
-    if node.kind == Kind::Containers {
-        waits.extend(context.strangers().iter().cloned());
-    }
-    waits.extend(instance.map_or(Vec::new(), |first| others(context, first)));
     if !waits.is_empty() && !context.memory.asked.contains_key(&life.id) {
-        return ending::waiting(context, life, Change::Remove, reason, waits);
+        let mut planned = ending::waiting(context, life, Change::Remove, reason, waits);
+        if context.instance_of(node).is_some() {
+            planned.status.state = NodeState::Running;
+        }
+        return planned;
     }
     let remembered = context.memory.workloads.get(node);
     let farewell = remembered
@@ -172,17 +179,6 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
         }
     }
     ending::end(context, &ending, Change::Remove, reason)
-}
-
-/// Which others of its group are to be well before what sits in the second seat of `first` may
-/// leave, unless the first one serves already.
-fn others(context: &Context<'_>, first: &WorkloadNode) -> Vec<String> {
-    let free =
-        context.memory.stopped.contains(&first.id) || rolling::is_well(context, first).is_ok();
-    match free {
-        true => Vec::new(),
-        false => rolling::before(context, first),
-    }
 }
 
 fn registrations(context: &Context<'_>, notes: &Notes) -> Vec<Planned> {

@@ -128,7 +128,7 @@ fn standing(context: &Context<'_>, first: &WorkloadNode) -> Standing {
         .filter_map(|seat| Some((seat, context.current(&seat.id)?)));
     let (Some((seat, life)), None) = (alive.next(), alive.next()) else {
         if let Some(life) = context.in_left_seat(&first.id) {
-            return match context.is_settled(life) {
+            return match context.serves_for(first, life) {
                 true => Standing::Due,
                 false => Standing::Away,
             };

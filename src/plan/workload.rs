@@ -23,7 +23,7 @@ pub(super) fn plan(
     let mut planned = match (context.partner(&node.id), current) {
         (Some(partner), _) => pair::plan(context, node, partner, notes)?,
         (None, Some(life)) => alive(context, node, life, notes),
-        (None, None) => pair::absent(context, node),
+        (None, None) => pair::absent(context, node, notes),
     };
     describe(context, node, current, &mut planned.status);
     let rests = [NodeState::Stopped, NodeState::Exited, NodeState::Completed];

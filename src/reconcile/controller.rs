@@ -178,6 +178,10 @@ impl Controller {
         self.memory
             .stopped
             .retain(|node| desired.nodes.contains_key(node));
+        // An instance that has two seats from now on is stopped in both.
+        let other = |node| desired.pairs.get(node).cloned();
+        let others: Vec<NodeId> = self.memory.stopped.iter().filter_map(other).collect();
+        self.memory.stopped.extend(others);
         // Noted before anything is written, so that whoever takes the stack down finds it.
         let mut rendered = self.host.keep.rendered();
         rendered.extend(desired.nodes.values().filter_map(|node| match node {

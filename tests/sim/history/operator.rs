@@ -6,7 +6,7 @@ use hatchery::spec::generation::{Cause, User};
 use tokio::sync::oneshot;
 
 use super::Run;
-use crate::specs::SPEC;
+use crate::specs::{SPEC, instance};
 use crate::world::Happening;
 
 impl Run {
@@ -67,7 +67,11 @@ impl Run {
                 world.operator_stopped.insert(node, now);
                 continue;
             }
-            world.operator_stopped.remove(&node);
+            // It may have been stopped when it had another seat as well.
+            let started = instance(&node);
+            world
+                .operator_stopped
+                .retain(|stopped, _| instance(stopped) != started);
             if verb == Verb::Restart {
                 for (_, cgroup) in world.cgroups.iter_mut().filter(|(id, _)| id.node == node) {
                     cgroup.restarting = true;
