@@ -324,3 +324,53 @@ fn what_left_the_spec_is_kept_where_nothing_is_pruned() {
     assert_eq!(pid_of_other(), Some(pid));
     assert!(followed.source().get("kept").is_none());
 }
+
+#[test]
+fn what_an_operator_puts_in_its_place_stays_until_the_next_commit() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up(&[]);
+    let first = followed.git(&["rev-parse", "HEAD"]);
+    let second = followed.converges("a file", "two");
+    let third = followed.converges("a file", "three");
+    let stays = |word: &str| {
+        for _ in 0..2 {
+            let asked = followed.source()["asked_at_ms"].as_u64().unwrap();
+            until("another round", || {
+                followed.source()["asked_at_ms"].as_u64() > Some(asked + 1000)
+            });
+        }
+        let reason = followed.refusal(&third);
+        assert!(reason.contains("`hatchery sync --now`"), "{reason}");
+        until("the word", || followed.status()["converged"] == true);
+        assert_eq!(followed.job().1, word);
+    };
+    let runs = |commit: &str| {
+        let status = followed.status();
+        status["converged"] == true && status["source"]["commit"]["id"] == *commit
+    };
+    followed.ok(&["rollback"]);
+    until("one back", || runs(&second));
+    followed.ok(&["rollback", "1"]);
+    until("two back", || runs(&first));
+    stays("one");
+    followed.kill();
+    followed.up(&[]);
+    stays("one");
+
+    let own = followed.folder.path().join("own.yaml");
+    let text = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    let text = text
+        .replace("three", "own")
+        .replace("{{ spec_dir }}/note", "/dev/null");
+    fs::write(&own, text.replace("    watch: [ ./note ]\n", "")).unwrap();
+    followed.ok(&["apply", &own.display().to_string()]);
+    stays("own");
+    followed.kill();
+    followed.up(&[]);
+    stays("own");
+
+    followed.ok(&["sync", "--now"]);
+    until("the third again", || followed.in_force(&third));
+    followed.converges("a file", "four");
+}
