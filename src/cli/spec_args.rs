@@ -14,7 +14,7 @@ use crate::reconcile::handle::SpecText;
 use crate::spec::gather::Sought;
 
 /// The file that is the spec of the folder in which it lies.
-const IN_FOLDER: &str = "hatchery.yaml";
+pub const IN_FOLDER: &str = "hatchery.yaml";
 
 /// Which spec.
 #[derive(Debug, Default, clap::Args)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
-use crate::cli::spec_args::sought_in;
+use crate::cli::spec_args::IN_FOLDER;
 use crate::cli::{host, up, wiring};
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
@@ -88,9 +88,10 @@ pub fn resume(named: &Named, stack: &str) -> Option<Found> {
 
 /// Whether a spec came from the file or folder of its commit's tree that `source` names.
 fn is_at(spec: &SpecText, source: &GitSource) -> bool {
+    // By names alone: the tree need not be there any more.
     spec.further.origin.as_ref().is_some_and(|origin| {
-        let sought = sought_in(&origin.tree.join(&source.path));
-        (sought.path, sought.folder) == (spec.path.clone(), spec.further.folder)
+        let named = origin.tree.join(&source.path);
+        spec.path == named || spec.path == named.join(IN_FOLDER)
     })
 }
 
