@@ -116,6 +116,9 @@ fn lives(context: &Context<'_>, notes: &mut Notes) -> Vec<Planned> {
             },
             Some(life) => stop(context, node, life, notes),
         });
+        if let (Some(life), Some(planned)) = (up.last(), planned.last_mut()) {
+            workload::describe_life(context, life, &mut planned.status);
+        }
     }
     planned
 }

@@ -49,12 +49,17 @@ fn describe(
         status.last_exit = memory.last_exit.map(|last| exit_words(last.exit));
     }
     let Some(life) = current else { return };
-    status.age = Some(context.now.since(life.started));
-    status.pid = (life.main_pid > 0).then_some(life.main_pid);
-    status.leader_pid = (life.leader_pid > 0).then_some(life.leader_pid);
+    describe_life(context, life, status);
     if status.health.is_none() {
         status.health = context.health(&node.id);
     }
+}
+
+/// Since when it runs, and as which processes.
+pub(super) fn describe_life(context: &Context<'_>, life: &Life, status: &mut NodeStatus) {
+    status.age = Some(context.now.since(life.started));
+    status.pid = (life.main_pid > 0).then_some(life.main_pid);
+    status.leader_pid = (life.leader_pid > 0).then_some(life.leader_pid);
 }
 
 /// "exited 1", "killed by signal 9", "ended unseen".
@@ -357,10 +362,11 @@ fn keep(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Planned {
         (ReadyNode::Notify { .. }, false) => {
             (NodeState::Starting, "waiting on its READY=1".to_owned())
         }
-        (_, false) => (
+        (ReadyNode::Check { .. }, false) => (
             NodeState::Starting,
             "waiting on its readiness check".to_owned(),
         ),
+        (ReadyNode::Started, false) => (NodeState::Starting, "being started".to_owned()),
     };
     let mut planned = Planned::idle(status(&node.id, state, words), level);
     planned.status.health = health;
