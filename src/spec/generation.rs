@@ -159,16 +159,17 @@ pub fn last_converged(generations: &[Generation], before: u64) -> Option<&Genera
         .max_by_key(|generation| generation.number)
 }
 
-/// The newest generation that was in force and came from a repository by itself; what is in
-/// force, if it is of a commit, where none of those is kept any more.
+/// The newest generation that was in force and came from a repository by itself, unless the stack
+/// was kept by something else since; what is in force, if it is of a commit, where none of those
+/// is kept any more.
 pub fn last_followed(generations: &[Generation]) -> Option<&Generation> {
-    let followed = generations
+    let kept = generations
         .iter()
         .filter(|generation| !matches!(generation.outcome, Outcome::Refused { .. }))
-        .filter(|generation| generation.commit.is_some())
         .filter(|generation| matches!(generation.cause, Cause::Commit | Cause::Begin))
         .max_by_key(|generation| generation.number);
-    followed.or_else(|| last_taken(generations).filter(|last| last.commit.is_some()))
+    kept.or_else(|| last_taken(generations))
+        .filter(|kept| kept.commit.is_some())
 }
 
 /// What the stack went back to, if `file` holds what it had before that: what the file brought
@@ -319,6 +320,12 @@ mod tests {
         all.push(generation(7, Outcome::Converging));
         assert_eq!(last_followed(&all[..1]), None);
         assert_eq!(last_followed(&all), Some(&all[3]));
+        // A controller of a file keeps it now.
+        all.push(generation(8, Outcome::Converging));
+        if let Some(last) = all.last_mut() {
+            last.cause = Cause::Begin;
+        }
+        assert_eq!(last_followed(&all), None);
     }
 
     #[test]
