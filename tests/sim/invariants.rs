@@ -127,10 +127,11 @@ fn unmet_node(
     let last = world.last_end(node);
     let completed = last.is_some_and(End::completed);
     if condition == Condition::Completed {
-        // Run again because what it runs changed, it may fail while a start is under way that
-        // found it completed; such a start goes on, as what runs does.
-        let again = last.is_some_and(|end| recent(end.at)) && world.ever_completed(node);
-        return (!completed && !again).then_some("did not complete");
+        // It may be run again while a start is under way that found it completed; such a start
+        // goes on, as what runs does.
+        let cleared = world.cleared.iter().filter(|(id, _)| instance(id) == *node);
+        let found = cleared.map(|(_, at)| *at).any(|at| at >= world.planned_at);
+        return (!completed && !found).then_some("did not complete");
     }
     // What ended as it should is as far as it can be.
     let rests = completed && matches!(work.policy, "no" | "on-failure");

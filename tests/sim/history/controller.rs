@@ -422,6 +422,7 @@ impl Run {
         {
             let mut world = self.world.lock();
             world.acting = running.under.clone();
+            world.planned_at = running.since;
             world.starts = running.starts;
             let (node, step) = (running.job.node(), step::name(running.job.next_step()));
             world.log(format_args!("{node}: {step}"));

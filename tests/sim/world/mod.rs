@@ -164,6 +164,8 @@ pub struct World {
     pub draining: BTreeMap<LifeId, u64>,
     /// What an operator stopped, and when.
     pub operator_stopped: BTreeMap<NodeId, u64>,
+    /// When the record of each node that had completed was cleared away.
+    pub cleared: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
     /// The hash that was last seen of each file.
@@ -261,6 +263,7 @@ impl World {
             looked: BTreeMap::new(),
             drains: BTreeMap::new(),
             planned_at: 0,
+            cleared: BTreeMap::new(),
             starts: false,
             catalog: None,
             healthy_at: BTreeMap::new(),

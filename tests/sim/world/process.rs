@@ -302,13 +302,6 @@ impl World {
             .max_by_key(|end| end.at)
     }
 
-    /// Whether a life of an instance ever completed.
-    pub fn ever_completed(&self, node: &NodeId) -> bool {
-        let wanted = instance(node);
-        let mut facts = self.facts.iter();
-        facts.any(|(node, facts)| instance(node) == wanted && facts.ends.iter().any(End::completed))
-    }
-
     /// Nothing of it is left but its cgroup.
     pub fn gone(&mut self, serial: u64) {
         let now = self.now;

@@ -8,7 +8,7 @@ use hatchery::plan::model::Note;
 use hatchery::plan::world::{Exit, Life, LifeId};
 use hatchery::spec::model::{Confirm, Signal};
 
-use super::{Happening, Reach, SECOND, Shared, error};
+use super::{End, Happening, Reach, SECOND, Shared, error};
 use crate::faults::{Action, Fault};
 use crate::invariants;
 
@@ -202,6 +202,14 @@ impl Workloads for Shared {
             }
             Some(_) => {
                 world.cgroups.remove(life);
+                let facts = world.facts.get(&life.node);
+                if facts
+                    .and_then(|facts| facts.ends.last())
+                    .is_some_and(End::completed)
+                {
+                    let now = world.now;
+                    world.cleared.insert(life.node.clone(), now);
+                }
                 if !world.starts {
                     // Nobody can know any more how it ended.
                     world.facts.remove(&life.node);
