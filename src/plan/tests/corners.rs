@@ -337,6 +337,27 @@ fn a_text_that_waits_does_so_since_it_is_that_text() {
 }
 
 #[test]
+fn one_that_was_late_and_turned_well_unasked_is_late_no_more() {
+    let id = |incarnation| LifeId {
+        node: prime(1),
+        incarnation,
+    };
+    let mut memory = Memory::default();
+    let late = Notes {
+        late: [id(1), id(2), id(3)].into(),
+        ..Notes::default()
+    };
+    memory.absorb(&late, Time(1));
+    memory.asked.insert(id(1), Time(1));
+    let still = Notes {
+        late: [id(2)].into(),
+        ..Notes::default()
+    };
+    memory.absorb(&still, Time(2));
+    assert_eq!(memory.late, [id(1), id(2)].into());
+}
+
+#[test]
 fn so_many_verdicts_are_kept_and_the_oldest_goes() {
     let mut memory = Memory::default();
     let most = u64::try_from(Memory::VERDICTS).unwrap();

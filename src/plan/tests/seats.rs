@@ -344,3 +344,89 @@ fn a_second_seat_that_is_no_more_is_left_at_once_where_the_first_one_serves_or_w
     world.edit(farm(1, "python3"));
     assert!(leaves(&world.plan(), &second(1)));
 }
+
+#[test]
+fn a_second_seat_that_does_not_serve_leaves_first() {
+    let mut world = moved();
+    life(&mut world, &second(2)).main_pid = 0;
+    let plan = world.plan();
+    assert!(leaves(&plan, &second(2)));
+    let gate = &item(&plan, &second(1)).gate;
+    assert_eq!(*gate, waits("containers/prime2 to be well"));
+}
+
+#[test]
+fn a_second_seat_on_its_way_out_counts_as_away() {
+    for is_asked in [false, true] {
+        let mut world = moved();
+        let last = id_of(&mut world, &second(3));
+        let now = world.now;
+        match is_asked {
+            true => world.memory.asked.insert(last, now),
+            false => world.memory.leaving.insert(last, now),
+        };
+        let plan = world.plan();
+        let gate = &item(&plan, &second(1)).gate;
+        assert_eq!(*gate, waits("containers/prime3 to be well"), "{is_asked}");
+    }
+}
+
+#[test]
+fn where_the_first_seat_serves_the_second_one_that_is_left_waits_for_nobody() {
+    let mut world = converged(seated(2, "python3"));
+    world.edit(seated(2, "python4"));
+    while !world.lives().contains_key("containers/prime2.b") {
+        world.pass();
+    }
+    // The other one is away.
+    let mut desired = farm(2, "python3");
+    each_container(&mut desired, |node| node.update.max_unavailable = 1);
+    world.edit(desired);
+    world.exit(&second(1), Exit::Code(1));
+    world.look();
+    let plan = world.plan();
+    assert!(leaves(&plan, &second(2)), "{:?}", item(&plan, &second(2)));
+}
+
+/// Whether nginx, which needs this now and does not run, may start.
+fn starts_with(world: &mut World, on: NodeId, condition: Condition) -> bool {
+    world
+        .desired
+        .needs
+        .insert(nginx(), vec![Need { on, condition }]);
+    let lives = &mut world.observed.lives;
+    lives.retain(|life| life.id.node != nginx());
+    item(&world.plan(), &nginx()).gate == Gate::Ready
+}
+
+#[test]
+fn what_sits_in_a_second_seat_that_is_left_has_started_and_is_asked_no_more() {
+    let mut world = moved();
+    assert!(starts_with(&mut world, prime(2), Condition::Started));
+    assert!(!starts_with(&mut world, prime(2), Condition::Healthy));
+    assert!(
+        !starts_with(&mut world, prime(1), Condition::Started),
+        "it leaves"
+    );
+    life(&mut world, &second(2)).main_pid = 0;
+    assert!(!starts_with(&mut world, prime(2), Condition::Started));
+}
+
+#[test]
+fn a_service_that_left_is_deregistered_at_once_in_either_seat() {
+    let mut world = converged(seated(1, "python3"));
+    world.edit(seated(1, "python4"));
+    world.converge();
+    let mut desired = seated(1, "python4");
+    let is_service = |id: &NodeId| id.kind == Kind::Services;
+    desired.nodes.retain(|id, _| !is_service(id));
+    desired.needs.retain(|id, _| !is_service(id));
+    desired.pairs.retain(|id, _| !is_service(id));
+    for needs in desired.needs.values_mut() {
+        needs.retain(|need| !is_service(&need.on));
+    }
+    world.edit(desired);
+    let plan = world.plan();
+    let mut steps = plan.items.iter().flat_map(|item| &item.steps);
+    assert!(steps.any(|step| matches!(step, Step::Deregister(_))));
+}
