@@ -295,6 +295,13 @@ fn what_sits_in_a_second_seat_that_is_no_more_moves_one_after_the_other() {
         world.memory.keeps = keeps;
         let plan = world.plan();
         assert!(leaves(&plan, &second(1)));
+        let deregistered = |number: u32| {
+            let mut registered = world.observed.registered.iter();
+            let own = registered.find(|(_, one)| one.target == Some(second(number)));
+            let step = Step::Deregister(own.expect("it is registered").0.clone());
+            plan.items.iter().any(|item| item.steps.contains(&step))
+        };
+        assert_eq!([1, 2, 3].map(deregistered), [true, false, false]);
         assert_eq!(
             item(&plan, &second(2)).gate,
             waits("containers/prime1 to be well")
