@@ -29,8 +29,11 @@ pub fn write(path: &Path, plan: &SavedPlan) -> Result<(), CommandError> {
     let Some(folder) = path.parent() else {
         return Err(cannot("it is a folder"));
     };
-    if path.is_dir() {
-        return Err(cannot("it is a folder"));
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => return Err(cannot("it is a folder")),
+        // It would be replaced: a device such as `/dev/null` for every program of the machine.
+        Ok(found) if !found.is_file() => return Err(cannot("it is no regular file")),
+        _ => {}
     }
     let persist = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -359,7 +359,12 @@ impl Mirror {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(GitError::disk("read", &trees))?,
         };
-        for entry in entries.flatten() {
+        // What says that a tree is whole goes before the tree: one that is removed in part only
+        // never counts as whole.
+        let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let mut entries: Vec<fs::DirEntry> = entries.flatten().collect();
+        entries.sort_by_key(is_folder);
+        for entry in entries {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let id = CommitId::new(name.split('.').next().unwrap_or_default());
@@ -367,7 +372,7 @@ impl Mirror {
                 continue;
             }
             let path = entry.path();
-            let removed = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let removed = match is_folder(&entry) {
                 true => fs::remove_dir_all(&path),
                 false => fs::remove_file(&path),
             };
