@@ -304,7 +304,14 @@ impl Run {
             }
         }
         let leaving = &plan.notes.leaving;
-        world.leaving.retain(|life, _| leaving.contains(life));
+        // What is just being asked to end waited until it was.
+        let is_asked = |life: &LifeId| {
+            let mut items = plan.items.iter();
+            items.any(|item| item.node == life.node && item.gate == Gate::Running)
+        };
+        world
+            .leaving
+            .retain(|life, _| leaving.contains(life) || is_asked(life));
         for life in leaving {
             world.leaving.entry(life.clone()).or_insert(now);
         }
