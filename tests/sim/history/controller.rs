@@ -7,6 +7,7 @@ use std::time::Duration;
 use hatchery::graph::desired::Dirs;
 use hatchery::health::Answer;
 use hatchery::plan::model::{Change, Gate, Step};
+use hatchery::plan::world::LifeId;
 use hatchery::reconcile::Job;
 use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
 use hatchery::reconcile::handle::SpecText;
