@@ -129,7 +129,13 @@ fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, C
     let names = reconcile::network_names(&loaded.desired);
     observed.network = networks.observe(&names).map_err(driver_error)?;
     observed.inputs.env = surroundings().env;
-    let (memory, rendered) = host::remembered(&dirs(stack));
+    let dirs = dirs(stack);
+    let past = history::past(&dirs);
+    let last = last_taken(&past.generations).filter(|last| {
+        let kept = history::spec(&dirs, last);
+        kept.is_ok_and(|kept| kept == *spec)
+    });
+    let (memory, rendered) = host::remembered(&dirs, last.map(|last| last.number));
     let world = World {
         observed,
         memory,

@@ -4,7 +4,7 @@ use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
 use super::model::{Change, FileDiff, Gate, Item, NodeState, Note, Notes, Step};
 use super::template::{
-    TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
+    TemplateState, Text, adoptable, candidate, candidates, telling, told, verdict_key, writes_soon,
 };
 use crate::graph::desired::{Need, ReloadNode, WorkloadNode};
 use crate::planted::{self, Bug};
@@ -185,7 +185,7 @@ fn readers<'a>(context: &Context<'a>, state: &TemplateState<'_>) -> Vec<&'a Work
 
 /// Processes that read the file at this very moment, as far as anybody can tell: they are being
 /// started or told. Which text they have read would be known to nobody if it changed now.
-fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
+pub(super) fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
     let readers = readers(context, state).into_iter();
     readers
         .filter(|reader| context.is_busy(&reader.id))
@@ -338,7 +338,10 @@ fn tell(
     let applied = sharing
         .iter()
         .filter(|other| other.written())
-        .filter_map(|other| Some((other.node.name.clone(), other.hash()?.to_owned())))
+        .filter_map(|other| {
+            let telling = telling(other.node, command, other.hash()?);
+            Some((other.node.name.clone(), telling))
+        })
         .collect();
     let item = Item {
         node: id.clone(),

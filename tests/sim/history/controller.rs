@@ -76,6 +76,7 @@ impl Run {
             world.decay();
             world.epochs += 1;
             world.epoch = world.epochs;
+            world.began = world.now;
             world.beginning = true;
             world.failures_begin();
             let file = world.files.get(std::path::Path::new(SPEC));

@@ -60,6 +60,8 @@ pub struct Cgroup {
     pub flapping: Option<(u64, u64)>,
     pub hanging: bool,
     pub proxy: Option<Proxy>,
+    /// Which controller started it.
+    pub begun_by: u64,
     /// Which controller holds its processes, and so learns how they end.
     pub tracked: u64,
     /// How it ended, if the drivers know.
@@ -136,6 +138,7 @@ impl World {
             flapping: None,
             hanging: false,
             proxy: None,
+            begun_by: self.epoch,
             tracked: self.epoch,
             exit: None,
             emptied: None,
