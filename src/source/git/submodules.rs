@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::mirror::{Mirror, Remote};
 use super::run::{git, run};
-use super::tree::{Content, Entry, Used};
+use super::tree::{Entry, Used};
 use super::url::{beside, shown};
 use super::{CommitId, GitError};
+use crate::spec::model::Objects;
 
 /// For reading `.gitmodules`, which is no larger than this, in bytes.
 const TIME: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ impl Mirror {
         entry: &Entry,
         folder: &Path,
         prefix: &str,
-        contents: &mut BTreeMap<String, Content>,
+        contents: &mut Objects,
         used: &mut Used,
         depth: u32,
     ) -> Result<(), GitError> {
@@ -47,15 +48,18 @@ impl Mirror {
         let url = beside(&self.remote.url, url)?;
         let id = CommitId::new(&entry.hash).ok_or_else(|| refused("is of no commit".to_owned()))?;
         let name = blake3::hash(url.as_bytes()).to_hex();
-        let place = self.folder.join("modules").join(name.as_str());
+        let place = self.modules.join(name.as_str());
+        used.modules.insert(name.to_string());
         let remote = Remote {
             url: url.clone(),
             // Not fetched by name: what counts is the commit.
             reference: "HEAD".to_owned(),
             submodules: true,
         };
-        let inner = Mirror::open(&place, remote, self.limits)
+        let mut inner = Mirror::open(&place, remote, self.limits)
             .map_err(|error| refused(format!("is not taken: {error}")))?;
+        // Whatever has submodules in its turn, all of one address share a mirror.
+        inner.modules.clone_from(&self.modules);
         inner.bring(&id).map_err(|error| match error {
             GitError::Unreachable(why) => {
                 GitError::Unreachable(format!("the submodule `{path}` is not there: {why}"))
@@ -66,8 +70,13 @@ impl Mirror {
         inner.write_tree(&id, folder, prefix, contents, used, depth + 1)
     }
 
-    /// Fetches a commit: with the branches, or on its own where a server gives it so.
+    /// Fetches a commit, unless it is there, and no more than may be.
     fn bring(&self, id: &CommitId) -> Result<(), GitError> {
+        self.bounded(|| self.fetch_commit(id))
+    }
+
+    /// With the branches, or on its own where a server gives it so.
+    fn fetch_commit(&self, id: &CommitId) -> Result<(), GitError> {
         if self.resolve(id.as_str()).is_err() {
             self.fetch_into("+refs/heads/*:refs/hatchery/heads/*")?;
         }

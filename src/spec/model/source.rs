@@ -1,9 +1,8 @@
 //! Where a stack's specs come from when they are kept in git, and what is made of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -125,29 +124,6 @@ pub struct Provenance {
     pub commit: Commit,
     /// The folder with everything that the commit holds; absolute. It is never changed.
     pub tree: PathBuf,
-    /// A file with the hash of everything in that folder, as [`Objects`] reads it.
+    /// A file with the hash of everything in that folder, as [`Objects`](super::Objects) reads it.
     pub objects: PathBuf,
-}
-
-/// What tells the contents of a tree's files and folders apart: their hashes by their paths.
-/// Nothing of it has to be read again, because a tree is never changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects(BTreeMap<PathBuf, String>);
-
-impl Objects {
-    /// Reads lines of a hash, a blank, and a path; the path of the whole tree is empty. No path
-    /// holds a line end: a commit with such a name is refused.
-    pub fn read(text: &str) -> Objects {
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        Objects(
-            pairs
-                .map(|(hash, path)| (PathBuf::from(path), hash.to_owned()))
-                .collect(),
-        )
-    }
-
-    /// The hash of what lies at this path of the tree.
-    pub fn hash(&self, path: &Path) -> Option<&str> {
-        self.0.get(path).map(String::as_str)
-    }
 }
