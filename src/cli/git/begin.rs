@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::scratch::Scratch;
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::IN_FOLDER;
@@ -213,7 +214,7 @@ fn prepared(
 /// The name of the stack that the head describes: fetched into a folder that goes again, since
 /// nobody knows yet where it is to stay.
 fn name_of(source: &GitSource) -> Result<String, CommandError> {
-    let scratch = scratch()?;
+    let scratch = Scratch::new()?;
     let repository = repository(source, scratch.path(), None)?;
     let spec = head_of(&repository)?;
     let name = wiring::compile(&spec)?.stack;
@@ -240,29 +241,10 @@ pub(super) fn head_of(repository: &GitRepository) -> Result<SpecText, CommandErr
 ///
 /// # Errors
 /// When it cannot be had.
-pub fn look(source: &GitSource) -> Result<(SpecText, tempfile::TempDir), CommandError> {
-    let scratch = scratch()?;
+pub fn look(source: &GitSource) -> Result<(SpecText, Scratch), CommandError> {
+    let scratch = Scratch::new()?;
     let repository = repository(source, scratch.path(), None)?;
     Ok((head_of(&repository)?, scratch))
-}
-
-/// A folder that only we may enter: where our state is, or wherever who only looks may write.
-pub(super) fn scratch() -> Result<tempfile::TempDir, CommandError> {
-    let root = wiring::roots().state;
-    let mut folder = tempfile::Builder::new();
-    folder.prefix(".git-");
-    let made = std::fs::create_dir_all(&root)
-        .and_then(|()| folder.tempdir_in(&root))
-        .or_else(|_| folder.tempdir());
-    made.map_err(|error| {
-        let temporary = std::env::temp_dir();
-        CommandError::new(format!(
-            "cannot make a folder in `{}` or `{}`",
-            root.display(),
-            temporary.display()
-        ))
-        .because(&error)
-    })
 }
 
 /// What earlier controllers of the stack left behind.

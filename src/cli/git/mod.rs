@@ -3,6 +3,7 @@
 pub mod against;
 mod begin;
 mod repository;
+mod scratch;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -242,6 +243,8 @@ fn keep(stack: &str, file: &NamedBy) {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let mut copy = tempfile::NamedTempFile::new_in(folder)?;
         copy.write_all(file.text.as_bytes())?;
+        // What was not written yet when the power went would be no copy.
+        copy.as_file().sync_all()?;
         copy.persist(&path).map_err(|error| error.error)?;
         Ok(())
     };
