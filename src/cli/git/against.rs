@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::GitArgs;
-use super::begin::{head_of, repository, scratch};
+use super::begin::{head_of, repository};
+use super::scratch::Scratch;
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::SpecArgs;
 use crate::cli::spec_file;
@@ -18,7 +19,9 @@ pub struct Compared {
     pub new: SpecText,
     /// What was; `None` where there was no spec yet.
     pub old: Option<SpecText>,
-    _trees: Vec<tempfile::TempDir>,
+    /// A stack would follow the repository: what it refuses is refused.
+    pub followed: bool,
+    _trees: Vec<Scratch>,
 }
 
 /// The spec that is named, and that of the file or the revision `against`.
@@ -33,6 +36,7 @@ pub fn compared(spec: &SpecArgs, git: &GitArgs, against: &str) -> Result<Compare
         true => Ok(Compared {
             new: spec.read()?,
             old: Some(SpecArgs::of(Path::new(against)).read()?),
+            followed: false,
             _trees: Vec::new(),
         }),
         false => work_tree(spec, against),
@@ -51,7 +55,7 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
         ..source.clone()
     };
     let (new, tree) = super::look(&source)?;
-    let other = scratch()?;
+    let other = Scratch::new()?;
     let repository = repository(&before, other.path(), None)?;
     let commit = repository.fetch().map_err(failed)?;
     let laid_out = repository.tree(&commit).map_err(failed)?;
@@ -62,6 +66,7 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
     Ok(Compared {
         new,
         old,
+        followed: true,
         _trees: vec![tree, other],
     })
 }
@@ -70,7 +75,7 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
 /// as commits are for a stack that follows the repository, so that they differ where it would
 /// find a difference.
 fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
-    let scratch = scratch()?;
+    let scratch = Scratch::new()?;
     let named = std::path::absolute(spec.first())
         .and_then(|path| path.canonicalize())
         .map_err(|error| {
@@ -111,6 +116,7 @@ fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
     Ok(Compared {
         new,
         old,
+        followed: false,
         _trees: vec![scratch],
     })
 }
