@@ -295,6 +295,46 @@ fn a_directory_root_in_each_of_its_modes() {
     }
 }
 
+/// Every name below a folder.
+fn names_in(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            let below = match entry.file_type().unwrap().is_dir() {
+                true => names_in(&path),
+                false => BTreeSet::new(),
+            };
+            below.into_iter().chain([path])
+        })
+        .collect()
+}
+
+#[test]
+fn a_root_that_is_not_to_change_gets_not_even_a_folder() {
+    isolate!();
+    let bench = Bench::new();
+    let root = bench.folder.path().join("root");
+    make_root(&root);
+    for mode in [RootMode::ReadOnly, RootMode::Ephemeral] {
+        let before = names_in(&root);
+        let mut start = start(Kind::Containers, "dir", &["/bin/sh", "-c", "echo > /x"]);
+        let container = start.run.container.as_mut().unwrap();
+        container.root = RootRun::Path {
+            path: root.clone(),
+            mode,
+        };
+        bench.workloads.start(&start).unwrap();
+        bench.ended(&start.id);
+        assert_eq!(names_in(&root), before, "{mode:?}");
+        bench.clear(&start.id);
+        // git keeps no empty folders.
+        for folder in ["proc", "sys", "dev", "run", "tmp", "var"] {
+            let _ = fs::remove_dir(root.join(folder));
+        }
+    }
+}
+
 /// Just enough for a shell: its file, and the libraries that it names.
 fn make_root(root: &Path) {
     for folder in [

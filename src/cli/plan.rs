@@ -42,8 +42,9 @@ pub struct PlanArgs {
     /// Print the plan, or the stories of `--explain`, as JSON
     #[arg(long)]
     json: bool,
-    /// Keep the plan in this file, for `apply`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema"])]
+    /// Keep the plan in this file, for `apply`; not of a repository, whose tree is looked at only
+    /// for as long as the plan is made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema", "git", "source"])]
     out: Option<PathBuf>,
     /// Tell the whole story of one node, a group, or an endpoint; without a spec, under the one
     /// in force
@@ -80,7 +81,7 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     }
     if let Some(against) = &args.against {
         let found = compared(&args.spec, &args.git, against)?;
-        return shown(args, &against::plan(found.old.as_ref(), &found.new)?, None);
+        return shown(args, &against::plan(&found)?, None);
     }
     // The tree lies there for as long as it is looked at.
     let (spec, _tree) = match args.git.source()? {
