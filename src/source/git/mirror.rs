@@ -395,7 +395,7 @@ pub(super) fn private_folder(path: &Path) -> Result<(), GitError> {
 }
 
 /// What lies below a folder, in bytes.
-fn size(folder: &Path) -> u64 {
+pub(super) fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(found) if found.is_dir() => size(&entry.path()),

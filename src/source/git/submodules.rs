@@ -129,7 +129,74 @@ fn read(text: &str) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::io::Read;
+    use std::process::Command;
+
+    use super::super::mirror::{Limits, size};
     use super::*;
+
+    /// What `git` says in a folder.
+    fn said(folder: &Path, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[test]
+    fn what_a_submodule_had_once_does_not_pile_up() {
+        let root = tempfile::tempdir().unwrap();
+        let (lib, top) = (root.path().join("lib"), root.path().join("top"));
+        for folder in [&lib, &top] {
+            fs::create_dir(folder).unwrap();
+            said(folder, &["init", "--quiet", "-b", "main"]);
+        }
+        said(&lib, &["config", "uploadpack.allowFilter", "true"]);
+        let remote = Remote {
+            url: top.display().to_string(),
+            reference: "main".to_owned(),
+            submodules: true,
+        };
+        let limits = Limits {
+            mirror: 512 << 10,
+            ..Limits::default()
+        };
+        let mirror = Mirror::open(&root.path().join("git"), remote, limits).unwrap();
+        let modules = format!(
+            "[submodule \"lib\"]\n\tpath = lib\n\turl = {}\n",
+            lib.display()
+        );
+        fs::write(top.join(".gitmodules"), modules).unwrap();
+        fs::create_dir(top.join("lib")).unwrap();
+        for round in 0..5 {
+            let mut noise = Vec::new();
+            let mut random = fs::File::open("/dev/urandom").unwrap().take(200 << 10);
+            random.read_to_end(&mut noise).unwrap();
+            fs::write(lib.join("noise"), &noise).unwrap();
+            said(&lib, &["add", "--all"]);
+            let amend = match round {
+                0 => "--quiet",
+                _ => "--amend",
+            };
+            said(&lib, &["commit", "--quiet", amend, "-m", "noise"]);
+            let commit = said(&lib, &["rev-parse", "HEAD"]);
+            let place = format!("160000,{commit},lib");
+            said(&top, &["add", ".gitmodules"]);
+            said(&top, &["update-index", "--add", "--cacheinfo", &place]);
+            said(&top, &["commit", "--quiet", "-m", "another"]);
+            let head = mirror.commit(&mirror.fetch().unwrap()).unwrap();
+            let tree = mirror.lay_out(&head).unwrap().tree;
+            assert_eq!(fs::read(tree.join("lib/noise")).unwrap(), noise);
+            let taken = size(&mirror.modules);
+            assert!(taken < 550 << 10, "{round}: {taken} bytes");
+        }
+    }
 
     #[test]
     fn addresses_are_found_by_path() {
