@@ -142,3 +142,125 @@ fn a_commit_that_containers_could_write_into_is_refused() {
     let told = followed.ok(&[&["plan", "--git", &url][..], &mend].concat());
     assert!(told.contains("mounts changed"), "{told}");
 }
+
+#[test]
+fn an_environment_is_followed_with_its_overlay_and_variables() {
+    isolate!();
+    let followed = Followed::new();
+    let base = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    let base = base.replace("WORD: one", "WORD: \"${WORD:?of an environment}\"");
+    followed.put("farm/hatchery.yaml", &base);
+    let overlay =
+        |word: &str| format!("processes:\n  job: {{ environment: {{ LAID: {word} }} }}\n");
+    for (name, word) in [("prod", "live"), ("stage", "tried")] {
+        followed.put(&format!("env/{name}.yaml"), &overlay(word));
+        followed.put(&format!("env/{name}.env"), &format!("WORD={name}\n"));
+    }
+    let first = followed.push("two environments");
+    let of = |name: &str| {
+        let (yaml, env) = (format!("env/{name}.yaml"), format!("--vars=env/{name}.env"));
+        ["-f".to_owned(), yaml, env]
+    };
+    let up = |name: &str| {
+        let over = of(name);
+        followed.up(&over.each_ref().map(String::as_str));
+    };
+    let laid = || {
+        let environment = fs::read(format!("/proc/{}/environ", followed.job().0)).unwrap();
+        let text = String::from_utf8_lossy(&environment).into_owned();
+        let laid = text.split('\0').find_map(|pair| pair.strip_prefix("LAID="));
+        (followed.job().1, laid.unwrap().to_owned())
+    };
+    let is = |word: &str, value: &str| (word.to_owned(), value.to_owned());
+    up("prod");
+    assert_eq!(laid(), is("prod", "live"));
+    assert_eq!(followed.source()["overlays"][0], "env/prod.yaml");
+    assert_eq!(followed.source()["vars"][0], "env/prod.env");
+
+    followed.put("env/prod.yaml", &overlay("better"));
+    let second = followed.push("an edit of the overlay");
+    until("the push", || followed.in_force(&second));
+    assert_eq!(laid(), is("prod", "better"));
+    followed.put("env/prod.env", "WORD=changed\n");
+    let third = followed.push("an edit of the variables");
+    until("the push", || followed.in_force(&third));
+    assert_eq!(laid(), is("changed", "better"));
+    let (pid, _) = followed.job();
+
+    // Another controller goes on with it, and knows what was gone back to.
+    followed.kill();
+    up("prod");
+    assert_eq!(followed.job().0, pid);
+    followed.ok(&["rollback", "1"]);
+    until("the first", || {
+        let status = followed.status();
+        status["converged"] == true && status["source"]["commit"]["id"] == *first
+    });
+    assert_eq!(laid(), is("prod", "live"));
+    followed.kill();
+    up("prod");
+    assert_eq!(laid(), is("prod", "live"));
+
+    // Other files of the same commit are another spec, whoever names them.
+    followed.kill();
+    followed.up_by_file("  overlays: [ env/stage.yaml ]\n  vars: [ env/stage.env ]\n");
+    assert!(followed.in_force(&third));
+    assert_eq!(laid(), is("stage", "tried"));
+
+    fs::remove_file(followed.home().join("env/stage.yaml")).unwrap();
+    let without = followed.push("no overlay");
+    let reason = followed.refusal(&without);
+    assert!(reason.contains("env/stage.yaml"), "{reason}");
+    assert_eq!(laid(), is("stage", "tried"));
+}
+
+#[test]
+fn an_environment_is_planned_compared_and_installed_with_its_overlay() {
+    isolate!();
+    let followed = Followed::new();
+    let overlay =
+        |word: &str| format!("processes:\n  job: {{ environment: {{ WORD: {word} }} }}\n");
+    followed.put("prod.yaml", &overlay("live"));
+    followed.push("an overlay");
+    followed.up(&["-f", "prod.yaml"]);
+    followed.put("prod.yaml", &overlay("better"));
+    followed.commit("proposed");
+    followed.git(&["push", "--quiet", "origin", "HEAD:proposal"]);
+    let url = followed.url();
+    let plan = |more: &[&str]| {
+        let spec = ["--git", &url, "--path", "farm", "-f", "prod.yaml"];
+        let arguments = [&["plan", "--detailed-exitcode"][..], &spec, more].concat();
+        let output = followed.hatchery(&arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    assert_eq!(plan(&[]).0, Some(0));
+    for more in [
+        &["--ref", "proposal"][..],
+        &["--ref", "proposal", "--against", "main"],
+    ] {
+        let (code, said) = plan(more);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("environment changed"), "{said}");
+    }
+    // In the revision before there was no such environment.
+    let (code, said) = plan(&["--against", &followed.git(&["rev-parse", "main~2"])]);
+    assert_eq!(code, Some(1), "a commit's hash is no branch: {said}");
+    followed.git(&["push", "--quiet", "origin", "main~2:refs/heads/before"]);
+    let (code, said) = plan(&["--against", "before"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("+ processes/job"), "{said}");
+
+    let unit = [
+        "service",
+        "install",
+        "--print",
+        "--git",
+        &url,
+        "--path=farm",
+        "-f",
+        "prod.yaml",
+    ];
+    let unit = followed.ok(&unit);
+    assert!(unit.contains("--file=prod.yaml"), "{unit}");
+}

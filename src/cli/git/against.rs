@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::GitArgs;
 use super::begin::{head_of, repository};
+use super::repository::sought;
 use super::scratch::Scratch;
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::SpecArgs;
@@ -11,6 +12,7 @@ use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Repository};
 use crate::source::git::Checkout;
+use crate::spec::gather::Sought;
 use crate::spec::model::GitSource;
 
 /// What is compared; the trees of commits lie there for as long as this lives.
@@ -29,7 +31,7 @@ pub struct Compared {
 /// # Errors
 /// When either cannot be read.
 pub fn compared(spec: &SpecArgs, git: &GitArgs, against: &str) -> Result<Compared, CommandError> {
-    if let Some(source) = git.source()? {
+    if let Some(source) = git.source(spec)? {
         return branches(source, against);
     }
     match Path::new(against).exists() {
@@ -59,7 +61,7 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
     let repository = repository(&before, other.path(), None)?;
     let commit = repository.fetch().map_err(failed)?;
     let laid_out = repository.tree(&commit).map_err(failed)?;
-    let old = match laid_out.tree.join(&before.path).exists() {
+    let old = match is_there(&sought(&before, &laid_out.tree)) {
         true => Some(head_of(&repository)?),
         false => None,
     };
@@ -69,6 +71,12 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
         followed: true,
         _trees: vec![tree, other],
     })
+}
+
+/// Whether there is such a spec: with an overlay that is not there yet there is none.
+fn is_there(sought: &Sought) -> bool {
+    let further = sought.overlays.iter().chain(&sought.vars);
+    further.chain([&sought.path]).all(|path| path.exists())
 }
 
 /// What lies in the work tree around a spec, and a revision of its repository. Both are laid out
@@ -99,7 +107,7 @@ fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
         let commit = repository.fetch().map_err(failed)?;
         let origin = repository.tree(&commit).map_err(failed)?;
         let sought = spec.sought_in_tree(checkout.top(), &origin.tree)?;
-        if !sought.path.exists() {
+        if !is_there(&sought) {
             return Ok(None);
         }
         let mut text = spec_file::read(&sought)?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::repository::sought;
 use super::scratch::Scratch;
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
@@ -87,12 +88,15 @@ pub fn resume(named: &Named, stack: &str) -> Option<Found> {
     is_at(&spec, &named.source).then(|| ground.found(named.source.clone(), spec, left))
 }
 
-/// Whether a spec came from the file or folder of its commit's tree that `source` names.
+/// Whether a spec came from those files of its commit's tree that `source` names.
 fn is_at(spec: &SpecText, source: &GitSource) -> bool {
     // By names alone: the tree need not be there any more.
-    spec.further.origin.as_ref().is_some_and(|origin| {
-        let named = origin.tree.join(&source.path);
-        spec.path == named || spec.path == named.join(IN_FOLDER)
+    let further = &spec.further;
+    further.origin.as_ref().is_some_and(|origin| {
+        let named = sought(source, &origin.tree);
+        let overlays = further.overlays.iter().map(|overlay| &overlay.path);
+        let is_first = spec.path == named.path || spec.path == named.path.join(IN_FOLDER);
+        is_first && overlays.eq(&named.overlays) && further.vars == named.vars
     })
 }
 

@@ -16,6 +16,10 @@ pub struct GitSource {
     pub reference: String,
     /// The spec's file or folder in the tree; relative, without `..`.
     pub path: PathBuf,
+    /// What is laid over it, in order: files of the tree, as `path`.
+    pub overlays: Vec<PathBuf>,
+    /// Files of variables in the tree, as `path`; the later wins.
+    pub vars: Vec<PathBuf>,
     /// Between two looks at the repository.
     pub interval: Duration,
     /// Whose commits are applied; everybody's if `None`.
@@ -43,6 +47,8 @@ impl GitSource {
             url,
             reference,
             path,
+            overlays: Vec::new(),
+            vars: Vec::new(),
             interval: Self::INTERVAL,
             verify: None,
             submodules: false,
