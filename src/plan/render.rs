@@ -12,6 +12,18 @@ use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
+/// The file is not there.
+const ABSENT: &str = "not there";
+/// It has another text.
+const CHANGED: &str = "content changed";
+/// There is no text yet.
+const NOT_RENDERED: &str = "not rendered";
+/// Who reads it was not told.
+const NOT_TOLD: &str = "its reload command has not run for this content";
+
+/// The reasons that quote nothing of what was read, or of what somebody said about it.
+pub(super) const REASONS: [&str; 4] = [ABSENT, CHANGED, NOT_RENDERED, NOT_TOLD];
+
 /// Plans one template.
 pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Option<Planned> {
     let state = context.templates.get(id.name.as_str())?;
@@ -77,7 +89,7 @@ fn waiting(id: &NodeId, state: &TemplateState<'_>, on: &str, level: Level) -> Pl
     let item = Item {
         node: id.clone(),
         change: change_of(state),
-        reason: "not rendered".to_owned(),
+        reason: NOT_RENDERED.to_owned(),
         gate: Gate::Waiting(vec![on.to_owned()]),
         steps: Vec::new(),
         details: vec![detail("destination", state.node.destination.display())],
@@ -127,9 +139,9 @@ fn write(
         node: id.clone(),
         change: change_of(state),
         reason: if state.on_disk.is_some() {
-            "content changed"
+            CHANGED
         } else {
-            "not there"
+            ABSENT
         }
         .to_owned(),
         gate: Gate::Ready,
@@ -346,7 +358,7 @@ fn tell(
     let item = Item {
         node: id.clone(),
         change: Change::Change,
-        reason: "its reload command has not run for this content".to_owned(),
+        reason: NOT_TOLD.to_owned(),
         gate: if unsettled {
             Gate::Waiting(vec!["the other templates that share the reload".to_owned()])
         } else {

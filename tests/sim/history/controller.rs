@@ -111,6 +111,7 @@ impl Run {
             around: Surroundings {
                 dirs: Arc::new(dirs),
                 env: BTreeMap::new(),
+                compares: false,
             },
             spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),
