@@ -435,3 +435,29 @@ fn an_edit_under_which_nothing_becomes_well_is_given_up_and_its_author_told() {
     );
     stack.ok(&["down", "--purge"]);
 }
+
+#[test]
+fn an_edit_without_an_action_is_what_is_gone_back_to() {
+    isolate!();
+    let mut stack = Stack::new();
+    stack.up();
+    stack.converged(1, "one");
+    let commented = fs::read_to_string(stack.spec()).unwrap() + "# nothing to be done\n";
+    stack.write_text(&commented);
+    stack.converged(2, "one");
+    stack.write("two");
+    stack.converged(3, "two");
+    stack.ok(&["rollback"]);
+    stack.converged(4, "one");
+    assert_eq!(
+        stack.told(),
+        [
+            "1 begin converged",
+            "2 file_edit converged",
+            "3 file_edit rolled_back",
+            "4 rollback converged"
+        ]
+    );
+    let back = stack.history().pop().unwrap();
+    assert_eq!(back["cause"]["to"], 2);
+}

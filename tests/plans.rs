@@ -134,6 +134,19 @@ impl Bench {
             .unwrap_or_else(|| panic!("{name} runs: {:?}", self.node(name)))
     }
 
+    /// Kills the controller, and begins another one with the same spec.
+    fn replace_controller(&self) {
+        let pid = self.try_status().unwrap()["controller_pid"]
+            .as_i64()
+            .unwrap();
+        let pid = i32::try_from(pid).unwrap();
+        support::bench::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        wait_for("its death", LONG, || {
+            self.try_status().is_none().then_some(())
+        });
+        self.ok(&["up", "-d", &self.spec]);
+    }
+
     /// Kills a process, and waits until the controller has seen it.
     fn kill(&self, name: &str) {
         let pid = self.demand_pid(name);
@@ -182,6 +195,11 @@ fn a_kept_plan_is_applied_and_nothing_else_is() {
     let story = bench.ok(&["plan", "--explain", "one"]);
     assert!(story.contains("watch:./one.txt differs"), "{story}");
     assert!(story.contains("not in the applied plan"), "{story}");
+
+    // The next controller keeps to it.
+    bench.replace_controller();
+    bench.wait("the edit to be withheld", |status| status["withheld"] == 1);
+    assert_eq!(bench.demand_pid("processes/one"), one);
 
     // The next generation lifts it.
     bench.ok(&["apply", &bench.spec]);
@@ -269,8 +287,48 @@ fn a_crash_loop_is_quoted_and_a_restart_clears_it() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["format_version"], 1);
     assert_eq!(json["nodes"][0]["past"]["failures"], 3);
+    // The next controller begins no new row of failures.
+    let exits = |bench: &Bench| {
+        let events = bench.ok(&["events", "--json", "sick"]);
+        events.matches("\"exited\"").count()
+    };
+    let before = exits(&bench);
+    bench.replace_controller();
+    bench.wait("it to have given up", |status| {
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().any(|node| node["state"] == "failed")
+    });
+    assert_eq!(exits(&bench), before, "it was started again");
     bench.write("well", "");
     bench.ok(&["restart", "sick"]);
     bench.wait("convergence", |status| status["converged"] == true);
+    bench.ok(&["down"]);
+}
+
+#[test]
+fn a_stop_ends_with_what_it_was_about() {
+    isolate!();
+    let bench = Bench::new(SPEC);
+    bench.ok(&["up", "-d", "--wait", &bench.spec]);
+    bench.ok(&["stop", "two"]);
+    let state = |status: &Value, wanted: Option<&str>| {
+        let nodes = status["nodes"].as_array().unwrap();
+        let two = nodes.iter().find(|node| node["node"] == "processes/two");
+        two.map(|two| two["state"].as_str().unwrap()) == wanted
+    };
+    bench.wait("two to stop", |status| state(status, Some("stopped")));
+    bench.replace_controller();
+    bench.wait("two to stay so", |status| state(status, Some("stopped")));
+    let with_two = fs::read_to_string(&bench.spec).unwrap();
+    bench.edit(|spec| spec.split("  two:").next().unwrap().to_owned());
+    bench.wait("two to leave", |status| state(status, None));
+    bench.write("spec.yaml", &with_two);
+    bench.wait("two to run", |status| state(status, Some("running")));
+    let pid = bench.demand_pid("processes/two");
+    bench.replace_controller();
+    bench.wait("convergence", |status| {
+        status["converged"] == true && state(status, Some("running"))
+    });
+    assert_eq!(bench.demand_pid("processes/two"), pid);
     bench.ok(&["down"]);
 }

@@ -17,7 +17,7 @@ use crate::driver::probe::HostProbes;
 use crate::driver::workloads::{HostWorkloads, enter};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
-use crate::plan::memory::{GivenUp, Memory};
+use crate::plan::memory::{Carried, Memory};
 use crate::plan::world::LifeId;
 use crate::reconcile::handle::{EventKind, Happening, SpecText};
 use crate::reconcile::host::{Follow, Host, Keep};
@@ -117,9 +117,9 @@ struct Kept {
     rendered: BTreeSet<PathBuf>,
     told: BTreeMap<String, String>,
     suspended: bool,
-    given_up: GivenUp,
-    /// The kernel's id of the boot in which they did: times count from there.
-    given_up_in: String,
+    carried: Carried,
+    /// The kernel's id of the boot in which it was: times count from there.
+    carried_in: String,
 }
 
 /// What a controller of this stack would begin with: its memory, and the files that it
@@ -127,7 +127,7 @@ struct Kept {
 /// on with, if it is the same spec.
 pub fn remembered(dirs: &Dirs, generation: Option<u64>) -> (Memory, BTreeSet<PathBuf>) {
     let kept: Kept = saved_memory(dirs).unwrap_or_default();
-    let given_up = kept.given_up();
+    let carried = kept.carried();
     let mut memory = Memory {
         stopped: kept.stopped,
         ..Memory::default()
@@ -135,8 +135,10 @@ pub fn remembered(dirs: &Dirs, generation: Option<u64>) -> (Memory, BTreeSet<Pat
     for (template, hash) in kept.told {
         memory.templates.entry(template).or_default().told = Some(hash);
     }
-    if generation == Some(given_up.generation) {
-        given_up.recall(&mut memory.workloads);
+    if generation == Some(carried.generation) {
+        carried.recall(&mut memory);
+        // Whoever looks wants to know what applying the spec would do.
+        memory.permitted = None;
     }
     (memory, kept.rendered)
 }
@@ -218,28 +220,29 @@ impl sync::Memory for StoreKeep {
 }
 
 impl Kept {
-    /// Workloads that gave up, if the machine was not started anew since.
-    fn given_up(&self) -> GivenUp {
-        match self.given_up_in == boot_id() {
-            true => self.given_up.clone(),
-            false => GivenUp::default(),
+    /// What the last controller carried over. What gave up in another boot is tried again.
+    fn carried(&self) -> Carried {
+        let mut carried = self.carried.clone();
+        if self.carried_in != boot_id() {
+            carried.given_up.clear();
         }
+        carried
     }
 }
 
 impl Keep for StoreKeep {
-    fn given_up(&self, given_up: &GivenUp) -> Result<()> {
-        if lock(&self.kept).given_up == *given_up {
+    fn carry(&self, carried: &Carried) -> Result<()> {
+        if lock(&self.kept).carried == *carried {
             return Ok(());
         }
         self.change(|kept| {
-            kept.given_up.clone_from(given_up);
-            kept.given_up_in = boot_id();
+            kept.carried.clone_from(carried);
+            kept.carried_in = boot_id();
         })
     }
 
-    fn had_given_up(&self) -> GivenUp {
-        lock(&self.kept).given_up()
+    fn carried(&self) -> Carried {
+        lock(&self.kept).carried()
     }
 
     fn stopped(&self, nodes: &BTreeSet<NodeId>) -> Result<()> {

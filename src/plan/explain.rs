@@ -17,7 +17,7 @@ use super::model::{Detail, FileDiff, NodeState, NodeStatus, Plan};
 use super::start;
 use super::view::ItemView;
 use super::workload::{exit_words, is_ready, names, specified};
-use super::world::{Life, LifeState, Observed};
+use super::world::{Exit, Life, LifeState, Observed};
 use crate::graph::desired::{CheckNode, Desired, Node, ProbeNode, ReadyNode, WorkloadNode};
 use crate::spec::model::{Condition, Status};
 use crate::spec::node::NodeId;
@@ -117,6 +117,9 @@ pub struct Past {
     pub last_exit_ago: Option<Duration>,
     /// That end was asked for.
     pub asked: bool,
+    /// The ends before that, the newest first, in words.
+    #[serde(default)]
+    pub earlier_exits: Vec<String>,
     /// Failures in a row.
     pub failures: u32,
     /// Failures that `restart.window` counts.
@@ -378,6 +381,12 @@ fn checks(context: &Context<'_>, id: &NodeId, answers: &Answers) -> Vec<CheckSto
         .collect()
 }
 
+/// "exited 1 3s ago", in full.
+fn ended(exit: Exit, ago: Duration, asked: bool) -> String {
+    let asked = if asked { ", as it was asked to" } else { "" };
+    format!("{} {} ago{asked}", exit_words(exit), words(ago))
+}
+
 fn past(context: &Context<'_>, status: &NodeStatus) -> Past {
     let id = &status.node;
     let mut past = Past::default();
@@ -398,6 +407,10 @@ fn past(context: &Context<'_>, status: &NodeStatus) -> Past {
         past.last_exit_ago = Some(context.now.since(last.at));
         past.asked = last.asked;
     }
+    let earlier = memory.earlier_exits.iter();
+    past.earlier_exits = earlier
+        .map(|exit| ended(exit.exit, context.now.since(exit.at), exit.asked))
+        .collect();
     if let Some(Node::Workload(workload)) = context.desired.nodes.get(id) {
         past.failures_in_window = workload.restart.window.map(|_| memory.failed_at.len());
         if let (NodeState::Backoff, Some(last)) = (status.state, memory.last_exit) {

@@ -106,6 +106,9 @@ pub struct WorkloadMemory {
     pub restarts: u32,
     /// Its newest end.
     pub last_exit: Option<LastExit>,
+    /// The ends before that, the newest first; [`Self::EARLIER`] at most.
+    #[serde(default)]
+    pub earlier_exits: Vec<LastExit>,
     /// The highest incarnation that it had.
     pub incarnation: u64,
     /// How it is to end, kept for when it leaves the spec.
@@ -187,6 +190,9 @@ pub struct Verdict {
 }
 
 impl WorkloadMemory {
+    /// Ends before the newest one that are remembered at most.
+    pub const EARLIER: usize = 4;
+
     /// Remembers an end once. `served` is how long that life ran, if it ever was ready, `restart`
     /// what the spec says of its node, if it still says something.
     pub fn note_exit(
@@ -202,7 +208,10 @@ impl WorkloadMemory {
         {
             return;
         }
-        self.last_exit = Some(last);
+        if let Some(before) = self.last_exit.replace(last) {
+            self.earlier_exits.insert(0, before);
+            self.earlier_exits.truncate(Self::EARLIER);
+        }
         if last.exit == Exit::NotBegun {
             return;
         }
@@ -254,27 +263,31 @@ impl WorkloadMemory {
     }
 }
 
-/// Workloads that gave up, as they are kept for the next controller.
+/// What the next controller goes on with, as long as it is of the same generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUp {
-    /// The generation under which they did: another one gives them another try.
+#[serde(default)]
+pub struct Carried {
+    /// The generation: another one gives what gave up another try, and lifts a permit.
     pub generation: u64,
-    /// Which, and their past.
-    pub workloads: Vec<(NodeId, WorkloadMemory)>,
+    /// Workloads that gave up, and their past.
+    pub given_up: Vec<(NodeId, WorkloadMemory)>,
+    /// What an applied plan lets happen.
+    pub permitted: Option<Permit>,
 }
 
-impl GivenUp {
-    /// Brings them back into a memory that begins with the same generation.
-    pub fn recall(self, workloads: &mut BTreeMap<NodeId, WorkloadMemory>) {
-        for (node, past) in self.workloads {
-            let farewell = workloads.remove(&node).and_then(|known| known.farewell);
+impl Carried {
+    /// Brings it back into a memory that begins with the same generation.
+    pub fn recall(self, memory: &mut Memory) {
+        for (node, past) in self.given_up {
+            let farewell = memory.workloads.remove(&node);
             let kept = WorkloadMemory {
                 kept: true,
-                farewell,
+                farewell: farewell.and_then(|known| known.farewell),
                 ..past
             };
-            workloads.insert(node, kept);
+            memory.workloads.insert(node, kept);
         }
+        memory.permitted = self.permitted;
     }
 }
 

@@ -142,9 +142,11 @@ fn taken(
             theirs.contains(&network.subnet.network()) || network.subnet.contains(&theirs.network())
         })?;
     Some(format!(
-        "cannot make bridge `{}`: its subnet {} overlaps with {theirs} of link `{link}`; choose \
+        "cannot make bridge `{}`: its subnet {} overlaps with {} of link `{link}`; choose \
          another `subnet`",
-        network.bridge, network.subnet
+        network.bridge,
+        network.subnet,
+        theirs.trunc()
     ))
 }
 
@@ -177,9 +179,17 @@ pub(super) fn attached(view: &AttachmentView, wanted: &Attachment) -> bool {
     view.namespace && link && address && view.gateway == Some(wanted.gateway)
 }
 
-/// Who holds the name of a workload's namespace, if somebody else does.
+/// Who holds the address of a workload, or the name of its namespace, if somebody else does.
 pub(super) fn blocked(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
     let attachment = node.attachment.as_ref()?;
+    let address = attachment.address;
+    let foreign = &context.observed.network.foreign;
+    if let Some((link, _)) = foreign.iter().find(|(_, theirs)| theirs.addr() == address) {
+        return Some(format!(
+            "cannot use address {address}: it is held by link `{link}`; give it another `address`, \
+             or its network another `subnet`"
+        ));
+    }
     let view = context
         .observed
         .network

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::context::{Context, Planned};
 use super::model::{Change, Gate, Item, NodeState};
 use super::workload::{difference, specified};
@@ -22,7 +24,7 @@ pub const WITHHELD: &str = "not in the applied plan";
 const NEXT: &str = "another `apply`: it is not in the applied plan";
 
 /// What may be done while an applied plan is in force.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permit {
     /// Nodes of the plan's items, and those that were as they should be when it was applied.
     pub nodes: BTreeSet<NodeId>,

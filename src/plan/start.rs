@@ -1,5 +1,6 @@
 //! A workload of which nothing runs: whether it starts, when, and how.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -212,6 +213,32 @@ fn start(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>, du
     }
 }
 
+/// Ports of the host's own at which it will listen, as far as its readiness and its services say:
+/// an address that may be elsewhere says nothing of this host.
+fn own_ports(context: &Context<'_>, node: &WorkloadNode) -> BTreeSet<SocketAddr> {
+    if node.attachment.is_some() {
+        return BTreeSet::new();
+    }
+    let ready = match &node.ready {
+        ReadyNode::Check { check, .. } => match &check.probe {
+            ProbeNode::Tcp(address) => Some(address.as_str()),
+            ProbeNode::Http { url, .. } => url
+                .strip_prefix("http://")
+                .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let ready = ready.and_then(|address| address.parse().ok());
+    let endpoints = context.endpoints(&node.id).iter();
+    let served = endpoints.filter_map(|endpoint| {
+        let address = endpoint.address.parse().ok()?;
+        Some(SocketAddr::new(address, endpoint.port))
+    });
+    let here = |at: &SocketAddr| at.ip().is_loopback() || at.ip().is_unspecified();
+    ready.into_iter().chain(served).filter(here).collect()
+}
+
 fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identity>) -> Vec<Step> {
     let lives = context.lives(&node.id);
     let mut steps: Vec<Step> = lives
@@ -219,14 +246,8 @@ fn start_steps(context: &Context<'_>, node: &WorkloadNode, identity: Arc<Identit
         .map(|life| Step::Clear(life.id.clone()))
         .collect();
     steps.extend(surroundings(context, node).0);
-    if let ReadyNode::Check { check, .. } = &node.ready
-        && let ProbeNode::Tcp(address) = &check.probe
-        && node.run.container.is_none()
-        && let Ok(address) = address.parse::<SocketAddr>()
-        && (address.ip().is_loopback() || address.ip().is_unspecified())
-    {
-        steps.push(Step::PortFree(address));
-    }
+    let ports = own_ports(context, node);
+    steps.extend(ports.into_iter().map(Step::PortFree));
     steps.extend(node.pre_start.iter().map(|command| Step::PreStart {
         command: command.clone(),
         dir: context.desired.spec_dir.clone(),

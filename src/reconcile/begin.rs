@@ -83,8 +83,10 @@ pub(super) fn begin(
     };
     controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
-    controller.recall_given_up(&past);
-    controller.memory.permitted = permit;
+    controller.recall_carried(&past);
+    if permit.is_some() {
+        controller.memory.permitted = permit;
+    }
     let left = left.map(|spec| controller.out_of_force(spec));
     controller.pass_over(left);
     controller.memory.past_needs.clear();

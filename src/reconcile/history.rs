@@ -14,7 +14,7 @@ use super::load::load;
 use super::turn::changed;
 use crate::driver::Result;
 use crate::graph::desired::Node;
-use crate::plan::memory::GivenUp;
+use crate::plan::memory::Carried;
 use crate::plan::model::{NodeState, NodeStatus, Plan};
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
 use crate::plan::{exit_words, words};
@@ -340,11 +340,20 @@ impl Controller {
         }
     }
 
-    /// Keeps which workloads gave up, so that the next controller leaves them so.
-    pub(super) fn keep_given_up(&mut self) {
+    /// What an earlier controller carried over holds, if the spec is the one under which it did.
+    pub(super) fn recall_carried(&mut self, past: &Past) {
+        let number = self.history.current.number;
+        let carried = self.host.keep.carried();
+        if number <= past.newest && number == carried.generation {
+            carried.recall(&mut self.memory);
+        }
+    }
+
+    /// Keeps what the next controller is to go on with.
+    pub(super) fn keep_carried(&mut self) {
         let failed = self.plan.nodes.iter();
         let failed = failed.filter(|status| status.state == NodeState::Failed);
-        let workloads = failed.filter_map(|status| {
+        let given_up = failed.filter_map(|status| {
             let Some(Node::Workload(node)) = self.desired.nodes.get(&status.node) else {
                 return None;
             };
@@ -352,26 +361,16 @@ impl Controller {
             past.gave_up(&node.restart)?;
             Some((node.id.clone(), past.clone()))
         });
-        let workloads: Vec<_> = workloads.collect();
-        let generation = match workloads.is_empty() {
-            true => 0,
-            false => self.history.current.number,
+        let mut carried = Carried {
+            generation: 0,
+            given_up: given_up.collect(),
+            permitted: self.memory.permitted.clone(),
         };
-        let given_up = GivenUp {
-            generation,
-            workloads,
-        };
-        if let Err(error) = self.host.keep.given_up(&given_up) {
-            self.warn(error.message);
+        if carried != Carried::default() {
+            carried.generation = self.history.current.number;
         }
-    }
-
-    /// What gave up stays so, if the spec is the one under which it did.
-    pub(super) fn recall_given_up(&mut self, past: &Past) {
-        let number = self.history.current.number;
-        let given_up = self.host.keep.had_given_up();
-        if number <= past.newest && number == given_up.generation {
-            given_up.recall(&mut self.memory.workloads);
+        if let Err(error) = self.host.keep.carry(&carried) {
+            self.warn(error.message);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::handle::{Happening, SpecText};
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
-use crate::plan::memory::GivenUp;
+use crate::plan::memory::Carried;
 use crate::plan::world::LifeId;
 use crate::spec::generation::{Generation, Past};
 
@@ -64,10 +64,10 @@ pub trait Keep: Send + Sync {
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()>;
     /// What they were told.
     fn was_told(&self) -> BTreeMap<String, String>;
-    /// Notes which workloads gave up.
-    fn given_up(&self, given_up: &GivenUp) -> Result<()>;
-    /// Which ones those were, if the machine was not started anew since.
-    fn had_given_up(&self) -> GivenUp;
+    /// Keeps what the next controller goes on with.
+    fn carry(&self, carried: &Carried) -> Result<()>;
+    /// What that was. What gave up did so in this boot of the machine.
+    fn carried(&self) -> Carried;
     /// Adds to the log of events. What is added survives the controller; it need not survive
     /// the machine's sudden end.
     fn record(&self, happenings: &[Happening]) -> Result<()>;

@@ -211,7 +211,7 @@ fn what_others_made_is_named_and_left_alone() {
     assert_eq!(error.kind, ErrorKind::Foreign);
     let seen = view(&host);
     assert!(!seen.bridges["front0"].ours, "{seen:?}");
-    let held = ("front0".to_owned(), "10.77.0.0/16".parse().unwrap());
+    let held = ("front0".to_owned(), "10.77.0.200/16".parse().unwrap());
     assert!(seen.foreign.contains(&held), "{seen:?}");
     run("ip link del front0");
 

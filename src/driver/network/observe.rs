@@ -92,7 +92,7 @@ impl HostNetworks {
             .iter()
             .filter_map(|(index, address)| {
                 let link = others.get(index)?;
-                Some((link.name.clone(), address.trunc()))
+                Some((link.name.clone(), *address))
             })
             .collect();
         networks.sort();

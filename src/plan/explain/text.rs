@@ -162,6 +162,9 @@ fn before(past: &Past) -> Vec<String> {
         let ago = words(past.last_exit_ago.unwrap_or(Duration::ZERO));
         lines.push(format!("{exit} {ago} ago{asked}"));
     }
+    if !past.earlier_exits.is_empty() {
+        lines.push(format!("before that: {}", past.earlier_exits.join("; ")));
+    }
     if past.failures > 0 || past.restarts > 0 {
         let window = match past.failures_in_window {
             Some(count) => format!(", {count} within its window"),

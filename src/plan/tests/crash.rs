@@ -132,6 +132,8 @@ fn no_more_failures_are_kept_than_count() {
         note(&mut memory, incarnation, false);
     }
     assert_eq!(memory.failures, 10);
+    let earlier = memory.earlier_exits.iter().map(|exit| exit.incarnation);
+    assert_eq!(earlier.collect::<Vec<_>>(), [9, 8, 7, 6]);
     let seconds: Vec<u64> = memory
         .failed_at
         .iter()

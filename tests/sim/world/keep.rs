@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hatchery::driver::{ErrorKind, Result};
-use hatchery::plan::memory::GivenUp;
+use hatchery::plan::memory::Carried;
 use hatchery::plan::world::LifeId;
 use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
@@ -25,7 +25,7 @@ pub struct Kept {
     pub stopped: BTreeSet<NodeId>,
     pub told: BTreeMap<String, String>,
     pub rendered: BTreeSet<PathBuf>,
-    pub given_up: GivenUp,
+    pub carried: Carried,
     pub generations: BTreeMap<u64, (Generation, String)>,
     /// Lives whose end is on record.
     pub ends: BTreeSet<LifeId>,
@@ -104,15 +104,15 @@ impl Keep for Shared {
         self.lock().kept.told.clone()
     }
 
-    fn given_up(&self, given_up: &GivenUp) -> Result<()> {
-        if self.lock().kept.given_up == *given_up {
+    fn carry(&self, carried: &Carried) -> Result<()> {
+        if self.lock().kept.carried == *carried {
             return Ok(());
         }
-        self.lock().keep(|kept| kept.given_up = given_up.clone())
+        self.lock().keep(|kept| kept.carried = carried.clone())
     }
 
-    fn had_given_up(&self) -> GivenUp {
-        self.lock().kept.given_up.clone()
+    fn carried(&self) -> Carried {
+        self.lock().kept.carried.clone()
     }
 
     fn record(&self, happenings: &[Happening]) -> Result<()> {

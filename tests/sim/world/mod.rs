@@ -444,7 +444,7 @@ impl World {
     pub fn reboot(&mut self) {
         self.boot = self.now;
         // It is kept with the id of the boot.
-        self.kept.given_up = Default::default();
+        self.kept.carried.given_up.clear();
         self.cgroups.clear();
         self.pids.clear();
         self.net = Net::default();
