@@ -39,20 +39,42 @@ fn number(name: &str, otherwise: u64) -> u64 {
     })
 }
 
-/// How often each container's program began, by its log; and nginx, by its process.
+/// A process that says that it is ready a moment after it began; whether somebody listens by then
+/// is chance.
+const BEACON: &str = r#"
+  beacon:
+    command:
+      - /usr/bin/python3
+      - -c
+      - |
+        import os, socket, time
+        print("beacon begins", flush=True)
+        time.sleep(0.2)
+        told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            told.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+        except OSError:
+            pass
+        time.sleep(1e6)
+    environment: { TURN: "0" }
+    ready: { notify: { timeout: 4s } }
+    restart: { policy: on-failure, delay: 10ms }
+"#;
+
+/// How often each container's program began, and the beacon, by its log, in whichever seat.
 fn starts(farm: &Farm) -> BTreeMap<String, usize> {
     let folder = Path::new("/var/log/hatchery").join(&farm.stack);
     let mut starts = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(instance) = name
-            .split(".log")
-            .next()
-            .filter(|name| name.contains("prime"))
-        {
+        let instance = name.split('.').next().unwrap_or_default();
+        if instance.contains("prime") || instance.contains("beacon") {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            *starts.entry(instance.to_owned()).or_default() +=
-                text.matches("Serving Flask app").count();
+            let begins = ["Serving Flask app", "beacon begins"];
+            *starts.entry(instance.to_owned()).or_default() += begins
+                .iter()
+                .map(|line| text.matches(line).count())
+                .sum::<usize>();
         }
     }
     starts
@@ -78,6 +100,10 @@ enum Edit {
     Command(u64),
     /// Containers come or go.
     Replicas(u64),
+    /// The same, by a file that they watch.
+    Program(u64),
+    /// The beacon is replaced.
+    Beacon(u64),
     /// Only registrations change.
     Tag(u64),
     /// Nothing changes.
@@ -97,8 +123,10 @@ fn replace_line(text: &str, begins: &str, with: &str) -> String {
 
 impl Edit {
     fn draw(random: &mut Random, turn: u64, replicas: u64) -> Edit {
-        match random.below(4) {
+        match random.below(6) {
             0 => Edit::Command(turn),
+            4 => Edit::Program(turn),
+            5 => Edit::Beacon(turn),
             1 => Edit::Replicas(match replicas {
                 2 => 4,
                 4 => 5,
@@ -109,8 +137,25 @@ impl Edit {
         }
     }
 
-    fn apply(self, text: &str) -> String {
+    fn apply(self, farm: &Farm) {
+        if let Edit::Program(turn) = self {
+            let path = farm.folder.join("work.py");
+            let beside = farm.folder.join(".work.py.new");
+            let text = fs::read_to_string(&path).expect("work.py");
+            fs::write(&beside, format!("{text}# {turn}\n")).expect("written");
+            return fs::rename(&beside, path).expect("renamed");
+        }
+        farm.edit(|text| self.applied(text));
+    }
+
+    fn applied(self, text: &str) -> String {
         match self {
+            Edit::Program(_) => text.to_owned(),
+            Edit::Beacon(turn) => replace_line(
+                text,
+                "environment: { TURN",
+                &format!("    environment: {{ TURN: \"{turn}\" }}"),
+            ),
             Edit::Command(turn) => replace_line(
                 text,
                 "command: [ /usr/bin/python3",
@@ -143,9 +188,12 @@ fn expected(
     let (kept, all) = (instances(old.min(new)), instances(new));
     for name in &all {
         let is_new = !kept.contains(name);
-        if is_new || matches!(edit, Edit::Command(_)) {
+        if is_new || matches!(edit, Edit::Command(_) | Edit::Program(_)) {
             *after.entry(name.clone()).or_default() += 1;
         }
+    }
+    if let Edit::Beacon(_) = edit {
+        *after.entry("beacon".to_owned()).or_default() += 1;
     }
     after
 }
@@ -173,13 +221,30 @@ fn nothing_doubled(farm: &Farm, replicas: u64) {
 #[test]
 fn a_controller_killed_at_random_moments_does_what_the_spec_says_and_nothing_else() {
     isolate!();
-    let kills = number("HATCHERY_KILLS", 40);
+    kill_at_random("stop-first", 40);
+}
+
+#[test]
+fn so_does_one_whose_newcomers_come_first() {
+    isolate!();
+    kill_at_random("start-first", 24);
+}
+
+fn kill_at_random(order: &str, kills: u64) {
+    let kills = number("HATCHERY_KILLS", kills);
     let seed = number("HATCHERY_SEED", 20_150_402);
     let mut random = Random(seed);
     let mut farm = Farm::new();
     let before = Traces::now();
+    farm.edit(|text| {
+        let update = format!("    update: {{ order: {order} }}\n    replicas: 4");
+        text.replace("    replicas: 4", &update) + BEACON
+    });
     farm.up_foreground();
     farm.wait_converged();
+    wait_for("the first programs' lines", LONG, || {
+        (starts(&farm).values().sum::<usize>() == 5).then_some(())
+    });
     let nginx = farm.demand_pid("processes/nginx");
     let (mut replicas, mut killed, mut turn) = (4, 0, 0);
     while killed < kills {
@@ -190,7 +255,7 @@ fn a_controller_killed_at_random_moments_does_what_the_spec_says_and_nothing_els
             Edit::Replicas(count) => count,
             _ => replicas,
         };
-        farm.edit(|text| edit.apply(text));
+        edit.apply(&farm);
         for _ in 0..4 {
             std::thread::sleep(Duration::from_micros(random.below(900_000)));
             farm.kill_controller();
