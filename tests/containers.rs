@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hatchery::driver::workloads::exec_command;
+use hatchery::driver::workloads::{Asker, exec_command};
 use hatchery::driver::{ErrorKind, Event, Workloads};
 use hatchery::graph::desired::{MountRun, NetworkRun, RootRun};
 use hatchery::plan::model::Note;
@@ -17,7 +17,7 @@ use hatchery::plan::world::{Exit, LifeState};
 use hatchery::spec::model::{RootMode, Signal};
 use hatchery::spec::node::Kind;
 
-use support::bench::{Bench, LIMIT, kill, program, start};
+use support::bench::{Bench, LIMIT, kill, start, unwritable};
 use support::clients::{self, SERVER};
 
 #[test]
@@ -221,7 +221,7 @@ fn exec_runs_inside() {
     assert_eq!(code, Some(126));
     assert!(text.contains("cannot run `no-such-command`"), "{text}");
     let own = i32::try_from(std::process::id()).unwrap();
-    let output = exec_command(&program(), own, &["true".to_owned()], false)
+    let output = exec_command(unwritable(), own, &["true".to_owned()], Asker::Check)
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(126));

@@ -14,7 +14,7 @@ use crate::driver::commands::HostCommands;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
 use crate::driver::probe::HostProbes;
-use crate::driver::workloads::{HostWorkloads, enter};
+use crate::driver::workloads::{Asker, HostWorkloads, exec_command};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
 use crate::plan::memory::Memory;
@@ -52,7 +52,8 @@ pub fn assemble(
         first_index(),
     ));
     let enter = |pid: i32, command: &[String]| {
-        enter::exec_command(&inner::own_program(), pid, command, false)
+        let own = inner::own_unwritable()?;
+        Ok(exec_command(own, pid, command, Asker::Check))
     };
     let files = Arc::new(HostFiles::new(dirs));
     let watched = files.clone();

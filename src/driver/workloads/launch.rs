@@ -162,6 +162,7 @@ impl<'a> Launch<'a> {
             environment: run.environment.clone(),
             user: run.user.clone(),
             directory: run.working_dir.clone().unwrap_or_else(|| "/".into()),
+            contains: run.container.is_some(),
         };
         let socket = notify::folder(&self.workloads.dirs.run).join("socket");
         let socket = socket.to_string_lossy().into_owned();

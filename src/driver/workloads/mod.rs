@@ -13,6 +13,7 @@ mod notify;
 mod nspawn;
 mod pidfd;
 mod proc;
+mod relay;
 mod reload;
 mod root;
 mod scan;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use enter::exec_command;
+pub use enter::{Asker, exec_command};
 pub use scan::look;
 
 use self::entry::Entry;
