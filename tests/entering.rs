@@ -290,3 +290,39 @@ fn a_terminals_signal_reaches_a_command_without_one() {
     assert_eq!(session.end().0, Some(130));
     end(&bench, &start.id);
 }
+
+#[test]
+fn no_tree_of_cgroups_is_too_deep_to_be_removed() {
+    isolate!();
+    let bench = Bench::new();
+    let deeper = "import os, sys\n\
+                  os.chdir(sys.argv[1])\n\
+                  for n in range(100):\n \
+                  try: os.mkdir('x' * 200), os.chdir('x' * 200)\n \
+                  except OSError: sys.exit(n)";
+    let script = "mount | grep -m1 cgroup2 | cut -d' ' -f3; sleep 300";
+    let start = start(Kind::Containers, "web1", &["sh", "-c", script]);
+    bench.workloads.start(&start).unwrap();
+    let inside = support::wait_for("its mount", LIMIT, || {
+        let log = bench.log(&start.id);
+        log.lines().next().map(str::to_owned)
+    });
+    let dig = ["/usr/bin/python3", "-c", deeper, &inside];
+    let (code, text) = bench.run_inside(&start.id, &dig);
+    assert!(matches!(code, Some(33..=64)), "{code:?}: {text}");
+    // What an earlier version left had no bound.
+    let group = bench.life(&start.id).unwrap().cgroup;
+    let free = group.with_file_name("c-old.1");
+    fs::create_dir(&free).unwrap();
+    let dug = Command::new(dig[0]).args(&dig[1..3]).arg(&free).status();
+    assert!(dug.unwrap().success());
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    let old = LifeId {
+        node: "containers/old".parse().unwrap(),
+        incarnation: 1,
+    };
+    bench.ended(&old);
+    bench.workloads.remove(&old).unwrap();
+    bench.clear(&start.id);
+}

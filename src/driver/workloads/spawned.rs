@@ -163,7 +163,11 @@ fn take_place(place: &Place) -> Result<(), String> {
         Place::Made(folders) => {
             if let Some(first) = folders.first() {
                 mark::write_process(first, pid, start.start)
-                    .map_err(step(&format!("mark the cgroup `{}`", first.display())))?;
+                    .and_then(|()| cgroup::bound(first))
+                    .map_err(step(&format!(
+                        "mark and bound the cgroup `{}`",
+                        first.display()
+                    )))?;
             }
             for folder in folders {
                 cgroup::enter(folder)
@@ -177,7 +181,11 @@ fn take_place(place: &Place) -> Result<(), String> {
                 .map_err(step("find the cgroup that systemd made"))?;
             mark.write(&folder)
                 .and_then(|()| mark::write_process(&folder, pid, start.start))
-                .map_err(step(&format!("mark the cgroup `{}`", folder.display())))?;
+                .and_then(|()| cgroup::bound(&folder))
+                .map_err(step(&format!(
+                    "mark and bound the cgroup `{}`",
+                    folder.display()
+                )))?;
         }
     }
     Ok(())
