@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hatchery::driver::{ErrorKind, Event, Workloads};
+use hatchery::driver::{ErrorKind, Event, Workloads, log};
 use hatchery::plan::world::{Exit, LifeState};
 use hatchery::spec::model::{Confirm, LogLimit, Signal};
 use hatchery::spec::node::Kind;
@@ -200,6 +200,37 @@ fn logs_are_rotated_while_they_are_written() {
     bench.workloads.kill(&start.id).unwrap();
     bench.ended(&start.id);
     bench.clear(&start.id);
+}
+
+#[test]
+fn a_full_disk_costs_the_oldest_log_and_no_more() {
+    isolate!();
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+        .arg(folder.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let path = folder.path().join("a.log");
+    let old = |number: u32| folder.path().join(format!("a.log.{number}"));
+    fs::write(old(1), [b'1'; 90_000]).unwrap();
+    fs::write(old(2), [b'2'; 60_000]).unwrap();
+    fs::write(&path, [b'0'; 80_000]).unwrap();
+    let limit = |max_size| LogLimit {
+        max_size,
+        max_files: 2,
+    };
+    assert!(log::rotate(&path, limit(70_000)).unwrap());
+    let begins = |number| fs::read(old(number)).unwrap()[0];
+    assert_eq!((begins(1), begins(2)), (b'0', b'1'));
+    assert_eq!(path.metadata().unwrap().len(), 0);
+    // Where nothing makes enough room, the log is emptied all the same.
+    fs::remove_file(old(2)).unwrap();
+    fs::remove_file(old(1)).unwrap();
+    fs::write(&path, [b'0'; 200_000]).unwrap();
+    assert!(log::rotate(&path, limit(150_000)).is_err());
+    assert_eq!(path.metadata().unwrap().len(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// The first controller is this very test in another process, which kills itself.
