@@ -381,6 +381,7 @@ impl Controller {
                 Node::Template(template) => {
                     paths.insert(template.destination.clone());
                 }
+                Node::Registry(registry) => paths.extend(registry.token_file.clone()),
                 _ => {}
             }
         }

@@ -61,15 +61,16 @@ fn registry() -> Arc<Registry> {
         };
         catalog.register(own, Time(0)).unwrap();
     }
+    let token = Token::default();
+    token.set(Some("secret"));
     Arc::new(Registry {
         shared: SharedCatalog::new(catalog),
         settings: Settings {
-            token: Some("secret".into()),
+            token,
             clock: Arc::new(Still),
             shutdown: CancellationToken::new(),
             version: "0.0.1".into(),
         },
-        token: Some(blake3::hash(b"secret")),
     })
 }
 
@@ -140,6 +141,12 @@ async fn the_token_lifts_the_limits_wherever_it_stands() {
     ] {
         assert_eq!(send(&registry, GUEST, request, foreign).await.0, 200);
     }
+    let with = || Request::put(REGISTER).header("X-Consul-Token", "secret");
+    registry.settings.token.set(Some("another"));
+    assert_eq!(send(&registry, GUEST, with(), foreign).await.0, 403);
+    registry.settings.token.set(Some(""));
+    let empty = Request::put(REGISTER).header("X-Consul-Token", "");
+    assert_eq!(send(&registry, GUEST, empty, foreign).await.0, 403);
 }
 
 #[tokio::test]
