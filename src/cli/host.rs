@@ -144,6 +144,8 @@ pub struct StoreKeep {
     dirs: Dirs,
     store: Mutex<Option<Store>>,
     kept: Mutex<Kept>,
+    /// Why what was kept before is lost.
+    unread: Option<String>,
     /// The disk refused what is in `kept`.
     unsaved: AtomicBool,
 }
@@ -162,8 +164,12 @@ fn failed(error: impl ToString) -> DriverError {
 impl StoreKeep {
     /// What is kept in this store.
     pub fn new(store: Store) -> Self {
-        let kept = store.load_memory().unwrap_or_default();
+        let (kept, unread) = match store.load_memory() {
+            Ok(kept) => (kept.unwrap_or_default(), None),
+            Err(why) => (Kept::default(), Some(why)),
+        };
         StoreKeep {
+            unread,
             dirs: store.dirs().clone(),
             store: Mutex::new(Some(store)),
             kept: Mutex::new(kept),
@@ -250,7 +256,9 @@ impl Keep for StoreKeep {
     }
 
     fn past(&self) -> Past {
-        history::past(&self.dirs)
+        let mut past = history::past(&self.dirs);
+        past.unread.extend(self.unread.clone());
+        past
     }
 
     fn spec(&self, generation: &Generation) -> Option<SpecText> {
