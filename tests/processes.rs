@@ -284,3 +284,41 @@ fn who_still_talks_to_a_process_is_counted_on_the_host() {
     bench.ended(&start.id);
     bench.clear(&start.id);
 }
+
+#[test]
+fn what_another_version_marked_is_never_taken_for_nothing() {
+    isolate!();
+    const MARK: &str = "trusted.hatchery";
+    let bench = Bench::new();
+    let start = start(Kind::Processes, "job", &["sleep", "300"]);
+    bench.workloads.start(&start).unwrap();
+    let group = bench.life(&start.id).unwrap().cgroup;
+    let mut mark = vec![0; 4096];
+    let length = rustix::fs::getxattr(&group, MARK, mark.as_mut_slice()).unwrap();
+    mark.truncate(length);
+    let write = |text: &str| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&group, MARK, text.as_bytes(), flags).unwrap();
+    };
+    let text = String::from_utf8(mark).unwrap();
+    // Of the future, with more than we know.
+    let more = text.replacen('{', r#"{"seal":{"by":1},"#, 1);
+    write(&more.replace(r#""exit":null"#, r#""exit":{"frozen":1}"#));
+    let bench = bench.succeed();
+    assert_eq!(bench.life(&start.id).unwrap().state, LifeState::Up);
+    // With less than we need.
+    write(&text.replace("\"identity\"", "\"who\""));
+    let bench = bench.succeed();
+    let error = bench.workloads.observe().unwrap_err();
+    assert!(
+        error.message.contains(&group.display().to_string()),
+        "{error}"
+    );
+    assert!(error.message.contains("identity"), "{error}");
+    assert!(hatchery::driver::workloads::look(&support::stack()).is_err());
+    // Once nothing runs there it is removed as anything half made is.
+    fs::write(group.join("cgroup.kill"), "1").unwrap();
+    support::wait_for("its end", LIMIT, || bench.workloads.observe().ok());
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}

@@ -90,6 +90,7 @@ impl<'a> Launch<'a> {
                 farewell: Some(start.farewell.clone()),
                 commit: start.commit.clone(),
                 asked: false,
+                others: BTreeMap::new(),
             },
             relative,
             folder,
