@@ -322,3 +322,58 @@ fn what_another_version_marked_is_never_taken_for_nothing() {
     bench.ended(&start.id);
     bench.clear(&start.id);
 }
+
+/// How many clock ticks the thread that watches had of a processor.
+fn watching() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let ticks = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (_, fields) = stat.split_once("(hatchery-watch) ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?)
+    });
+    ticks.sum()
+}
+
+#[test]
+fn who_floods_the_socket_holds_up_nobody() {
+    isolate!();
+    let bench = Bench::new();
+    let script = "import os, socket\n\
+                  s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+                  s.connect(os.environ['NOTIFY_SOCKET'])\n\
+                  while True: s.send(b'READY=1')";
+    let mut flood = start(
+        Kind::Processes,
+        "flood",
+        &["/usr/bin/python3", "-c", script],
+    );
+    flood.run.notify = true;
+    bench.workloads.start(&flood).unwrap();
+    support::wait_for("the flood", LIMIT, || {
+        bench.life(&flood.id)?.notified.then_some(())
+    });
+    let (before, begin) = (watching(), Instant::now());
+    // Their ends are found by the clock or by messages: nothing else tells of them.
+    for name in ["one", "two", "three"] {
+        let mut quick = start(Kind::Containers, name, &["sh", "-c", "exit 3"]);
+        quick.id.incarnation = 1;
+        let asked = Instant::now();
+        bench.workloads.start(&quick).unwrap();
+        assert_eq!(bench.ended(&quick.id), Exit::Code(3));
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+        bench.workloads.remove(&quick.id).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(2).saturating_sub(begin.elapsed()));
+    let ticks = watching() - before;
+    let share = ticks as f64 / 100.0 / begin.elapsed().as_secs_f64();
+    eprintln!("the flood cost {share:.2} of a processor");
+    assert!(share < 0.5, "{share}");
+    bench.workloads.kill(&flood.id).unwrap();
+    bench.ended(&flood.id);
+    bench.clear(&flood.id);
+}
