@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hatchery::api::consul::{Settings, router};
+use hatchery::api::consul::{Settings, Token, router};
 use hatchery::api::serve::serve;
 use hatchery::driver::Clock;
 use hatchery::reconcile::shared::SharedCatalog;
@@ -60,7 +60,7 @@ impl Server {
             }
         });
         let settings = Settings {
-            token: None,
+            token: Token::default(),
             clock,
             shutdown: shutdown.clone(),
             version: "0.0.1".into(),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hatchery::driver::{ErrorKind, Event, Workloads};
+use hatchery::driver::{ErrorKind, Event, Workloads, log};
 use hatchery::plan::world::{Exit, LifeState};
 use hatchery::spec::model::{Confirm, LogLimit, Signal};
 use hatchery::spec::node::Kind;
@@ -202,6 +202,37 @@ fn logs_are_rotated_while_they_are_written() {
     bench.clear(&start.id);
 }
 
+#[test]
+fn a_full_disk_costs_the_oldest_log_and_no_more() {
+    isolate!();
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+        .arg(folder.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let path = folder.path().join("a.log");
+    let old = |number: u32| folder.path().join(format!("a.log.{number}"));
+    fs::write(old(1), [b'1'; 90_000]).unwrap();
+    fs::write(old(2), [b'2'; 60_000]).unwrap();
+    fs::write(&path, [b'0'; 80_000]).unwrap();
+    let limit = |max_size| LogLimit {
+        max_size,
+        max_files: 2,
+    };
+    assert!(log::rotate(&path, limit(70_000)).unwrap());
+    let begins = |number| fs::read(old(number)).unwrap()[0];
+    assert_eq!((begins(1), begins(2)), (b'0', b'1'));
+    assert_eq!(path.metadata().unwrap().len(), 0);
+    // Where nothing makes enough room, the log is emptied all the same.
+    fs::remove_file(old(2)).unwrap();
+    fs::remove_file(old(1)).unwrap();
+    fs::write(&path, [b'0'; 200_000]).unwrap();
+    assert!(log::rotate(&path, limit(150_000)).is_err());
+    assert_eq!(path.metadata().unwrap().len(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 /// The first controller is this very test in another process, which kills itself.
 #[test]
 fn a_killed_controller_leaves_its_processes_to_the_next() {
@@ -252,4 +283,97 @@ fn who_still_talks_to_a_process_is_counted_on_the_host() {
     bench.workloads.kill(&start.id).unwrap();
     bench.ended(&start.id);
     bench.clear(&start.id);
+}
+
+#[test]
+fn what_another_version_marked_is_never_taken_for_nothing() {
+    isolate!();
+    const MARK: &str = "trusted.hatchery";
+    let bench = Bench::new();
+    let start = start(Kind::Processes, "job", &["sleep", "300"]);
+    bench.workloads.start(&start).unwrap();
+    let group = bench.life(&start.id).unwrap().cgroup;
+    let mut mark = vec![0; 4096];
+    let length = rustix::fs::getxattr(&group, MARK, mark.as_mut_slice()).unwrap();
+    mark.truncate(length);
+    let write = |text: &str| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&group, MARK, text.as_bytes(), flags).unwrap();
+    };
+    let text = String::from_utf8(mark).unwrap();
+    // Of the future, with more than we know.
+    let more = text.replacen('{', r#"{"seal":{"by":1},"#, 1);
+    write(&more.replace(r#""exit":null"#, r#""exit":{"frozen":1}"#));
+    let bench = bench.succeed();
+    assert_eq!(bench.life(&start.id).unwrap().state, LifeState::Up);
+    // With less than we need.
+    write(&text.replace("\"identity\"", "\"who\""));
+    let bench = bench.succeed();
+    let error = bench.workloads.observe().unwrap_err();
+    assert!(
+        error.message.contains(&group.display().to_string()),
+        "{error}"
+    );
+    assert!(error.message.contains("identity"), "{error}");
+    assert!(hatchery::driver::workloads::look(&support::stack()).is_err());
+    // Once nothing runs there it is removed as anything half made is.
+    fs::write(group.join("cgroup.kill"), "1").unwrap();
+    support::wait_for("its end", LIMIT, || bench.workloads.observe().ok());
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+/// How many clock ticks the thread that watches had of a processor.
+fn watching() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let ticks = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (_, fields) = stat.split_once("(hatchery-watch) ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?)
+    });
+    ticks.sum()
+}
+
+#[test]
+fn who_floods_the_socket_holds_up_nobody() {
+    isolate!();
+    let bench = Bench::new();
+    let script = "import os, socket\n\
+                  s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+                  s.connect(os.environ['NOTIFY_SOCKET'])\n\
+                  while True: s.send(b'READY=1')";
+    let mut flood = start(
+        Kind::Processes,
+        "flood",
+        &["/usr/bin/python3", "-c", script],
+    );
+    flood.run.notify = true;
+    bench.workloads.start(&flood).unwrap();
+    support::wait_for("the flood", LIMIT, || {
+        bench.life(&flood.id)?.notified.then_some(())
+    });
+    let (before, begin) = (watching(), Instant::now());
+    // Their ends are found by the clock or by messages: nothing else tells of them.
+    for name in ["one", "two", "three"] {
+        let mut quick = start(Kind::Containers, name, &["sh", "-c", "exit 3"]);
+        quick.id.incarnation = 1;
+        let asked = Instant::now();
+        bench.workloads.start(&quick).unwrap();
+        assert_eq!(bench.ended(&quick.id), Exit::Code(3));
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+        bench.workloads.remove(&quick.id).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(2).saturating_sub(begin.elapsed()));
+    let ticks = watching() - before;
+    let share = ticks as f64 / 100.0 / begin.elapsed().as_secs_f64();
+    eprintln!("the flood cost {share:.2} of a processor");
+    assert!(share < 0.5, "{share}");
+    bench.workloads.kill(&flood.id).unwrap();
+    bench.ended(&flood.id);
+    bench.clear(&flood.id);
 }

@@ -8,9 +8,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::consul::{self, Settings};
+use super::consul::{self, Settings, Token};
 use super::serve::serve;
 use crate::driver::{Clock, Commands, DriverError, ErrorKind, Result};
+use crate::plan::world::RegistryView;
 use crate::reconcile::host::Listener;
 use crate::reconcile::shared::SharedCatalog;
 use crate::spec::model::Registry;
@@ -30,7 +31,9 @@ pub struct RegistryListener {
 /// A registry that answers over HTTP.
 struct Open {
     registry: Registry,
+    /// What `registry` asks for, or a free port's address in its place.
     address: SocketAddr,
+    token: Token,
     shutdown: CancellationToken,
 }
 
@@ -89,22 +92,32 @@ impl RegistryListener {
     }
 
     async fn reopen(&self, registry: Registry) -> Result<()> {
+        let read = read_token(&registry);
         {
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if open.as_ref().is_some_and(|open| open.registry == registry) {
-                return Ok(());
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(open) = open.as_mut() {
+                // A token that was revoked must not go on counting because there is no new one.
+                open.token
+                    .set(read.as_ref().ok().and_then(Option::as_deref));
+                if open.registry.http == registry.http {
+                    read?;
+                    open.registry = registry;
+                    return Ok(());
+                }
             }
         }
-        let token = read_token(&registry)?;
+        let read = read?;
         self.close();
         let Some(http) = registry.http else {
             return Ok(());
         };
+        let token = Token::default();
+        token.set(read.as_deref());
         let listener = self.bind(http).await?;
         let address = listener.local_addr().unwrap_or(http);
         let shutdown = CancellationToken::new();
         let settings = Settings {
-            token,
+            token: token.clone(),
             clock: self.clock.clone(),
             shutdown: shutdown.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,6 +128,7 @@ impl RegistryListener {
         *open = Some(Open {
             registry,
             address,
+            token,
             shutdown,
         });
         Ok(())
@@ -148,8 +162,19 @@ impl Listener for RegistryListener {
         self.runtime.block_on(self.reopen(registry.clone()))
     }
 
-    fn address(&self) -> Option<SocketAddr> {
+    fn look(&self) -> RegistryView {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.as_ref().map(|open| open.address)
+        let Some(open) = open.as_ref() else {
+            return RegistryView::opened(&Registry::default());
+        };
+        RegistryView {
+            http: Some(open.address),
+            token_changed: match read_token(&open.registry) {
+                Ok(Some(token)) => !open.token.is(token.as_bytes()),
+                Ok(None) => false,
+                Err(_) => true,
+            },
+            ..RegistryView::opened(&open.registry)
+        }
     }
 }

@@ -33,7 +33,7 @@ pub fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let name = stack::choose(global.stack.as_deref())?;
     let pid = main_process(&running(&name)?, &args.name, &name)?;
     let tty = std::io::stdin().is_terminal() && screen::is_terminal();
-    let error = wiring::enter(pid, &args.command, tty).exec();
+    let error = wiring::enter(pid, &args.command, tty)?.exec();
     Err(CommandError::new(format!("cannot enter `{}`", args.name)).because(&error))
 }
 

@@ -14,7 +14,7 @@ use crate::driver::commands::HostCommands;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
 use crate::driver::probe::HostProbes;
-use crate::driver::workloads::{HostWorkloads, enter};
+use crate::driver::workloads::{Asker, HostWorkloads, exec_command};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
 use crate::plan::memory::{Carried, Memory};
@@ -53,7 +53,8 @@ pub fn assemble(
         first_index(),
     ));
     let enter = |pid: i32, command: &[String]| {
-        enter::exec_command(&inner::own_program(), pid, command, false)
+        let own = inner::own_unwritable()?;
+        Ok(exec_command(own, pid, command, Asker::Check))
     };
     let files = Arc::new(HostFiles::new(dirs));
     let watched = files.clone();
@@ -154,6 +155,8 @@ pub struct StoreKeep {
     dirs: Dirs,
     store: Mutex<Option<Store>>,
     kept: Mutex<Kept>,
+    /// Why what was kept before is lost.
+    unread: Option<String>,
     /// The disk refused what is in `kept`.
     unsaved: AtomicBool,
 }
@@ -172,8 +175,12 @@ fn failed(error: impl ToString) -> DriverError {
 impl StoreKeep {
     /// What is kept in this store.
     pub fn new(store: Store) -> Self {
-        let kept = store.load_memory().unwrap_or_default();
+        let (kept, unread) = match store.load_memory() {
+            Ok(kept) => (kept.unwrap_or_default(), None),
+            Err(why) => (Kept::default(), Some(why)),
+        };
         StoreKeep {
+            unread,
             dirs: store.dirs().clone(),
             store: Mutex::new(Some(store)),
             kept: Mutex::new(kept),
@@ -285,7 +292,9 @@ impl Keep for StoreKeep {
     }
 
     fn past(&self) -> Past {
-        history::past(&self.dirs)
+        let mut past = history::past(&self.dirs);
+        past.unread.extend(self.unread.clone());
+        past
     }
 
     fn spec(&self, generation: &Generation) -> Option<SpecText> {

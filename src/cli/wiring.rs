@@ -17,7 +17,7 @@ use super::host::{self, StoreKeep};
 use crate::api::control;
 use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
-use crate::driver::workloads::{self, exec_command};
+use crate::driver::workloads::{self, Asker, exec_command};
 use crate::driver::{Clock, Networks, clock::BootClock, inner};
 use crate::graph::desired::{Desired, Dirs};
 use crate::plan::explain::{Answers, Explanation};
@@ -200,8 +200,13 @@ pub fn age(life: &Life) -> Duration {
 }
 
 /// A command inside the workload whose main process is `pid`.
-pub fn enter(pid: i32, command: &[String], tty: bool) -> Command {
-    exec_command(&inner::own_program(), pid, command, tty)
+///
+/// # Errors
+/// When it cannot be run from a program that nobody inside can change.
+pub fn enter(pid: i32, command: &[String], tty: bool) -> Result<Command, CommandError> {
+    let own = inner::own_unwritable().map_err(CommandError::new)?;
+    let asker = if tty { Asker::Terminal } else { Asker::Shell };
+    Ok(exec_command(own, pid, command, asker))
 }
 
 /// A runtime for a controller.

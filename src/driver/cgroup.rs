@@ -4,17 +4,27 @@
 //! systemd-nspawn expects the same path in both.
 
 use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{DriverError, ErrorKind as Kind};
 
 /// How many processes of one cgroup are looked at; a fork bomb is not listed in full.
 const MOST_PROCESSES: usize = 4096;
 
-/// How deep a tree of cgroups is followed.
-const MOST_DEPTH: usize = 32;
+/// How deep a workload's cgroups may go: a system that starts systems of its own needs some tens
+/// of levels.
+const MOST_DEPTH: usize = 64;
+
+/// How many cgroups a workload may make: a system with thousands of services has as many.
+const MOST_DESCENDANTS: usize = 8192;
 
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +147,7 @@ impl Cgroups {
     /// When something still runs in it.
     pub fn remove(&self, relative: &Path) -> super::Result<()> {
         for folder in self.folders(relative) {
-            remove_tree(&folder, 0).map_err(|error| {
+            remove_tree(&folder).map_err(|error| {
                 failed(format!(
                     "cannot remove the cgroup `{}`: {error}",
                     folder.display()
@@ -188,6 +198,16 @@ impl Cgroups {
 /// What the kernel said.
 pub fn enter(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("cgroup.procs"), "0")
+}
+
+/// Bounds what can be made below a v2 cgroup, so that it can be looked through and removed.
+///
+/// # Errors
+/// What the kernel said.
+pub fn bound(folder: &Path) -> io::Result<()> {
+    let write = |name: &str, most: usize| fs::write(folder.join(name), most.to_string());
+    write("cgroup.max.depth", MOST_DEPTH)?;
+    write("cgroup.max.descendants", MOST_DESCENDANTS)
 }
 
 /// Whether anything runs in a v2 cgroup or below it; one that is not there is empty.
@@ -260,17 +280,49 @@ fn subfolders(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A parent's rmdir is EBUSY until its children are gone.
-fn remove_tree(folder: &Path, depth: usize) -> io::Result<()> {
-    if depth > MOST_DEPTH {
-        return Err(io::Error::other("it is nested too deeply"));
-    }
-    for child in subfolders(folder) {
-        remove_tree(&child, depth + 1)?;
-    }
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+///
+/// What a workload made may be deeper than paths are long, where nothing bounded it. So this goes
+/// from folder to folder, and holds one of them.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let (open, close) = (OFlags::DIRECTORY | OFlags::NOFOLLOW, AtFlags::REMOVEDIR);
+    let enter = |at: BorrowedFd<'_>, name: &CStr| {
+        rustix::fs::openat(at, name, open | OFlags::CLOEXEC, Mode::empty())
+    };
+    let gone = |outcome: rustix::io::Result<()>| match outcome {
+        Err(Errno::NOENT) => Ok(()),
         other => other,
+    };
+    let mut way: Vec<CString> = Vec::new();
+    let top = CString::new(folder.as_os_str().as_bytes())?;
+    let mut here = match enter(rustix::fs::CWD, &top) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    loop {
+        if let Some(child) = first_child(&here)? {
+            if gone(rustix::fs::unlinkat(&here, &child, close)).is_err() {
+                here = enter(here.as_fd(), &child)?;
+                way.push(child);
+            }
+            continue;
+        }
+        let Some(name) = way.pop() else {
+            return Ok(gone(rustix::fs::unlinkat(rustix::fs::CWD, &top, close))?);
+        };
+        here = enter(here.as_fd(), c"..")?;
+        gone(rustix::fs::unlinkat(&here, &name, close))?;
     }
+}
+
+fn first_child(folder: &OwnedFd) -> rustix::io::Result<Option<CString>> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// `\040` and its like, as mountinfo writes spaces.

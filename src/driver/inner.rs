@@ -7,6 +7,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use super::because;
+use super::unwritable::Unwritable;
 
 /// The hidden first argument.
 pub const WORD: &str = "__inner";
@@ -46,4 +50,24 @@ pub fn requested(arguments: &[OsString]) -> Option<ExitCode> {
 /// that are to run it.
 pub fn own_program() -> PathBuf {
     PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
+/// The program's own file for what enters a container: nobody inside can change it. Opened when
+/// it is first asked for.
+///
+/// # Errors
+/// In words, when the kernel gives no read-only view of it.
+pub fn own_unwritable() -> Result<&'static Unwritable, String> {
+    static OWN: OnceLock<Unwritable> = OnceLock::new();
+    if let Some(own) = OWN.get() {
+        return Ok(own);
+    }
+    let opened = Unwritable::open(&own_program()).map_err(|error| {
+        format!(
+            "cannot open its own program so that no container can change it: {}; \
+             this needs root and kernel 5.12",
+            because(&error)
+        )
+    })?;
+    Ok(OWN.get_or_init(|| opened))
 }

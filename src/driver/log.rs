@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::spec::model::LogLimit;
 
@@ -14,7 +15,7 @@ use crate::spec::model::LogLimit;
 /// most `max_size` bytes are kept of it; what is written in between is lost at worst.
 ///
 /// # Errors
-/// What the disk said.
+/// What the disk said. If the end could not be kept, the file is emptied all the same.
 pub fn rotate(path: &Path, limit: LogLimit) -> io::Result<bool> {
     let mut live = match OpenOptions::new()
         .read(true)
@@ -30,16 +31,44 @@ pub fn rotate(path: &Path, limit: LogLimit) -> io::Result<bool> {
     if size <= limit.max_size {
         return Ok(false);
     }
-    if limit.max_files > 0 {
-        let fresh = numbered(path, 0);
-        keep_end(&mut live, size, limit.max_size, &fresh)?;
-        for old in (1..limit.max_files).rev() {
-            rename_if_there(&numbered(path, old), &numbered(path, old + 1))?;
-        }
-        fs::rename(&fresh, numbered(path, 1))?;
-    }
+    let kept = match limit.max_files {
+        0 => Ok(()),
+        _ => keep(&mut live, size, path, limit),
+    };
+    // On a disk that is full the writer must not go on filling it.
     live.set_len(0)?;
-    Ok(true)
+    kept.map(|()| true)
+}
+
+/// Keeps the end of a log as `.1`. Where there is no room for it, an older one makes some.
+fn keep(live: &mut File, size: u64, path: &Path, limit: LogLimit) -> io::Result<()> {
+    let fresh = numbered(path, 0);
+    let mut kept = keep_end(live, size, limit.max_size, &fresh);
+    let full = |kept: &io::Result<()>| {
+        let kind = kept.as_ref().err().map(io::Error::kind);
+        kind.is_some_and(|kind| {
+            matches!(
+                kind,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
+    };
+    for old in (1..=limit.max_files).rev() {
+        if !full(&kept) {
+            break;
+        }
+        if fs::remove_file(numbered(path, old)).is_ok() {
+            kept = keep_end(live, size, limit.max_size, &fresh);
+        }
+    }
+    if kept.is_err() {
+        let _ = fs::remove_file(&fresh);
+        return kept;
+    }
+    for old in (1..limit.max_files).rev() {
+        rename_if_there(&numbered(path, old), &numbered(path, old + 1))?;
+    }
+    fs::rename(&fresh, numbered(path, 1))
 }
 
 fn keep_end(live: &mut File, size: u64, keep: u64, into: &Path) -> io::Result<()> {
@@ -59,6 +88,28 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+/// How a log grew between two looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Growth {
+    /// By how many bytes.
+    pub grew: u64,
+    /// In what time.
+    pub within: Duration,
+    /// What it has now.
+    pub size: u64,
+}
+
+impl Growth {
+    /// When it will have reached its limit if it goes on so; `None` when that is far away.
+    pub fn next_look(self, limit: LogLimit) -> Option<Duration> {
+        const FAR: u128 = 3600 * 1000;
+        let left = u128::from(limit.max_size.saturating_sub(self.size));
+        let millis = (left * self.within.as_millis()).checked_div(u128::from(self.grew))?;
+        let near = u64::try_from(millis).ok().filter(|_| millis <= FAR)?;
+        Some(Duration::from_millis(near))
     }
 }
 
@@ -131,6 +182,48 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
         writer.write_all(b"new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_log_whose_end_cannot_be_kept_is_cut_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let limit = LogLimit {
+            max_size: 4,
+            max_files: 2,
+        };
+        for (number, text) in [(1, "one"), (2, "two")] {
+            fs::write(numbered(&path, number), text).unwrap();
+        }
+        fs::write(&path, "too long").unwrap();
+        // Nothing can be written there, whoever tries.
+        fs::create_dir(numbered(&path, 0)).unwrap();
+        assert!(rotate(&path, limit).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        assert_eq!(fs::read_to_string(numbered(&path, 1)).unwrap(), "one");
+    }
+
+    #[test]
+    fn the_next_look_comes_before_the_limit() {
+        let limit = LogLimit {
+            max_size: 1000,
+            max_files: 1,
+        };
+        let second = Duration::from_secs(1);
+        let growth = |grew, size| Growth {
+            grew,
+            within: second * 10,
+            size,
+        };
+        assert_eq!(growth(0, 0).next_look(limit), None);
+        assert_eq!(growth(100, 100).next_look(limit), Some(second * 90));
+        assert_eq!(growth(100, 900).next_look(limit), Some(second * 10));
+        assert_eq!(growth(1 << 40, 0).next_look(limit), Some(Duration::ZERO));
+        let never = LogLimit {
+            max_size: u64::MAX,
+            max_files: 1,
+        };
+        assert_eq!(growth(1, 1).next_look(never), None);
     }
 
     #[test]

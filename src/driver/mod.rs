@@ -14,6 +14,7 @@ pub mod network;
 pub mod notifier;
 pub mod probe;
 pub mod requirements;
+pub mod unwritable;
 pub mod workloads;
 
 pub(crate) use because::because;
@@ -85,8 +86,9 @@ pub trait Workloads: Send + Sync {
     fn remove(&self, life: &LifeId) -> Result<()>;
     /// Removes what the stack itself left once nothing of it runs: its own cgroups.
     fn clear_stack(&self) -> Result<()>;
-    /// Rotates the logs that are over their bound.
-    fn rotate_logs(&self) -> Result<()>;
+    /// Rotates the logs that are over their bound. Answers how soon one of them will be over it
+    /// again, if that can be told.
+    fn rotate_logs(&self) -> Result<Option<Duration>>;
     /// Notes something on the cgroup of a life that runs.
     fn note(&self, life: &LifeId, note: &Note) -> Result<()>;
 }

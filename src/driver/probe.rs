@@ -21,8 +21,9 @@ mod tcp;
 mod tests;
 
 /// Makes the command that runs `command` in all namespaces of the container whose main process
-/// is the given one. Its standard streams are set by the caller.
-pub type Enter = Arc<dyn Fn(i32, &[String]) -> Command + Send + Sync>;
+/// is the given one, or says why it cannot. Its standard streams are set by the caller; a process
+/// group of its own it makes itself, as it begins a session.
+pub type Enter = Arc<dyn Fn(i32, &[String]) -> Result<Command, String> + Send + Sync>;
 
 /// The real [`Probes`].
 pub struct HostProbes {
@@ -78,7 +79,7 @@ impl Probes for HostProbes {
                     .is_some_and(|target| target.kind == Kind::Containers);
                 let prepared = match (contained, pid) {
                     (false, _) => exec::on_host(command),
-                    (true, Some(pid)) => Ok((self.enter)(pid, command)),
+                    (true, Some(pid)) => (self.enter)(pid, command),
                     (true, None) => Err("its container does not run".to_owned()),
                 };
                 within(limit, exec::title(command), exec::ask(prepared))

@@ -125,10 +125,13 @@ const ROWS: &[Row] = &[
     ),
     row(
         TOP,
-        &[
-            "registry.embedded.token_file",
-            "registry.embedded.datacenter",
-        ],
+        &["registry.embedded.token_file"],
+        InPlace,
+        "another token counts from then on, as when the file's content changes",
+    ),
+    row(
+        TOP,
+        &["registry.embedded.datacenter"],
         Restart,
         "the registry takes it on when the controller begins anew",
     ),

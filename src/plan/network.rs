@@ -2,7 +2,7 @@
 
 use super::context::{Context, Level, Planned, detail, status};
 use super::model::{Change, Gate, Item, NodeState, Step};
-use super::world::{AttachmentView, BridgeView};
+use super::world::{AttachmentView, BridgeView, RegistryView};
 use crate::graph::desired::{Attachment, NetworkNode, WorkloadNode};
 use crate::spec::model::Registry;
 use crate::spec::node::{Kind, NodeId};
@@ -12,7 +12,8 @@ pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Regis
     let view = &context.observed.registry;
     let mut running = status(id, NodeState::Running, "");
     running.address = view.http.map(|address| address.to_string());
-    if view.up && view.http == registry.http {
+    let wanted = RegistryView::opened(registry);
+    if *view == wanted {
         return Planned::idle(running, Level::FULL);
     }
     let mut details = vec![detail("kind", "embedded")];
@@ -20,7 +21,11 @@ pub(super) fn plan_registry(context: &Context<'_>, id: &NodeId, registry: &Regis
         details.push(detail("http", http));
     }
     let (change, reason) = match view.http {
-        Some(_) => (Change::Change, "its address changed"),
+        Some(_) if view.http != wanted.http => (Change::Change, "its address changed"),
+        Some(_) if view.token_file != wanted.token_file => {
+            (Change::Change, "its token is in another file")
+        }
+        Some(_) => (Change::Change, "its token changed"),
         None if view.up => (Change::Add, "it does not listen"),
         None => (Change::Add, "not running"),
     };

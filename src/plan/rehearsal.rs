@@ -263,10 +263,7 @@ impl Rehearsal {
         let attachments = &mut observed.network.attachments;
         match step {
             Step::OpenRegistry(registry) => {
-                observed.registry = RegistryView {
-                    up: true,
-                    http: registry.http,
-                };
+                observed.registry = RegistryView::opened(registry);
             }
             Step::CreateNetwork(network) => {
                 let address = ipnet::Ipv4Net::new(network.gateway, network.subnet.prefix_len());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::desired::Farewell;
 pub use crate::graph::identity::Identity;
+use crate::spec::model::Registry;
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 use crate::template::{Inputs, Snapshot};
@@ -44,6 +45,22 @@ pub struct RegistryView {
     pub up: bool,
     /// The address it listens on, if any.
     pub http: Option<std::net::SocketAddr>,
+    /// The file that its token was read from, if it takes one.
+    pub token_file: Option<PathBuf>,
+    /// That file holds another token by now, or none that can be read.
+    pub token_changed: bool,
+}
+
+impl RegistryView {
+    /// How it looks once it was opened so.
+    pub fn opened(registry: &Registry) -> Self {
+        RegistryView {
+            up: true,
+            http: registry.http,
+            token_file: registry.http.and(registry.token_file.clone()),
+            token_changed: false,
+        }
+    }
 }
 
 /// What is registered for one endpoint.

@@ -79,6 +79,7 @@ pub(super) fn begin(
         began: now,
         heartbeats_due: None,
         synced: now,
+        logs_due: None,
         following: std::collections::BTreeSet::new(),
     };
     controller.tell_beginning(&past.unread);

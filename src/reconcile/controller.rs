@@ -145,6 +145,8 @@ pub(super) struct Controller {
     pub heartbeats_due: Option<Time>,
     /// When everything was observed last.
     pub synced: Time,
+    /// When the logs are to be looked at before the next resync.
+    pub logs_due: Option<Time>,
     /// What the watcher was told last.
     pub following: BTreeSet<PathBuf>,
 }
@@ -358,6 +360,7 @@ impl Controller {
                 Node::Template(template) => {
                     paths.insert(template.destination.clone());
                 }
+                Node::Registry(registry) => paths.extend(registry.token_file.clone()),
                 _ => {}
             }
         }

@@ -25,6 +25,9 @@ use crate::spec::time::Time;
 /// How often everything is observed though nothing told of a change.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// How much time is between two looks at logs, however fast they grow.
+const LOGS_AGAIN: Duration = Duration::from_secs(1);
+
 /// How soon what could not be observed is tried again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -128,6 +131,7 @@ impl Engine {
             controller.plan.wake,
             expiry,
             controller.heartbeats_due,
+            controller.logs_due,
             deadline,
         ]
         .into_iter()
@@ -207,9 +211,15 @@ impl Engine {
                 ..Dirty::ALL
             };
             controller.synced = now;
-            if let Err(error) = controller.host.workloads.rotate_logs() {
-                controller.warn(error.message);
-            }
+            controller.logs_due = Some(now);
+        }
+        if controller.dirty.lives {
+            // What was just started may write fast from the beginning.
+            let soon = now + LOGS_AGAIN;
+            controller.logs_due = Some(controller.logs_due.map_or(soon, |due| due.min(soon)));
+        }
+        if controller.logs_due.is_some_and(|due| due <= now) {
+            controller.rotate_logs(now);
         }
         // Nothing tells when one that seemed to end was only about to execute its program, or
         // when the last of its processes goes.
@@ -230,5 +240,21 @@ impl Engine {
             &controller.memory,
             now,
         )
+    }
+}
+
+impl Controller {
+    /// Looks at the logs, and again in time: a resync may be late for one that grows fast.
+    fn rotate_logs(&mut self, now: Time) {
+        let soon = self.host.workloads.rotate_logs();
+        self.logs_due = match soon {
+            Ok(soon) => soon
+                .filter(|soon| *soon < RESYNC)
+                .map(|soon| now + soon.max(LOGS_AGAIN)),
+            Err(error) => {
+                self.warn(error.message);
+                None
+            }
+        };
     }
 }

@@ -97,7 +97,7 @@ impl Controller {
         );
         self.tell(EventKind::Begin, None, Level::Progress, text);
         for unread in unread {
-            self.warn(format!("{unread}; the history goes on without it"));
+            self.warn(format!("{unread}; the controller goes on without it"));
         }
     }
 

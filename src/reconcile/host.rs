@@ -1,7 +1,6 @@
 //! The drivers that one controller works with.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use super::handle::{Happening, SpecText};
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
 use crate::plan::memory::Carried;
-use crate::plan::world::LifeId;
+use crate::plan::world::{LifeId, RegistryView};
 use crate::spec::generation::{Generation, Past};
 
 /// Everything outside the core, behind traits.
@@ -47,11 +46,12 @@ pub trait Follow: Send + Sync {
 
 /// The embedded registry's HTTP address.
 pub trait Listener: Send + Sync {
-    /// From now on exactly this address, or none. An address that is taken is an error that
-    /// names the holder. It blocks, like a driver.
+    /// From now on exactly this address with the token that its file holds, or none. An address
+    /// that is taken is an error that names the holder; with a token that cannot be read it takes
+    /// none. It blocks, like a driver.
     fn open(&self, registry: &crate::spec::model::Registry) -> Result<()>;
-    /// Where it listens now.
-    fn address(&self) -> Option<SocketAddr>;
+    /// How it is open now. The catalog itself lives in this process, and is up.
+    fn look(&self) -> RegistryView;
 }
 
 /// What outlives the controller on disk. Nothing of it is needed for adoption.

@@ -11,7 +11,7 @@ use crate::driver::DriverError;
 use crate::graph::desired::{Node, ReadyNode};
 use crate::plan::exit_words;
 use crate::plan::memory::LastExit;
-use crate::plan::world::{Life, LifeId, LifeState, Registered, RegistryView};
+use crate::plan::world::{Life, LifeId, LifeState, Registered};
 use crate::planted::{self, Bug};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
@@ -308,11 +308,7 @@ impl Controller {
                 )
             })
             .collect();
-        self.observed.registry = RegistryView {
-            // The catalog lives in this process.
-            up: true,
-            http: self.host.listener.address(),
-        };
+        self.observed.registry = self.host.listener.look();
     }
 }
 

@@ -1,12 +1,14 @@
 //! The catalog's state and the few ways in which it changes.
 
+mod admit;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Seen, advance, leaves_at, shortened};
 use super::model::{
     CatalogError, CheckEntry, CheckKind, Config, Expired, Origin, Registration, ServiceEntry,
 };
-use super::{INDEX_LIMIT, MAX_CLIENT_SERVICES, MAX_SERVICES, valid};
+use super::{INDEX_LIMIT, valid};
 use crate::spec::model::Status;
 use crate::spec::time::Time;
 use crate::template::{Instance, NodeEntry, Snapshot};
@@ -42,6 +44,8 @@ pub struct Catalog {
 struct Name {
     index: u64,
     ids: BTreeSet<String>,
+    /// The stack has, or had, instances of this name: no guest joins them, or follows them.
+    reserved: bool,
     /// How many of the instances carry each tag.
     tags: BTreeMap<String, usize>,
 }
@@ -203,9 +207,10 @@ impl Catalog {
     /// can see a difference. Checks that stay keep their state.
     ///
     /// # Errors
-    /// [`CatalogError`] says which field is wrong, what is full or whose the id is. Nothing
-    /// has changed then. What the stack registers displaces what an outsider registered under
-    /// the same ids, so that nobody can keep it out by taking its names first.
+    /// [`CatalogError`] says which field is wrong, what is full or whose the id or the name is.
+    /// Nothing has changed then. What the stack registers displaces what an outsider registered
+    /// under the same ids, and a guest under the same name, so that nobody can keep it out by
+    /// taking its names first.
     pub fn register(
         &mut self,
         registration: Registration,
@@ -235,10 +240,11 @@ impl Catalog {
         let listing = self.names.entry(name).or_default();
         self.present += usize::from(listing.ids.is_empty());
         listing.ids.insert(id.clone());
+        listing.reserved |= entry.registration.origin == Origin::Stack;
         for tag in &entry.registration.tags {
             *listing.tags.entry(tag.clone()).or_default() += 1;
         }
-        self.clients += usize::from(entry.registration.origin == Origin::Client);
+        self.clients += usize::from(entry.registration.origin.is_outside());
         self.entries.insert(id, entry);
         self.publish(&touched, seen);
         Ok(true)
@@ -355,56 +361,6 @@ impl Catalog {
         expired
     }
 
-    /// Whether there is room and right; answers the outsiders' services that must go first.
-    fn admit(&self, registration: &Registration) -> Result<BTreeSet<String>, CatalogError> {
-        let id = &registration.id;
-        let client = registration.origin == Origin::Client;
-        let mut displaced = BTreeSet::new();
-        if let Some(present) = self.entries.get(id)
-            && present.registration.origin != registration.origin
-        {
-            if client {
-                return Err(CatalogError::Owned { id: id.clone() });
-            }
-            displaced.insert(id.clone());
-        }
-        for check in &registration.checks {
-            let Some(holder) = self.holders.get(&check.id).filter(|holder| *holder != id) else {
-                continue;
-            };
-            let theirs = self.entries.get(holder);
-            let outsider = theirs.is_some_and(|entry| entry.registration.origin == Origin::Client);
-            if client || !outsider {
-                return Err(CatalogError::CheckTaken {
-                    id: id.clone(),
-                    check: check.id.clone(),
-                    holder: holder.clone(),
-                });
-            }
-            displaced.insert(holder.clone());
-        }
-        self.room(registration)?;
-        Ok(displaced)
-    }
-
-    fn room(&self, registration: &Registration) -> Result<(), CatalogError> {
-        if self.entries.contains_key(&registration.id) {
-            return Ok(());
-        }
-        let full = |what, limit| CatalogError::Full {
-            id: registration.id.clone(),
-            what,
-            limit,
-        };
-        if self.entries.len() >= MAX_SERVICES {
-            return Err(full("services", MAX_SERVICES));
-        }
-        if registration.origin == Origin::Client && self.clients >= MAX_CLIENT_SERVICES {
-            return Err(full("services from outside the stack", MAX_CLIENT_SERVICES));
-        }
-        Ok(())
-    }
-
     fn check_mut(&mut self, check_id: &str) -> Option<(String, &mut CheckEntry)> {
         let entry = self.entries.get_mut(self.holders.get(check_id)?)?;
         let name = entry.registration.service.clone();
@@ -417,7 +373,7 @@ impl Catalog {
         let Some(entry) = self.entries.remove(id) else {
             return;
         };
-        self.clients -= usize::from(entry.registration.origin == Origin::Client);
+        self.clients -= usize::from(entry.registration.origin.is_outside());
         for check in &entry.checks {
             self.holders.remove(&check.spec.id);
         }
@@ -488,7 +444,8 @@ impl Catalog {
         if self.names.len() - self.present <= MAX_FORMER_NAMES {
             return;
         }
-        let former = self.names.iter().filter(|(_, name)| name.ids.is_empty());
+        let former = self.names.iter();
+        let former = former.filter(|(_, name)| name.ids.is_empty() && !name.reserved);
         let oldest = former.min_by_key(|(_, name)| name.index);
         if let Some((name, index)) = oldest.map(|(text, name)| (text.clone(), name.index)) {
             self.names.remove(&name);

@@ -22,8 +22,17 @@ pub struct Config {
 pub enum Origin {
     /// The stack, from its spec. Nobody else may change or remove it.
     Stack,
-    /// Somebody outside, over HTTP.
+    /// Somebody outside, over HTTP: this machine's own, or who has the token.
     Client,
+    /// Somebody outside without the token, at its own address.
+    Guest,
+}
+
+impl Origin {
+    /// Whether it is not the stack.
+    pub fn is_outside(self) -> bool {
+        self != Origin::Stack
+    }
 }
 
 /// How the state of a check becomes known.
@@ -153,6 +162,17 @@ pub enum CatalogError {
     Owned {
         /// The id.
         id: String,
+    },
+    /// The service's name belongs to the stack, and the registrant is a guest.
+    #[error(
+        "cannot register `{id}`: the service `{service}` is the stack's; use another name, or \
+         the registry's token"
+    )]
+    Reserved {
+        /// The registration's id.
+        id: String,
+        /// The service's name.
+        service: String,
     },
     /// The check's id belongs to another service.
     #[error("cannot register `{id}`: the check `{check}` belongs to service id `{holder}`")]

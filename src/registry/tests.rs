@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod guests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::{Result, StoreError, private_folder, trouble};
+use super::{Result, StoreError, own_folder, trouble};
 
 /// How often a lock file that was removed under our hands is made again.
 const TRIES: u32 = 100;
@@ -20,6 +20,10 @@ const TRIES: u32 = 100;
 /// held only when it is so for [`GRACE`] tries.
 const GRACE: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// The mode of the run folder: everybody may pass to what he knows by name, which is the socket
+/// that workloads say they are ready on; all else in it is closed to others itself.
+const PASSABLE: u32 = 0o711;
 
 /// The lock of a stack, held.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ impl Lock {
     pub(super) fn take(run: &Path, stack: &str) -> Result<Self> {
         let path = run.join("lock");
         for attempt in 0..TRIES {
-            private_folder(run)?;
+            own_folder(run, PASSABLE)?;
             let mut file = match open(&path) {
                 Ok(file) => file,
                 // The one before us removes the folder just now.

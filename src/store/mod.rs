@@ -28,6 +28,9 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 
 const MEMORY: &str = "memory.json";
 
+/// Where one goes that cannot be read.
+const UNREADABLE: &str = "memory.json.unreadable";
+
 /// Why a store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -159,7 +162,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes the folders (mode 0700) and takes the lock.
+    /// Makes the folders and takes the lock. Only root may look into them; through the run folder
+    /// workloads of any user reach the socket that they say they are ready on.
     ///
     /// # Errors
     /// [`StoreError::Held`] when another controller has the stack; otherwise what the disk
@@ -192,9 +196,32 @@ impl Store {
         save(&self.dirs.state.join(MEMORY), memory)
     }
 
-    /// What was kept last; `None` when it is missing, torn, or of another version.
-    pub fn load_memory<T: DeserializeOwned>(&self) -> Option<T> {
-        saved_memory(&self.dirs)
+    /// What was kept last, if anything was. What cannot be read is put aside, for the next save
+    /// would replace it.
+    ///
+    /// # Errors
+    /// In words, when it is torn or of another version: which file, why, and where it is now.
+    pub fn load_memory<T: DeserializeOwned>(&self) -> std::result::Result<Option<T>, String> {
+        let path = self.dirs.state.join(MEMORY);
+        let why = match load(&path) {
+            Ok(kept) => return Ok(Some(kept)),
+            Err(why) => why,
+        };
+        let aside = self.dirs.state.join(UNREADABLE);
+        match fs::rename(&path, &aside) {
+            Ok(()) => Err(format!(
+                "cannot read `{}`: {why}; what was stopped by hand and told to reload commands is \
+                 forgotten; the file is kept as `{}`",
+                path.display(),
+                aside.display()
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!(
+                "cannot read `{}`: {why}; nor can it be put aside: {}",
+                path.display(),
+                because(&error)
+            )),
+        }
     }
 
     /// Removes what a stack that is down needs no more: its run folder, the lock last.
@@ -302,8 +329,13 @@ fn is_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Makes a folder that only we may enter, in folders that everybody may.
+/// Makes a folder that only root may enter.
 fn private_folder(path: &Path) -> Result<()> {
+    own_folder(path, 0o700)
+}
+
+/// Makes a folder of root's with this mode, in folders that everybody may enter.
+fn own_folder(path: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = path.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -311,7 +343,7 @@ fn private_folder(path: &Path) -> Result<()> {
             .create(parent)
             .map_err(trouble("make", parent))?;
     }
-    match DirBuilder::new().mode(0o700).create(path) {
+    match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(trouble("make", path)(error));
         }
@@ -328,8 +360,8 @@ fn private_folder(path: &Path) -> Result<()> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(unusable("it belongs to another user; remove it"));
     }
-    if metadata.mode() & 0o777 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700))
+    if metadata.mode() & 0o777 != mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(trouble("close to others", path))?;
     }
     Ok(())

@@ -25,8 +25,8 @@ fn folders_are_closed_to_others() {
     fs::set_permissions(&dirs.log, Permissions::from_mode(0o777)).unwrap();
     let store = Store::open(dirs.clone()).unwrap();
     store.save_memory(&1).unwrap();
-    for folder in [&dirs.run, &dirs.state, &dirs.log] {
-        assert_eq!(folder.metadata().unwrap().mode() & 0o7777, 0o700);
+    for (folder, mode) in [(&dirs.run, 0o711), (&dirs.state, 0o700), (&dirs.log, 0o700)] {
+        assert_eq!(folder.metadata().unwrap().mode() & 0o7777, mode);
     }
     for file in [dirs.run.join("lock"), dirs.state.join(MEMORY)] {
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
@@ -93,12 +93,12 @@ fn what_was_saved_comes_back() {
     let root = tempfile::tempdir().unwrap();
     let dirs = roots(root.path()).dirs_for("prime");
     let store = Store::open(dirs.clone()).unwrap();
-    assert_eq!(store.load_memory::<Vec<u32>>(), None);
+    assert_eq!(store.load_memory::<Vec<u32>>(), Ok(None));
     store.save_memory(&vec![3u32]).unwrap();
     store.save_memory(&vec![1u32, 2]).unwrap();
     drop(store);
     let store = Store::open(dirs.clone()).unwrap();
-    assert_eq!(store.load_memory(), Some(vec![1u32, 2]));
+    assert_eq!(store.load_memory(), Ok(Some(vec![1u32, 2])));
     assert_eq!(
         fs::read_dir(&dirs.state).unwrap().count(),
         1,
@@ -107,7 +107,7 @@ fn what_was_saved_comes_back() {
 }
 
 #[test]
-fn what_is_torn_or_of_another_version_is_nothing() {
+fn what_is_torn_or_of_another_version_is_put_aside() {
     let root = tempfile::tempdir().unwrap();
     let dirs = roots(root.path()).dirs_for("prime");
     let store = Store::open(dirs.clone()).unwrap();
@@ -120,12 +120,21 @@ fn what_is_torn_or_of_another_version_is_nothing() {
         "\0\0\0\0",
     ] {
         fs::write(&path, text).unwrap();
-        assert_eq!(store.load_memory::<Vec<u32>>(), None, "{text}");
+        let why = store.load_memory::<Vec<u32>>().unwrap_err();
+        assert!(
+            why.contains("/memory.json`: ") && why.contains(UNREADABLE),
+            "{why}"
+        );
+        assert_eq!(
+            fs::read_to_string(dirs.state.join(UNREADABLE)).unwrap(),
+            text
+        );
+        assert_eq!(store.load_memory::<Vec<u32>>(), Ok(None));
     }
     fs::remove_dir_all(&dirs.state).unwrap();
-    assert_eq!(store.load_memory::<Vec<u32>>(), None);
+    assert_eq!(store.load_memory::<Vec<u32>>(), Ok(None));
     store.save_memory(&vec![3u32]).unwrap();
-    assert_eq!(store.load_memory(), Some(vec![3u32]));
+    assert_eq!(store.load_memory(), Ok(Some(vec![3u32])));
 }
 
 #[test]

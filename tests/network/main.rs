@@ -122,6 +122,21 @@ fn a_ping_is_answered_only_where_it_is_allowed() {
 }
 
 #[test]
+fn who_has_no_privileges_in_a_namespace_can_ping() {
+    isolate!();
+    let host = host(STACK);
+    farm(&host, 2);
+    let script = "import socket\n\
+                  ping = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)\n\
+                  ping.settimeout(5)\n\
+                  ping.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + b'there?', ('ADDRESS', 0))\n\
+                  print(ping.recv(100)[8:])";
+    let script = script.replace("ADDRESS", &attachment(2).address.to_string());
+    let line = format!("setpriv --reuid 4321 --clear-groups /usr/bin/python3 -c \"{script}\"");
+    assert_eq!(inside(1, move || run(&line)), "b'there?'\n");
+}
+
+#[test]
 fn what_was_undone_by_hand_is_seen_and_mended() {
     isolate!();
     let host = host(STACK);

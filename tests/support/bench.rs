@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use hatchery::driver::workloads::{HostWorkloads, exec_command};
+use hatchery::driver::unwritable::Unwritable;
+use hatchery::driver::workloads::{Asker, HostWorkloads, exec_command};
 use hatchery::driver::{Event, Start, Workloads};
 use hatchery::graph::desired::{ContainerRun, Dirs, NetworkRun, RootRun, Run};
 use hatchery::plan::world::{Exit, Identity, Life, LifeId, LifeState};
@@ -23,6 +26,12 @@ pub struct Bench {
 
 pub fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_hatchery"))
+}
+
+/// The program, as those whom it enters cannot change it.
+pub fn unwritable() -> &'static Unwritable {
+    static OPEN: OnceLock<Unwritable> = OnceLock::new();
+    OPEN.get_or_init(|| Unwritable::open(&program()).unwrap())
 }
 
 pub fn dirs(folder: &Path) -> Dirs {
@@ -100,12 +109,15 @@ impl Bench {
         assert!(!self.folder.path().join("run/roots").exists());
     }
 
-    pub fn run_inside(&self, id: &LifeId, command: &[&str]) -> (Option<i32>, String) {
+    /// A command line that enters the life.
+    pub fn entering(&self, id: &LifeId, command: &[&str], asker: Asker) -> Command {
         let pid = self.life(id).unwrap().main_pid;
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let output = exec_command(&program(), pid, &command, false)
-            .output()
-            .unwrap();
+        exec_command(unwritable(), pid, &command, asker)
+    }
+
+    pub fn run_inside(&self, id: &LifeId, command: &[&str]) -> (Option<i32>, String) {
+        let output = self.entering(id, command, Asker::Check).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (
             output.status.code(),

@@ -65,7 +65,9 @@ impl From<CatalogError> for Fault {
         let status = match error {
             CatalogError::Invalid { .. } => StatusCode::BAD_REQUEST,
             CatalogError::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
-            CatalogError::Owned { .. } | CatalogError::CheckTaken { .. } => StatusCode::FORBIDDEN,
+            CatalogError::Owned { .. }
+            | CatalogError::Reserved { .. }
+            | CatalogError::CheckTaken { .. } => StatusCode::FORBIDDEN,
             CatalogError::UnknownCheck { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Fault::new(status, error.to_string())

@@ -17,7 +17,7 @@ mod view;
 mod write;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
@@ -38,8 +38,8 @@ const SPOKEN: &str = "1.8.7";
 /// What the API needs beside the catalog.
 #[derive(Clone)]
 pub struct Settings {
-    /// Lifts the limits on callers from outside loopback. An empty one counts as none.
-    pub token: Option<String>,
+    /// Lifts the limits on callers from outside loopback.
+    pub token: Token,
     /// For TTLs.
     pub clock: Arc<dyn Clock>,
     /// Ends blocking queries, each with an answer.
@@ -48,23 +48,35 @@ pub struct Settings {
     pub version: String,
 }
 
+/// A token that may change, or go, while the API is served; by its hash, because comparing hashes
+/// takes the same time wherever they differ.
+#[derive(Clone, Default)]
+pub struct Token(Arc<Mutex<Option<blake3::Hash>>>);
+
+impl Token {
+    /// From now on this one counts and no other. An empty one counts as none.
+    pub fn set(&self, token: Option<&str>) {
+        let token = token.filter(|token| !token.is_empty());
+        let hash = token.map(|token| blake3::hash(token.as_bytes()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hash;
+    }
+
+    /// Whether this is the one that counts.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let token = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        token.is_some_and(|token| blake3::hash(given) == token)
+    }
+}
+
 /// What every request sees.
 struct Registry {
     shared: SharedCatalog,
     settings: Settings,
-    /// The token's hash: comparing hashes takes the same time wherever they differ.
-    token: Option<blake3::Hash>,
 }
 
 /// The API as a router; [`serve`](super::serve::serve) tells it who calls.
 pub fn router(shared: SharedCatalog, settings: Settings) -> axum::Router {
-    let token = settings.token.as_deref().filter(|token| !token.is_empty());
-    let token = token.map(|token| blake3::hash(token.as_bytes()));
-    let registry = Arc::new(Registry {
-        shared,
-        settings,
-        token,
-    });
+    let registry = Arc::new(Registry { shared, settings });
     axum::Router::new().fallback(entrance).with_state(registry)
 }
 

@@ -61,15 +61,16 @@ fn registry() -> Arc<Registry> {
         };
         catalog.register(own, Time(0)).unwrap();
     }
+    let token = Token::default();
+    token.set(Some("secret"));
     Arc::new(Registry {
         shared: SharedCatalog::new(catalog),
         settings: Settings {
-            token: Some("secret".into()),
+            token,
             clock: Arc::new(Still),
             shutdown: CancellationToken::new(),
             version: "0.0.1".into(),
         },
-        token: Some(blake3::hash(b"secret")),
     })
 }
 
@@ -99,7 +100,7 @@ const REGISTER: &str = "/v1/agent/service/register";
 #[tokio::test]
 async fn guests_change_what_is_at_their_own_address_only() {
     let registry = registry();
-    let own = r#"{"Name":"db","ID":"db1","Check":{"TTL":"9s"}}"#;
+    let own = r#"{"Name":"db","ID":"db1","Port":1,"Check":{"TTL":"9s"}}"#;
     assert_eq!(put(&registry, GUEST, REGISTER, own).await.0, 200);
     let service = get(&registry, "/v1/agent/services").await;
     assert_eq!(service["db1"]["Address"], "10.50.0.2");
@@ -140,6 +141,12 @@ async fn the_token_lifts_the_limits_wherever_it_stands() {
     ] {
         assert_eq!(send(&registry, GUEST, request, foreign).await.0, 200);
     }
+    let with = || Request::put(REGISTER).header("X-Consul-Token", "secret");
+    registry.settings.token.set(Some("another"));
+    assert_eq!(send(&registry, GUEST, with(), foreign).await.0, 403);
+    registry.settings.token.set(Some(""));
+    let empty = Request::put(REGISTER).header("X-Consul-Token", "");
+    assert_eq!(send(&registry, GUEST, empty, foreign).await.0, 403);
 }
 
 #[tokio::test]
@@ -154,7 +161,7 @@ async fn nobody_disturbs_the_stacks_services() {
             (403, true),
             "{text}"
         );
-        let again = r#"{"Name":"web","ID":"web2","Address":"10.50.0.2"}"#;
+        let again = r#"{"Name":"web","ID":"web2","Port":8080,"Address":"10.50.0.2"}"#;
         let (status, text) = put(&registry, peer, REGISTER, again).await;
         assert_eq!(
             (status, text.contains("belongs to the stack")),
@@ -188,15 +195,44 @@ async fn nobody_disturbs_the_stacks_services() {
     assert_eq!(checks["web2:alive"]["Output"], "x");
 }
 
+/// The guest's own address in its several spellings.
+fn spelt(n: usize) -> &'static str {
+    ["", "10.50.0.2", "::ffff:10.50.0.2", "::ffff:a32:2"][n % 4]
+}
+
+#[tokio::test]
+async fn a_guest_neither_joins_the_stacks_services_nor_registers_what_none_can_connect_to() {
+    let registry = registry();
+    let join = r#"{"Name":"web","ID":"mine","Port":1}"#;
+    let (status, text) = put(&registry, GUEST, REGISTER, join).await;
+    assert_eq!(status, 403);
+    assert!(text.contains("the service `web` is the stack's"), "{text}");
+    let own = r#"{"Name":"db","ID":"mine","Port":1}"#;
+    assert_eq!(put(&registry, GUEST, REGISTER, own).await.0, 200);
+    // Not by way of what it has already, either.
+    assert_eq!(put(&registry, GUEST, REGISTER, join).await.0, 403);
+    for (path, answer) in [
+        (REGISTER, 403),
+        ("/v1/agent/service/register?token=secret", 200),
+    ] {
+        let bare = r#"{"Name":"queue","ID":"bare","Address":"10.50.0.2"}"#;
+        let (status, text) = put(&registry, GUEST, path, bare).await;
+        assert_eq!(status, answer, "{text}");
+        assert_eq!(text.contains("with a port"), answer == 403, "{text}");
+        let join = r#"{"Name":"web","ID":"guest","Port":1,"Address":"10.50.0.2"}"#;
+        assert_eq!(put(&registry, GUEST, path, join).await.0, answer);
+    }
+}
+
 #[tokio::test]
 async fn a_guest_cannot_fill_the_catalog() {
     let registry = registry();
     for n in 0..64 {
-        let body = format!(r#"{{"Name":"s{n}"}}"#);
+        let body = format!(r#"{{"Name":"s{n}","Port":1,"Address":"{}"}}"#, spelt(n));
         assert_eq!(put(&registry, GUEST, REGISTER, &body).await.0, 200);
     }
     assert_eq!(
-        put(&registry, GUEST, REGISTER, r#"{"Name":"more"}"#)
+        put(&registry, GUEST, REGISTER, r#"{"Name":"more","Port":1}"#)
             .await
             .0,
         429
@@ -208,7 +244,7 @@ async fn a_guest_cannot_fill_the_catalog() {
         200
     );
     assert_eq!(
-        put(&registry, OTHER, REGISTER, r#"{"Name":"more"}"#)
+        put(&registry, OTHER, REGISTER, r#"{"Name":"more","Port":1}"#)
             .await
             .0,
         200

@@ -48,18 +48,26 @@ pub(super) async fn answer(
 
 fn register(registry: &Registry, caller: Caller, body: &[u8]) -> Result<(), Fault> {
     let mut registration = decode::registration(body)?;
-    if let Caller::Guest(peer) = caller
-        && registration.address.is_empty()
-    {
+    if let Caller::Guest(peer) = caller {
         // Without an address it means the machine that the agent is on, which a guest takes
         // to be its own.
+        if !registration.address.is_empty() {
+            caller.may_change_at(&registration.address)?;
+        }
+        // One address in one spelling: it is counted by that.
         registration.address = peer.to_string();
+        registration.origin = Origin::Guest;
+        if registration.port == 0 {
+            return Err(Fault::denied(format!(
+                "`{peer}` may only register a service with a port without the token: what \
+                 proxies read must be something that they can connect to"
+            )));
+        }
     }
-    caller.may_change_at(&registration.address)?;
     let now = registry.settings.clock.now();
     registry.shared.with(|catalog| {
         match catalog.entry(&registration.id) {
-            Some(present) if present.registration.origin == Origin::Client => {
+            Some(present) if present.registration.origin.is_outside() => {
                 caller.may_change(present)?;
             }
             Some(_) => {}
@@ -75,7 +83,7 @@ fn has_room(catalog: &Catalog, caller: Caller, address: &str) -> Result<(), Faul
         return Ok(());
     };
     let held = catalog.entries().map(|entry| &entry.registration);
-    let held = held.filter(|own| own.origin == Origin::Client && own.address == address);
+    let held = held.filter(|own| own.origin.is_outside() && own.address == address);
     if held.count() < GUEST_SERVICES {
         return Ok(());
     }

@@ -107,7 +107,7 @@ pub(super) fn make(name: &str, alias: &str) -> io::Result<()> {
             ..LinkChange::default()
         };
         links::change(&mut socket, LOOPBACK, &change)?;
-        open_low_ports()?;
+        open_to_users()?;
         put_name(&path)
     })
 }
@@ -133,10 +133,12 @@ fn put_name(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Lets every user of the calling thread's namespace listen below port 1024: in a user
-/// namespace not even root could.
-fn open_low_ports() -> io::Result<()> {
-    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+/// Gives every user of the calling thread's namespace what would take privileges otherwise: to
+/// listen below port 1024, which in a user namespace not even root could, and to send a ping,
+/// for which containers have no raw sockets.
+fn open_to_users() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
 }
 
 /// Takes the name away, also a stale one. The namespace itself ends when nothing runs in it
@@ -190,14 +192,14 @@ impl Namespace {
         self.file.as_raw_fd()
     }
 
-    /// Takes loopback up and opens the low ports, in case somebody changed them.
+    /// Takes loopback up and opens low ports and pings, in case somebody changed them.
     pub fn mend(&self) -> io::Result<()> {
         let change = LinkChange {
             up: true,
             ..LinkChange::default()
         };
         links::change(&mut self.route(), LOOPBACK, &change)?;
-        self.enter(open_low_ports)
+        self.enter(open_to_users)
     }
 
     /// Does `work` inside.

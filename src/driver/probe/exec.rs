@@ -32,7 +32,11 @@ pub(super) fn title(command: &[String]) -> String {
 pub(super) fn on_host(command: &[String]) -> Result<Command, String> {
     let (program, arguments) = command.split_first().ok_or("the command is empty")?;
     let mut made = Command::new(program);
-    made.args(arguments).current_dir("/").env_clear();
+    // A process group of its own, so that the time-out takes what the command started too.
+    made.args(arguments)
+        .current_dir("/")
+        .env_clear()
+        .process_group(0);
     for name in ["PATH", "HOME", "LANG"] {
         if let Some(value) = std::env::var_os(name) {
             made.env(name, value);
@@ -76,12 +80,7 @@ async fn run(mut command: Command) -> Result<(ExitStatus, String), String> {
     let second = writer
         .try_clone()
         .map_err(|e| failed("open a pipe for", e))?;
-    // A process group of its own, so that the time-out takes what the command started too.
-    command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(second);
+    command.stdin(Stdio::null()).stdout(writer).stderr(second);
     let spawned = tokio::process::Command::from(command)
         .kill_on_drop(true)
         .spawn();

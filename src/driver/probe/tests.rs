@@ -37,7 +37,7 @@ fn probes() -> HostProbes {
     HostProbes::new(Arc::new(|pid, command: &[String]| {
         let mut made = Command::new("/bin/echo");
         made.arg(pid.to_string()).args(command);
-        made
+        Ok(made)
     }))
 }
 

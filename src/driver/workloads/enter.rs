@@ -14,43 +14,81 @@ use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
+use nix::unistd::{ForkResult, Gid, Uid, fork};
 
 use super::pidfd::Process;
-use super::{mark, proc, spawned::plain};
+use super::relay;
+use super::spawned::{close_the_rest, plain};
+use super::{mark, proc};
 use crate::driver::cgroup::{self, Cgroups};
+use crate::driver::unwritable::Unwritable;
 
 /// What a shell answers when a command cannot be run.
-const CANNOT_RUN: u8 = 126;
+pub(super) const CANNOT_RUN: u8 = 126;
 
 /// No more of an environment is taken over.
 const MOST: u64 = 1 << 20;
 
+/// Whom a command is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A check: the command and all that it starts share the session and the process group that
+    /// the line gets when it begins to run, and killing the group takes them all.
+    Check,
+    /// Somebody's shell. The command has a session of its own, without a terminal.
+    Shell,
+    /// Somebody at a terminal: the command has one too, of its own.
+    Terminal,
+}
+
+impl Asker {
+    const ALL: [Asker; 3] = [Asker::Check, Asker::Shell, Asker::Terminal];
+
+    fn word(self) -> &'static str {
+        match self {
+            Asker::Check => "check",
+            Asker::Shell => "shell",
+            Asker::Terminal => "terminal",
+        }
+    }
+}
+
 /// A command line that runs `command` inside the workload whose main process is `main_pid`.
 ///
-/// `program` is this program's own file ([`own_program`](crate::driver::inner::own_program));
-/// with `tty` the caller's TERM is passed on. The streams are the caller's to set. The exit
-/// code is the command's, or 128 and the number of the signal that ended it, or 126 when it
-/// could not be run. Killing this process kills the command.
-pub fn exec_command(program: &Path, main_pid: i32, command: &[String], tty: bool) -> Command {
-    let mut line = Command::new(program);
-    line.arg(crate::driver::inner::WORD)
+/// `program` is this program's own file
+/// ([`own_unwritable`](crate::driver::inner::own_unwritable)), which those inside can lay their
+/// hands on. For somebody at a terminal the caller's TERM is passed on. The streams are the
+/// caller's to set, and stay outside. The exit code is the command's, or 128 and the number of
+/// the signal that ended it, or 126 when it could not be run. Killing this process kills the
+/// command.
+pub fn exec_command(
+    program: &Unwritable,
+    main_pid: i32,
+    command: &[String],
+    asker: Asker,
+) -> Command {
+    let mut line = Command::new(program.path());
+    line.arg0("hatchery")
+        .arg(crate::driver::inner::WORD)
         .arg("enter")
         .arg(main_pid.to_string())
-        .arg(if tty { "tty" } else { "plain" })
+        .arg(asker.word())
         .args(command);
     line
 }
 
 /// Runs the job.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
-    let [pid, tty, command @ ..] = arguments else {
+    let [pid, asker, command @ ..] = arguments else {
         eprintln!("cannot enter: no process is named");
         return ExitCode::from(CANNOT_RUN);
     };
     let pid = pid.to_str().and_then(|pid| pid.parse().ok()).unwrap_or(0);
-    match enter(pid, tty == "tty", command) {
+    let Some(asker) = Asker::ALL.into_iter().find(|known| asker == known.word()) else {
+        eprintln!("cannot enter process {pid}: it is not said for whom");
+        return ExitCode::from(CANNOT_RUN);
+    };
+    match enter(pid, asker, command) {
         Ok(code) => ExitCode::from(code),
         Err(problem) => {
             eprintln!("{problem}");
@@ -73,28 +111,41 @@ struct Target {
     environment: Vec<(OsString, OsString)>,
 }
 
-fn enter(pid: i32, tty: bool, command: &[OsString]) -> Result<u8, String> {
+fn enter(pid: i32, asker: Asker, command: &[OsString]) -> Result<u8, String> {
     let Some((program, arguments)) = command.split_first() else {
         return Err("cannot run an empty command".to_owned());
     };
     let mut target = Target::read(pid)?;
+    let tty = asker == Asker::Terminal;
     if let Some(term) = std::env::var_os("TERM").filter(|_| tty) {
         target.environment.push(("TERM".into(), term));
+    }
+    if asker == Asker::Check {
+        nix::unistd::setsid().map_err(|e| said("begin a session", e))?;
     }
     join_cgroups(pid)?;
     if !target.namespaces.is_empty() {
         setns(&target.process, target.namespaces).map_err(|e| said("join its namespaces", e))?;
     }
-    // Blocked before the fork, so that none is lost between it and the wait.
+    // Blocked before the fork, so that none is lost between it and the wait. A child's end must
+    // not be ignored either, as the caller may have had it.
     let blocked = SigSet::all();
     blocked
         .thread_block()
         .map_err(|e| said("block signals", e))?;
+    // SAFETY: setting a disposition to the default touches no memory.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    let (inside, relay) = relay::prepare(tty, &target.root, target.uid.as_raw())?;
     // SAFETY: this process has one thread, so the child may do all that the parent may.
     match unsafe { fork() }.map_err(|e| said("fork", e))? {
-        ForkResult::Parent { child } => Ok(wait(child, &blocked)),
+        ForkResult::Parent { child } => {
+            // Its streams end when it ends them, not when we do.
+            drop(inside);
+            relay.run(child, &blocked)
+        }
         ForkResult::Child => {
-            let problem = match target.take_on() {
+            let taken = inside.take_on(asker == Asker::Check);
+            let problem = match taken.and_then(|()| target.take_on()) {
                 Ok(()) => {
                     let error = Command::new(program)
                         .args(arguments)
@@ -162,6 +213,8 @@ impl Target {
         SigSet::all()
             .thread_unblock()
             .map_err(|e| said("unblock signals", e))?;
+        // What the caller has open beyond the streams stays outside, folders above all.
+        close_the_rest()?;
         if self.namespaces.contains(CloneFlags::CLONE_NEWNS) {
             nix::unistd::fchdir(&self.root)
                 .and_then(|()| nix::unistd::chroot("."))
@@ -254,38 +307,7 @@ fn environment(path: &Path) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-/// Waits for the child and passes signals on. Those that the terminal sends reach the whole
-/// foreground group, the child included, and are not sent twice.
-fn wait(child: Pid, blocked: &SigSet) -> u8 {
-    loop {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => return u8::try_from(code).unwrap_or(1),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return u8::try_from(128 + signal as i32).unwrap_or(u8::MAX);
-            }
-            Err(nix::errno::Errno::ECHILD) => return CANNOT_RUN,
-            _ => {}
-        }
-        // SAFETY: a zeroed siginfo is a valid one, and both pointers live through the call.
-        let (number, from_kernel) = unsafe {
-            let mut about: libc::siginfo_t = std::mem::zeroed();
-            let number = libc::sigwaitinfo(blocked.as_ref(), &raw mut about);
-            (number, about.si_code == libc::SI_KERNEL)
-        };
-        let forwarded = [
-            libc::SIGTERM,
-            libc::SIGHUP,
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGUSR1,
-            libc::SIGUSR2,
-        ];
-        if forwarded.contains(&number) && !from_kernel {
-            let _ = nix::sys::signal::kill(child, Signal::try_from(number).ok());
-        }
-    }
-}
-
-fn said<E: Into<io::Error>>(what: &str, error: E) -> String {
+/// "cannot do this: why".
+pub(super) fn said<E: Into<io::Error>>(what: &str, error: E) -> String {
     format!("cannot {what}: {}", plain(&error.into()))
 }

@@ -78,6 +78,8 @@ pub(super) struct Entry {
     pub watch: Option<i32>,
     /// What was last told about it.
     pub told: Option<LifeState>,
+    /// When it is to be looked at again though the kernel will not call.
+    pub due: Option<Time>,
     emptied: Option<Time>,
     populated: bool,
 }
@@ -96,6 +98,7 @@ impl Entry {
             leader: 0,
             watch: None,
             told: None,
+            due: None,
             emptied: None,
             populated: true,
         }
@@ -196,8 +199,14 @@ impl Entry {
             })
     }
 
-    /// When to look again though the kernel will not call.
-    pub fn look_again(&self, now: Time) -> Option<Duration> {
+    /// Sets when to look again though the kernel will not call: not later than it was set before,
+    /// whatever else happens meanwhile.
+    pub fn set_due(&mut self, now: Time) {
+        let next = self.look_again(now).map(|wait| now + wait);
+        self.due = next.map(|next| self.due.map_or(next, |due| due.min(next)));
+    }
+
+    fn look_again(&self, now: Time) -> Option<Duration> {
         const SOON: Duration = Duration::from_millis(5);
         const LATER: Duration = Duration::from_secs(1);
         const USUAL_START: Duration = Duration::from_secs(30);

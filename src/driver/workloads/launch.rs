@@ -52,6 +52,9 @@ pub(super) fn start(workloads: &HostWorkloads, start: &Start) -> Result<()> {
     Ok(())
 }
 
+/// How many times what waits on the notify socket is read: others may flood it.
+const BATCHES: usize = 16;
+
 struct Launch<'a> {
     workloads: &'a HostWorkloads,
     start: &'a Start,
@@ -90,6 +93,7 @@ impl<'a> Launch<'a> {
                 farewell: Some(start.farewell.clone()),
                 commit: start.commit.clone(),
                 asked: false,
+                others: BTreeMap::new(),
             },
             relative,
             folder,
@@ -162,6 +166,7 @@ impl<'a> Launch<'a> {
             environment: run.environment.clone(),
             user: run.user.clone(),
             directory: run.working_dir.clone().unwrap_or_else(|| "/".into()),
+            contains: run.container.is_some(),
         };
         let socket = notify::folder(&self.workloads.dirs.run).join("socket");
         let socket = socket.to_string_lossy().into_owned();
@@ -293,12 +298,12 @@ impl<'a> Launch<'a> {
         let shared = &self.workloads.watch.shared;
         let begin = Instant::now();
         loop {
-            let mut table = shared.lock();
-            if let Some(entry) = table.find(&self.start.id) {
+            if let Some(entry) = shared.lock().find(&self.start.id) {
                 shared.settle(entry, now());
             }
-            // After the look at its processes: what nspawn said before it ended is here now.
-            shared.messages(&mut table);
+            // After the look at its processes: what nspawn said before it ended is here then.
+            let _ = (0..BATCHES).all(|_| shared.messages());
+            let mut table = shared.lock();
             let Some(entry) = table.find(&self.start.id) else {
                 return Err(self.problem("it was removed meanwhile"));
             };

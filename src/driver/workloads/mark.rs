@@ -23,6 +23,8 @@ const PROCESS: &str = "trusted.hatchery.pid";
 const LIMIT: usize = 64 * 1024;
 
 /// One life, in full: nothing else is needed for its adoption.
+///
+/// Older and newer versions read it and write it back: what one does not know it keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     /// Whose it is.
@@ -36,13 +38,16 @@ pub(super) struct Mark {
     /// When.
     pub started: Time,
     /// What each template's file held when it last read it.
+    #[serde(default)]
     pub applied: BTreeMap<String, String>,
     /// It is to say READY=1.
+    #[serde(default)]
     pub notify: bool,
     /// It said so.
+    #[serde(default)]
     pub notified: bool,
     /// How it ended, once that was seen: the next controller cannot ask the kernel again.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exit")]
     pub exit: Option<Exit>,
     /// Bytes of its log before it is rotated.
     pub log_size: u64,
@@ -57,6 +62,26 @@ pub(super) struct Mark {
     /// We asked it to end: whatever it says then is no failure, and no completion.
     #[serde(default)]
     pub asked: bool,
+    /// What another version knows of it.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
+}
+
+/// An end of a kind that this version does not know.
+fn exit<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Exit>, D::Error> {
+    let noted = Option::<serde_json::Value>::deserialize(d)?;
+    Ok(noted.map(|noted| serde_json::from_value(noted).unwrap_or(Exit::Unknown)))
+}
+
+/// What a cgroup says that it is.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// Nothing: it is nobody's.
+    None,
+    /// The life of some stack.
+    Mark(Box<Mark>),
+    /// Of `stack`, if that much can be told, and why the rest cannot.
+    Unknown { stack: Option<String>, why: String },
 }
 
 impl Mark {
@@ -85,9 +110,22 @@ impl Mark {
         Ok(setxattr(folder, MARK, &text, XattrFlags::empty())?)
     }
 
-    /// Reads it from a cgroup; `None` when there is none that we understand.
-    pub fn read(folder: &Path) -> Option<Mark> {
-        serde_json::from_slice(&read(folder, MARK)?).ok()
+    /// Reads it from a cgroup.
+    pub fn read(folder: &Path) -> Reading {
+        read(folder, MARK).map_or(Reading::None, |text| understand(&text))
+    }
+}
+
+fn understand(text: &[u8]) -> Reading {
+    match serde_json::from_slice(text) {
+        Ok(mark) => Reading::Mark(Box::new(mark)),
+        Err(error) => {
+            let values = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default();
+            Reading::Unknown {
+                stack: values["stack"].as_str().map(str::to_owned),
+                why: error.to_string(),
+            }
+        }
     }
 }
 
@@ -122,4 +160,39 @@ fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     let length = getxattr(folder, name, bytes.as_mut_slice()).ok()?;
     bytes.truncate(length);
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    const OLD: &str = r#"{"stack":"prime","node":"containers/web","incarnation":3,
+        "identity":{"command":"abc"},"started":12,"log_size":9,"log_files":1"#;
+
+    #[test]
+    fn a_later_version_is_understood_as_far_as_it_goes_and_kept_whole() {
+        let text = format!(r#"{OLD},"exit":{{"frozen":7}},"colour":["deep","blue"]}}"#);
+        let Reading::Mark(mark) = understand(text.as_bytes()) else {
+            panic!("{text}");
+        };
+        assert_eq!(mark.exit, Some(Exit::Unknown));
+        assert!(mark.applied.is_empty() && !mark.notify);
+        let written = serde_json::to_value(&*mark).unwrap();
+        assert_eq!(written["colour"][1], "blue");
+        let again = understand(&serde_json::to_vec(&*mark).unwrap());
+        assert!(matches!(again, Reading::Mark(again) if again == mark));
+    }
+
+    #[test]
+    fn what_is_not_understood_still_says_whose_it_is() {
+        let odd = format!("{OLD}}}").replace("\"containers/web\"", "{\"kind\":\"pods\"}");
+        for (text, whose) in [(odd.as_str(), Some("prime")), ("[]", None), ("\0", None)] {
+            let Reading::Unknown { stack, why } = understand(text.as_bytes()) else {
+                panic!("{text}");
+            };
+            assert_eq!(stack.as_deref(), whose);
+            assert!(!why.is_empty());
+        }
+    }
 }

@@ -8,11 +8,13 @@ mod accounts;
 pub mod enter;
 mod entry;
 mod launch;
+mod logs;
 mod mark;
 mod notify;
 mod nspawn;
 mod pidfd;
 mod proc;
+mod relay;
 mod reload;
 mod root;
 mod scan;
@@ -22,7 +24,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,17 +33,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use enter::exec_command;
+pub use enter::{Asker, exec_command};
 pub use scan::look;
 
 use self::entry::Entry;
+use self::logs::Logs;
 use self::watch::Watch;
 use super::cgroup::{self, Cgroups};
-use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log, network};
+use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, network};
 use crate::graph::desired::Dirs;
 use crate::plan::model::Note;
 use crate::plan::world::{Life, LifeId};
-use crate::spec::model::{Confirm, LogLimit, Signal};
+use crate::spec::model::{Confirm, Signal};
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
@@ -66,6 +69,7 @@ pub struct HostWorkloads {
     /// Whether systemd is process 1 here.
     booted: bool,
     watch: Watch,
+    logs: Logs,
 }
 
 impl HostWorkloads {
@@ -110,29 +114,8 @@ impl HostWorkloads {
             program,
             booted: Path::new("/run/systemd/system").is_dir(),
             watch,
+            logs: Logs::default(),
         })
-    }
-
-    /// Rotates every log of a known life that outgrew its limit. Cheap when none did.
-    ///
-    /// # Errors
-    /// The first that failed; the others were still tried.
-    pub fn rotate_logs(&self) -> Result<()> {
-        let limits: BTreeMap<PathBuf, LogLimit> = {
-            let table = self.watch.shared.lock();
-            let entries = table.entries.iter();
-            entries
-                .map(|entry| (self.log_path(&entry.mark.node), entry.mark.log()))
-                .collect()
-        };
-        let mut first = Ok(());
-        for (path, limit) in limits {
-            if let Err(error) = log::rotate(&path, limit) {
-                let problem = format!("cannot rotate the log `{}`: {error}", path.display());
-                first = first.and(Err(failed(problem)));
-            }
-        }
-        first
     }
 
     /// Removes what belongs to the stack as a whole, once no life is left: its cgroup and the
@@ -208,8 +191,15 @@ impl Workloads for HostWorkloads {
         self.remove_stack_root()
     }
 
-    fn rotate_logs(&self) -> Result<()> {
-        HostWorkloads::rotate_logs(self)
+    fn rotate_logs(&self) -> Result<Option<Duration>> {
+        let limits = {
+            let table = self.watch.shared.lock();
+            let entries = table.entries.iter();
+            entries
+                .map(|entry| (self.log_path(&entry.mark.node), entry.mark.log()))
+                .collect()
+        };
+        self.logs.rotate(limits)
     }
 
     fn observe(&self) -> Result<Vec<Life>> {

@@ -38,13 +38,15 @@ pub(super) fn folder(run: &Path) -> PathBuf {
 pub(super) fn open(run: &Path) -> io::Result<UnixDatagram> {
     let folder = folder(run);
     fs::create_dir_all(&folder)?;
+    // Workloads run as any user, whatever our umask.
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
     let path = folder.join("socket");
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let socket = UnixDatagram::bind(&path)?;
-    // Workloads run as any user. Who they are is told by the kernel, not by the path.
+    // Who they are is told by the kernel, not by the path.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
     setsockopt(&socket, sockopt::PassCred, &true)?;
     socket.set_nonblocking(true)?;

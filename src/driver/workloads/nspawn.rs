@@ -7,13 +7,14 @@ use crate::spec::model::RootMode;
 
 /// What nspawn leaves to a payload by default and docker does not, and CAP_MKNOD, which docker
 /// leaves but guards by a device policy that does not exist here: with it the payload could
-/// make a node of the host's disk.
+/// make a node of the host's disk. CAP_NET_RAW goes as well: with it a container answers for its
+/// neighbour's address on their bridge, and speaks with it.
 ///
 /// CAP_SYS_ADMIN is the one that matters most: with it a payload remounts the host's files
 /// for writing.
 const DROPPED: &str = "CAP_AUDIT_CONTROL,CAP_DAC_READ_SEARCH,CAP_IPC_OWNER,CAP_LEASE,\
-CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_NET_ADMIN,CAP_NET_BROADCAST,CAP_SYS_ADMIN,CAP_SYS_BOOT,\
-CAP_SYS_NICE,CAP_SYS_PTRACE,CAP_SYS_RESOURCE,CAP_SYS_TTY_CONFIG";
+CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_NET_ADMIN,CAP_NET_BROADCAST,CAP_NET_RAW,CAP_SYS_ADMIN,\
+CAP_SYS_BOOT,CAP_SYS_NICE,CAP_SYS_PTRACE,CAP_SYS_RESOURCE,CAP_SYS_TTY_CONFIG";
 
 /// Where the folder with our notify socket is seen inside.
 pub(super) const NOTIFY_INSIDE: &str = "/run/hatchery-notify";

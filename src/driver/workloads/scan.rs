@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::entry::Entry;
-use super::mark::Mark;
+use super::mark::{Mark, Reading};
 use super::watch::Table;
-use super::{Result, SLICE, life_of, names, now};
+use super::{Result, SLICE, failed, life_of, names, now};
 use crate::driver::cgroup::{self, Cgroups};
 use crate::graph::identity::Identity;
 use crate::plan::world::{Life, LifeId};
@@ -32,30 +32,64 @@ pub(super) fn adopt(cgroups: &Cgroups, stack: &str, table: &mut Table) -> Result
     for name in names(&cgroups.folder(&group))? {
         let relative = group.join(&name);
         let folder = cgroups.folder(&relative);
-        match Mark::read(&folder).filter(|mark| mark.stack == stack) {
-            Some(mark) => add(table, mark, folder, relative),
+        match read(&folder, stack, true)? {
+            Found::Ours(mark) => add(table, *mark, folder, relative),
             // Made, and its maker died before it could mark it: it is empty for ever.
-            None if !cgroup::populated(&folder) => {
+            Found::Unmarked if !cgroup::populated(&folder) => {
                 if let Some(life) = life_of(&name) {
                     add(table, unmarked(stack, &life), folder, relative);
                 }
             }
-            None => {}
+            Found::Unmarked | Found::Anothers => {}
         }
     }
     let slice = Path::new(SLICE);
     let prefix = format!("hatchery-{stack}-");
     for name in names(&cgroups.folder(slice))? {
-        if !name.starts_with(&prefix) || !name.ends_with(".scope") {
+        let key = name.strip_prefix(&prefix);
+        let Some(key) = key.and_then(|key| key.strip_suffix(".scope")) else {
             continue;
-        }
+        };
         let relative = slice.join(&name);
         let folder = cgroups.folder(&relative);
-        if let Some(mark) = Mark::read(&folder).filter(|mark| mark.stack == stack) {
-            add(table, mark, folder, relative);
+        // The prefix is another stack's too, if its name begins with ours.
+        if let Found::Ours(mark) = read(&folder, stack, life_of(key).is_some())? {
+            add(table, *mark, folder, relative);
         }
     }
     Ok(())
+}
+
+/// What a cgroup in our place is to us.
+enum Found {
+    Ours(Box<Mark>),
+    Anothers,
+    /// Or marked in a way that nobody needs to understand, because nothing runs in it.
+    Unmarked,
+}
+
+/// Reads a mark. One that is not understood is ours if it says so, or else if `likely`.
+///
+/// # Errors
+/// When something runs under such a mark: taken for nothing, it would be started once more.
+fn read(folder: &Path, stack: &str, likely: bool) -> Result<Found> {
+    let (whose, why) = match Mark::read(folder) {
+        Reading::None => return Ok(Found::Unmarked),
+        Reading::Mark(mark) if mark.stack == stack => return Ok(Found::Ours(mark)),
+        Reading::Mark(_) => return Ok(Found::Anothers),
+        Reading::Unknown { stack, why } => (stack, why),
+    };
+    if !whose.map_or(likely, |whose| whose == stack) {
+        return Ok(Found::Anothers);
+    }
+    if !cgroup::populated(folder) {
+        return Ok(Found::Unmarked);
+    }
+    let folder = folder.display();
+    Err(failed(format!(
+        "cannot tell what runs in the cgroup `{folder}`: another version of hatchery marked it \
+         ({why}); begin that version, or end what runs there: `echo 1 > {folder}/cgroup.kill`"
+    )))
 }
 
 fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf) {
@@ -83,5 +117,6 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         farewell: None,
         commit: None,
         asked: false,
+        others: BTreeMap::new(),
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -20,8 +20,9 @@ use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::mark::{self, Mark};
-use super::proc;
+use super::{proc, relay};
 use crate::driver::cgroup::{self, Cgroups};
+use crate::driver::unwritable::Unwritable;
 
 /// The first line of a report: the job was understood, an empty rest means success.
 pub(super) const BEGUN: &str = "begun\n";
@@ -46,6 +47,8 @@ pub(super) struct Job {
     pub user: Option<String>,
     /// Where it starts.
     pub directory: PathBuf,
+    /// The command is nspawn: what it is given of the host, a container can lay its hands on.
+    pub contains: bool,
 }
 
 /// The cgroup of a workload.
@@ -105,7 +108,7 @@ fn become_workload(job: &Job, report: &mut File) -> Result<Never, String> {
             path.display()
         )))?;
     }
-    streams(&job.log)?;
+    streams(job)?;
     forget_signals();
     close_the_rest()?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -120,12 +123,36 @@ fn become_workload(job: &Job, report: &mut File) -> Result<Never, String> {
     let Some((program, arguments)) = job.command.split_first() else {
         return Err("cannot run an empty command".to_owned());
     };
-    let error = Command::new(program)
+    let unwritable;
+    let mut command = match job.contains {
+        false => Command::new(program),
+        true => {
+            unwritable = look_up(program, job)?;
+            Command::new(unwritable.path())
+        }
+    };
+    let error = command
+        .arg0(program)
         .args(arguments)
         .env_clear()
         .envs(&job.environment)
         .exec();
     Err(step(&format!("run `{program}`"))(error))
+}
+
+/// Finds a program as a shell does, and opens it so that nobody who runs from it can change it:
+/// a container's processes do until their command is executed, and its first one for ever.
+fn look_up(program: &str, job: &Job) -> Result<Unwritable, String> {
+    let folders = job.environment.get("PATH").map_or("", String::as_str);
+    let candidates = std::env::split_paths(folders).map(|folder| folder.join(program));
+    let found = candidates.into_iter().find(|path| {
+        let found = fs::metadata(path);
+        found.is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+    });
+    let path = found.ok_or_else(|| {
+        format!("cannot run `{program}`: no such file or directory in `{folders}`")
+    })?;
+    Unwritable::open(&path).map_err(step(&format!("open `{}` read-only", path.display())))
 }
 
 /// The process is noted first, so that whoever finds something in the cgroup knows what.
@@ -136,7 +163,11 @@ fn take_place(place: &Place) -> Result<(), String> {
         Place::Made(folders) => {
             if let Some(first) = folders.first() {
                 mark::write_process(first, pid, start.start)
-                    .map_err(step(&format!("mark the cgroup `{}`", first.display())))?;
+                    .and_then(|()| cgroup::bound(first))
+                    .map_err(step(&format!(
+                        "mark and bound the cgroup `{}`",
+                        first.display()
+                    )))?;
             }
             for folder in folders {
                 cgroup::enter(folder)
@@ -150,14 +181,26 @@ fn take_place(place: &Place) -> Result<(), String> {
                 .map_err(step("find the cgroup that systemd made"))?;
             mark.write(&folder)
                 .and_then(|()| mark::write_process(&folder, pid, start.start))
-                .map_err(step(&format!("mark the cgroup `{}`", folder.display())))?;
+                .and_then(|()| cgroup::bound(&folder))
+                .map_err(step(&format!(
+                    "mark and bound the cgroup `{}`",
+                    folder.display()
+                )))?;
         }
     }
     Ok(())
 }
 
-fn streams(log: &Path) -> Result<(), String> {
-    let null = File::open("/dev/null").map_err(step("open `/dev/null`"))?;
+/// A container holds its input as it is, and whoever holds the host's `/dev/null` changes its
+/// mode for everybody.
+fn streams(job: &Job) -> Result<(), String> {
+    let log = &job.log;
+    let input = match job.contains {
+        true => relay::empty_input().map_err(step("make an empty input"))?,
+        false => File::open("/dev/null")
+            .map_err(step("open `/dev/null`"))?
+            .into(),
+    };
     let file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -165,7 +208,7 @@ fn streams(log: &Path) -> Result<(), String> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(log)
         .map_err(step(&format!("open the log file `{}`", log.display())))?;
-    nix::unistd::dup2_stdin(&null)
+    nix::unistd::dup2_stdin(&input)
         .and_then(|()| nix::unistd::dup2_stdout(&file))
         .and_then(|()| nix::unistd::dup2_stderr(&file))
         .map_err(step("point its output to the log file"))
@@ -203,7 +246,7 @@ fn forget_favours(place: &Place) {
 }
 
 /// Everything above the standard streams closes at exec, the report's pipe too.
-fn close_the_rest() -> Result<(), String> {
+pub(super) fn close_the_rest() -> Result<(), String> {
     // SAFETY: it only sets a flag on descriptors.
     let answer = unsafe {
         libc::syscall(

@@ -18,7 +18,8 @@ use rustix::fs::inotify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::entry::{Entry, Tracked};
-use super::{notify, now};
+use super::notify::{self, Message};
+use super::now;
 use crate::driver::Event;
 use crate::driver::cgroup::Cgroups;
 use crate::plan::world::{Exit, LifeId, LifeState};
@@ -28,6 +29,11 @@ const WAKE: u64 = 0;
 const GROUPS: u64 = 1;
 const SOCKET: u64 = 2;
 const FIRST_SERIAL: u64 = 16;
+
+/// How many messages are read at once.
+const MOST_MESSAGES: usize = 64;
+/// How long the socket is left alone when there were more.
+const REST: Duration = Duration::from_millis(20);
 
 /// The lives that this controller knows.
 #[derive(Debug, Default)]
@@ -64,7 +70,8 @@ pub(super) struct Shared {
     epoll: OwnedFd,
     groups: OwnedFd,
     wake: OwnedFd,
-    socket: UnixDatagram,
+    /// Whoever has it reads the socket, and delivers what it read before the next one reads.
+    socket: Mutex<UnixDatagram>,
 }
 
 /// The thread; it ends with this.
@@ -92,13 +99,13 @@ impl Watch {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             groups: inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?,
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            socket,
+            socket: Mutex::new(socket),
         });
         let level = epoll::EventFlags::IN;
         for (fd, token) in [
             (shared.wake.as_fd(), WAKE),
             (shared.groups.as_fd(), GROUPS),
-            (shared.socket.as_fd(), SOCKET),
+            (lock(&shared.socket).as_fd(), SOCKET),
         ] {
             epoll::add(&shared.epoll, fd, epoll::EventData::new_u64(token), level)?;
         }
@@ -124,11 +131,16 @@ impl Drop for Watch {
     }
 }
 
+/// A thread that panicked cannot have left either half-changed in a way that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     /// The table. A thread that panicked cannot have left it half-changed in a way that the
     /// next look at the kernel would not mend.
     pub fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Makes the thread look at its time-outs anew.
@@ -196,23 +208,25 @@ impl Shared {
 
     fn run(&self) {
         let mut ready = Vec::with_capacity(64);
+        let mut resting = None;
         loop {
-            let timeout = {
-                let table = self.lock();
+            let next = {
+                let mut table = self.lock();
                 if table.closing {
                     return;
                 }
                 let now = now();
-                let times = table
-                    .entries
-                    .iter()
-                    .filter_map(|entry| entry.look_again(now));
-                times.min()
+                let entries = table.entries.iter_mut();
+                let dues = entries.filter_map(|entry| {
+                    entry.set_due(now);
+                    entry.due
+                });
+                dues.chain(resting).min().map(|due| due.since(now))
             };
             ready.clear();
-            let wait = timeout.and_then(|time| Timespec::try_from(time).ok());
+            let wait = next.and_then(|time| Timespec::try_from(time).ok());
             match epoll::wait(&self.epoll, spare_capacity(&mut ready), wait.as_ref()) {
-                Ok(_) => self.react(&ready),
+                Ok(_) => self.react(&ready, &mut resting),
                 Err(rustix::io::Errno::INTR) => {}
                 // Nothing else can be wrong with a descriptor that is ours; do not spin on it.
                 Err(_) => std::thread::sleep(Duration::from_secs(1)),
@@ -220,26 +234,55 @@ impl Shared {
         }
     }
 
-    fn react(&self, ready: &[epoll::Event]) {
-        let mut table = self.lock();
-        let now = now();
+    fn react(&self, ready: &[epoll::Event], resting: &mut Option<Time>) {
         let mut serials: Vec<u64> = Vec::new();
+        let mut groups = false;
         for event in ready {
             match event.data.u64() {
                 WAKE => {
                     let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
                 }
-                GROUPS => serials.extend(self.changed_groups(&table)),
-                SOCKET => self.messages(&mut table),
+                GROUPS => groups = true,
+                // A sender that never stops is left alone for a while.
+                SOCKET if self.messages() => {
+                    self.listen(false);
+                    *resting = Some(now() + REST);
+                }
+                SOCKET => {}
                 serial => serials.push(serial),
             }
         }
+        let now = now();
+        if resting.is_some_and(|until| until <= now) {
+            *resting = None;
+            self.listen(true);
+        }
+        let mut table = self.lock();
+        if groups {
+            serials.extend(self.changed_groups(&table));
+        }
         for entry in &mut table.entries {
-            let due = ready.is_empty() && entry.look_again(now).is_some();
+            let due = entry.due.is_some_and(|due| due <= now);
             if due || serials.contains(&entry.serial) {
+                entry.due = None;
                 self.settle(entry, now);
             }
         }
+    }
+
+    /// Whether messages on the socket wake the thread.
+    fn listen(&self, on: bool) {
+        let flags = match on {
+            true => epoll::EventFlags::IN,
+            false => epoll::EventFlags::empty(),
+        };
+        let socket = lock(&self.socket);
+        let _ = epoll::modify(
+            &self.epoll,
+            &*socket,
+            epoll::EventData::new_u64(SOCKET),
+            flags,
+        );
     }
 
     fn changed_groups(&self, table: &Table) -> Vec<u64> {
@@ -254,30 +297,42 @@ impl Shared {
         changed
     }
 
-    /// Reads what waits on the notify socket.
-    pub fn messages(&self, table: &mut Table) {
-        // A sender that never stops must not keep the thread from its other work.
-        for _ in 0..64 {
-            let Some(message) = notify::receive(&self.socket) else {
-                return;
+    /// Reads what waits on the notify socket; answers whether there was more than is read at once.
+    /// What was sent before this was called, and is not more, is in the table afterwards.
+    pub fn messages(&self) -> bool {
+        let socket = lock(&self.socket);
+        let mut received = Vec::new();
+        while received.len() < MOST_MESSAGES {
+            let Some(message) = notify::receive(&socket) else {
+                break;
             };
+            // Read here, and not while others wait for the table.
             let folder = self.cgroups.of_process(message.pid).ok();
-            let sender = |entry: &&mut Entry| sent_by(entry, message.pid, folder.as_ref());
-            let Some(entry) = table.entries.iter_mut().find(sender) else {
-                continue;
-            };
-            if entry.contained() && spawned_pid(entry) == Some(message.pid) {
-                // nspawn itself: the container is set up. Its READY is not the payload's.
-                if let Some(leader) = message.leader {
-                    entry.leader = leader;
-                    self.changed.notify_all();
-                }
-            } else if message.ready && entry.mark.notify && !entry.mark.notified {
-                entry.mark.notified = true;
-                // If it cannot be written, only the next controller's knowledge suffers.
-                let _ = entry.mark.write(&entry.folder);
-                self.say(Event::Notified(entry.mark.id()));
+            received.push((message, folder));
+        }
+        let mut table = self.lock();
+        for (message, folder) in &received {
+            self.deliver(&mut table, message, folder.as_ref());
+        }
+        received.len() == MOST_MESSAGES
+    }
+
+    fn deliver(&self, table: &mut Table, message: &Message, folder: Option<&PathBuf>) {
+        let sender = |entry: &&mut Entry| sent_by(entry, message.pid, folder);
+        let Some(entry) = table.entries.iter_mut().find(sender) else {
+            return;
+        };
+        if entry.contained() && spawned_pid(entry) == Some(message.pid) {
+            // nspawn itself: the container is set up. Its READY is not the payload's.
+            if let Some(leader) = message.leader {
+                entry.leader = leader;
+                self.changed.notify_all();
             }
+        } else if message.ready && entry.mark.notify && !entry.mark.notified {
+            entry.mark.notified = true;
+            // If it cannot be written, only the next controller's knowledge suffers.
+            let _ = entry.mark.write(&entry.folder);
+            self.say(Event::Notified(entry.mark.id()));
         }
     }
 }

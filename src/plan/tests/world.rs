@@ -214,10 +214,7 @@ impl World {
         let observed = &mut self.observed;
         match step {
             Step::OpenRegistry(registry) => {
-                observed.registry = RegistryView {
-                    up: true,
-                    http: registry.http,
-                };
+                observed.registry = RegistryView::opened(registry);
             }
             Step::CreateNetwork(network) => {
                 observed.network.forward |= network.forward;

@@ -1,12 +1,11 @@
 //! The state folder, and the registry's address.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hatchery::driver::{ErrorKind, Result};
 use hatchery::plan::memory::Carried;
-use hatchery::plan::world::LifeId;
+use hatchery::plan::world::{LifeId, RegistryView};
 use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
 use hatchery::spec::generation::{Generation, Outcome, Past};
@@ -205,7 +204,10 @@ impl Listener for Shared {
         Ok(())
     }
 
-    fn address(&self) -> Option<SocketAddr> {
-        self.lock().listener
+    fn look(&self) -> RegistryView {
+        RegistryView::opened(&Registry {
+            http: self.lock().listener,
+            ..Registry::default()
+        })
     }
 }

@@ -229,8 +229,8 @@ impl Workloads for Shared {
         Ok(())
     }
 
-    fn rotate_logs(&self) -> Result<()> {
-        Ok(())
+    fn rotate_logs(&self) -> Result<Option<Duration>> {
+        Ok(None)
     }
 
     fn note(&self, life: &LifeId, note: &Note) -> Result<()> {

@@ -1,0 +1,83 @@
+//! Who may register what: room, and whose the ids and names are.
+
+use std::collections::BTreeSet;
+
+use super::Catalog;
+use crate::registry::model::{CatalogError, Origin, Registration};
+use crate::registry::{MAX_CLIENT_SERVICES, MAX_SERVICES};
+
+impl Catalog {
+    /// Whether there is room and right; answers the outsiders' services that must go first.
+    pub(super) fn admit(
+        &self,
+        registration: &Registration,
+    ) -> Result<BTreeSet<String>, CatalogError> {
+        let id = &registration.id;
+        let outside = registration.origin.is_outside();
+        let present = self
+            .entries
+            .get(id)
+            .map(|present| present.registration.origin);
+        let foreign = present.is_some_and(|origin| origin.is_outside() != outside);
+        if foreign && outside {
+            return Err(CatalogError::Owned { id: id.clone() });
+        }
+        let mut displaced = self.name(registration)?;
+        displaced.extend(foreign.then(|| id.clone()));
+        for check in &registration.checks {
+            let Some(holder) = self.holders.get(&check.id).filter(|holder| *holder != id) else {
+                continue;
+            };
+            let theirs = self.entries.get(holder);
+            let outsider = theirs.is_some_and(|entry| entry.registration.origin.is_outside());
+            if outside || !outsider {
+                return Err(CatalogError::CheckTaken {
+                    id: id.clone(),
+                    check: check.id.clone(),
+                    holder: holder.clone(),
+                });
+            }
+            displaced.insert(holder.clone());
+        }
+        self.room(registration)?;
+        Ok(displaced)
+    }
+
+    /// A guest neither joins the stack's instances nor stays beside them: who reads the service
+    /// would send it requests that are theirs, or could not render what they are in.
+    fn name(&self, registration: &Registration) -> Result<BTreeSet<String>, CatalogError> {
+        let known = self.names.get(&registration.service);
+        match (registration.origin, known) {
+            (Origin::Guest, Some(known)) if known.reserved => Err(CatalogError::Reserved {
+                id: registration.id.clone(),
+                service: registration.service.clone(),
+            }),
+            (Origin::Stack, Some(known)) if !known.reserved => {
+                let guest = |id: &&String| {
+                    let entry = self.entries.get(*id);
+                    entry.is_some_and(|entry| entry.registration.origin == Origin::Guest)
+                };
+                Ok(known.ids.iter().filter(guest).cloned().collect())
+            }
+            _ => Ok(BTreeSet::new()),
+        }
+    }
+
+    fn room(&self, registration: &Registration) -> Result<(), CatalogError> {
+        if self.entries.contains_key(&registration.id) {
+            return Ok(());
+        }
+        let full = |what, limit| CatalogError::Full {
+            id: registration.id.clone(),
+            what,
+            limit,
+        };
+        if self.entries.len() >= MAX_SERVICES {
+            return Err(full("services", MAX_SERVICES));
+        }
+        if registration.origin.is_outside() && self.clients >= MAX_CLIENT_SERVICES {
+            return Err(full("services from outside the stack", MAX_CLIENT_SERVICES));
+        }
+        Ok(())
+    }
+}
