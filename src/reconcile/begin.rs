@@ -37,6 +37,7 @@ pub(super) fn begin(
         follows,
         commit_deadline,
         keeps,
+        suspended,
         seed: _,
     } = beginning;
     let empty = spec.is_none();
@@ -46,7 +47,7 @@ pub(super) fn begin(
     let mut memory = remembered(&host, empty);
     memory.keeps = keeps;
     let past = host.keep.past();
-    let history = History::after(&past, &host);
+    let history = History::after(&past, &host, suspended);
     let permit = saved
         .map(|saved| approved(&saved, &spec, &loaded, &host, &around, &memory))
         .transpose()?;
@@ -88,6 +89,9 @@ pub(super) fn begin(
     controller.pass_over(left);
     controller.memory.past_needs.clear();
     controller.recall_proven(&past);
+    if !empty {
+        controller.warn_of_lacks();
+    }
     remember_stops(&mut controller.memory, &controller.desired);
     see(controller)
 }

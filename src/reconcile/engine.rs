@@ -50,6 +50,8 @@ pub struct Beginning {
     pub commit_deadline: Option<Duration>,
     /// What left the spec is kept.
     pub keeps: bool,
+    /// An operator wants a stack that follows a repository left as it is.
+    pub suspended: bool,
     /// For jitter.
     pub seed: u64,
 }
@@ -161,7 +163,8 @@ impl Engine {
         let now = controller.host.clock.now();
         controller.memory.absorb(&plan.notes, now);
         let late = controller.late_commit(&plan);
-        if let Some(why) = plan.notes.rollback.take().or(late) {
+        let unwell = plan.notes.rollback.take().or(late);
+        if let Some(why) = unwell.filter(|_| !controller.stays_as_it_is()) {
             controller.roll_back(&why);
             plan = self.make_plan();
         }
@@ -172,6 +175,7 @@ impl Engine {
             controller.wake_at(now + LOOK_AGAIN);
         }
         controller.report();
+        controller.history.told = controller.memory.unchecked.is_empty();
         let jobs = controller.dispatch();
         controller.follow_files();
         let watch = std::mem::take(&mut controller.rewatch).then(|| controller.watched.clone());
