@@ -137,6 +137,12 @@ impl Engine {
         .fold(controller.synced + RESYNC, Time::min)
     }
 
+    /// Which checks are asked.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> Wanted {
+        self.controller.watched.clone()
+    }
+
     /// The newest plan.
     pub fn plan(&self) -> &Plan {
         &self.controller.plan

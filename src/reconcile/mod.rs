@@ -25,6 +25,8 @@ mod run;
 mod schedule;
 pub mod shared;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use controller::held;
 pub use engine::Beginning;
