@@ -89,9 +89,6 @@ pub(super) fn begin(
     controller.pass_over(left);
     controller.memory.past_needs.clear();
     controller.recall_proven(&past);
-    if !empty {
-        controller.warn_of_lacks();
-    }
     remember_stops(&mut controller.memory, &controller.desired);
     see(controller)
 }
@@ -103,6 +100,7 @@ fn see(mut controller: Controller) -> Result<Controller, String> {
         // Planning on what was not seen would start everything a second time.
         return Err("cannot see what runs on this host; the warnings above say why".to_owned());
     }
+    controller.warn_of_lacks();
     controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)
