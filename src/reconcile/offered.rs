@@ -63,7 +63,7 @@ impl Controller {
         let lacks = self.host.commands.lacks(desired);
         (!lacks.is_empty()).then(|| {
             format!(
-                "this machine lacks what the spec requires: {}; install it, and the spec is taken",
+                "this machine lacks what the spec requires: {}; install it first",
                 lacks.join(", ")
             )
         })

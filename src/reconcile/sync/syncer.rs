@@ -221,7 +221,7 @@ impl Syncer {
         let allow_rewrite = self.parts.source.allow_rewrite;
         match judge(&self.parts.known, &head, allow_rewrite, again) {
             Next::Take => {
-                self.waiting = None;
+                // One that waits is still said to, until it is known what comes of this try.
                 self.settle(Next::Take).await;
                 self.take(head.commit).await;
             }
@@ -296,6 +296,7 @@ impl Syncer {
         match applied.await {
             Ok(Ok(_)) => {
                 self.parts.known.refused = None;
+                self.waiting = None;
                 self.parts.known.taken = Some(commit.id.clone());
                 let descends = true;
                 self.head = Some(Head { commit, descends });
@@ -322,7 +323,10 @@ impl Syncer {
             why: why.clone(),
         };
         match fault {
-            Fault::Refused(_) => self.parts.known.refused = Some(refusal),
+            Fault::Refused(_) => {
+                self.waiting = None;
+                self.parts.known.refused = Some(refusal);
+            }
             Fault::Later(_) => self.waiting = Some(refusal),
         }
         self.stall(why, Some(id)).await;
