@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hatchery::api::consul::{Settings, Token, router};
-use hatchery::api::serve::serve;
+use hatchery::api::serve::{Limits, Patience, serve};
 use hatchery::driver::Clock;
 use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::registry::{Catalog, CheckKind, CheckSpec, Config, Origin, Registration};
@@ -71,7 +71,12 @@ impl Server {
         let task = tokio::spawn(serve(
             listener,
             router,
-            Duration::from_secs(660),
+            Limits {
+                all: 64,
+                guests: 32,
+                one_guest: 16,
+                patience: Patience::Silence(Duration::from_secs(660)),
+            },
             shutdown.clone(),
         ));
         Server {

@@ -5,9 +5,11 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use support::followed::{Followed, until};
 use support::stack;
@@ -191,6 +193,172 @@ fn one_that_is_suspended_waits_for_resume() {
     until("the push", || followed.in_force(&second));
 }
 
+/// A commit whose process ends at once.
+fn push_bad(followed: &Followed) -> String {
+    followed.write("two");
+    let path = followed.home().join("farm/hatchery.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("tail, -f", "tail, --no-such-option")).unwrap();
+    followed.push("no such option")
+}
+
+/// The commit in force, however it is.
+fn runs(followed: &Followed, commit: &str) -> bool {
+    followed.source()["commit"]["id"] == *commit
+}
+
+#[test]
+fn a_bad_commit_that_is_suspended_or_held_stays() {
+    isolate!();
+    let followed = Followed::new();
+    let good = followed.git(&["rev-parse", "HEAD"]);
+    followed.up_by_file("  health_timeout: 3s\n");
+    let bad = push_bad(&followed);
+    until("the bad one", || runs(&followed, &bad));
+    followed.ok(&["suspend"]);
+    sleep(Duration::from_secs(5));
+    assert!(runs(&followed, &bad));
+    // Nor does the next controller leave it.
+    followed.kill();
+    let file = followed.folder.path().join("source.yaml");
+    let again = ["up", "-d", "--source", &file.display().to_string()];
+    followed.ok(&again);
+    sleep(Duration::from_secs(5));
+    assert!(runs(&followed, &bad));
+    let told = followed.ok(&["sync"]);
+    assert!(told.contains("suspended"), "{told}");
+    followed.ok(&["resume"]);
+    until("the good one", || runs(&followed, &good));
+
+    followed.kill();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "  on_failure: hold\n").unwrap();
+    followed.ok(&again);
+    followed.ok(&["sync", "--now"]);
+    until("the bad one again", || runs(&followed, &bad));
+    sleep(Duration::from_secs(5));
+    let source = followed.source();
+    assert_eq!(source["commit"]["id"], *bad);
+    assert_eq!(source["sync"], "synced");
+    assert_eq!(source["health"], "degraded");
+}
+
+#[test]
+fn a_commit_waits_for_what_the_machine_lacks() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    let tool = followed.folder.path().join("tool");
+    followed.write("two");
+    let path = followed.home().join("farm/hatchery.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let requires = format!(
+        "requires: [ {{ command: {}, debian: the-tool }} ]\n",
+        tool.display()
+    );
+    fs::write(&path, text + &requires).unwrap();
+    let second = followed.push("it needs a tool");
+    let reason = followed.refusal(&second);
+    assert!(reason.contains("Debian package `the-tool`"), "{reason}");
+    assert!(reason.contains("is tried again"), "{reason}");
+    assert_eq!(followed.job().0, pid);
+    // It is offered at every interval, and no generation is kept of that.
+    let generation = followed.status()["generation"].clone();
+    // The next controller begins with what is in force.
+    followed.kill();
+    followed.up(&[]);
+    assert_eq!(followed.job().0, pid);
+    assert_eq!(followed.status()["generation"], generation);
+    followed.refusal(&second);
+    // Nobody has to ask for it once the tool is there.
+    fs::write(&tool, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    until("the push", || followed.in_force(&second));
+    let (pid, word) = followed.job();
+    assert_eq!(word, "two");
+
+    // What is uninstalled later costs the stack nothing.
+    fs::remove_file(&tool).unwrap();
+    followed.kill();
+    followed.up(&[]);
+    assert!(followed.in_force(&second));
+    assert_eq!(followed.job().0, pid);
+    let told = followed.ok(&["events"]);
+    assert!(told.contains("lacks what the spec requires"), "{told}");
+}
+
+#[test]
+fn a_commit_may_remove_everything_where_that_is_allowed() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up_by_file("  allow_empty: true\n");
+    let text = fs::read_to_string(followed.home().join("farm/hatchery.yaml")).unwrap();
+    followed.put("farm/hatchery.yaml", &text.replace("job:", "other:"));
+    let second = followed.push("another one");
+    until("the push", || followed.in_force(&second));
+    followed.put("farm/hatchery.yaml", &format!("name: {}\n", stack()));
+    let third = followed.push("nothing");
+    until("the push", || followed.in_force(&third));
+    let status = followed.status();
+    let nodes = status["nodes"].as_array().unwrap();
+    let processes = nodes
+        .iter()
+        .filter(|node| node["node"].as_str().unwrap().starts_with("processes/"));
+    assert_eq!(processes.count(), 0, "{status}");
+}
+
+#[test]
+fn a_commit_from_before_signatures_counted_stays_and_is_told_of() {
+    isolate!();
+    let followed = Followed::new();
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    followed.kill();
+    let signers = followed.folder.path().join("signers");
+    fs::write(&signers, "").unwrap();
+    let line = format!(
+        "  verify: {{ ssh_allowed_signers: {} }}\n",
+        signers.display()
+    );
+    followed.up_by_file(&line);
+    until("it to be told", || followed.source()["sync"] == "stalled");
+    let source = followed.source();
+    let reason = source["reason"].as_str().unwrap();
+    assert!(reason.contains("is not signed"), "{reason}");
+    assert_eq!(source["commit"], source["head"]);
+    let told = followed.ok(&["sync"]);
+    assert!(told.contains("would not be taken today"), "{told}");
+    assert!(!told.contains("not in force"), "{told}");
+    assert_eq!(followed.job().0, pid);
+}
+
+#[test]
+fn a_commit_that_would_end_every_container_is_not_begun_with() {
+    isolate!();
+    let followed = Followed::new();
+    followed.write("one");
+    let path = followed.home().join("farm/hatchery.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let container = "containers:\n  web: { root: host, command: [ /bin/sleep, infinity ] }\n";
+    fs::write(&path, text.clone() + container).unwrap();
+    followed.push("a container");
+    followed.up(&[]);
+    let (pid, _) = followed.job();
+    fs::write(&path, text).unwrap();
+    let bad = followed.push("no container");
+    let running = followed.refusal(&bad);
+    assert!(
+        running.contains("would remove every container"),
+        "{running}"
+    );
+    followed.kill();
+    followed.up(&[]);
+    let begun = followed.refusal(&bad);
+    assert!(begun.contains("would remove every container"), "{begun}");
+    assert_eq!(followed.job().0, pid);
+}
+
 #[test]
 fn another_path_of_the_same_commit_is_another_spec() {
     isolate!();
@@ -289,11 +457,7 @@ fn a_bad_commit_that_is_begun_with_is_left_too() {
     followed.up_by_file("  health_timeout: 2s\n");
     let good = followed.git(&["rev-parse", "HEAD"]);
     followed.kill();
-    followed.write("two");
-    let path = followed.home().join("farm/hatchery.yaml");
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("tail, -f", "tail, --no-such-option")).unwrap();
-    let bad = followed.push("no such option");
+    let bad = push_bad(&followed);
     let file = followed.folder.path().join("source.yaml");
     followed.ok(&["up", "-d", "--source", &file.display().to_string()]);
     let reason = followed.refusal(&bad);

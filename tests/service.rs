@@ -21,6 +21,7 @@ fn a_service_keeps_the_farm() {
     the_journal_has_fields(&host);
     reload_says_what_came_of_it(&host, &pids);
     a_rollback_outlives_the_controller(&host, &pids);
+    what_the_machine_lacks_costs_no_controller(&host, &pids);
     an_upgrade_is_not_noticed(&host, &pids);
     a_hung_controller_is_replaced(&host, &pids);
     host.machine.reboot();
@@ -205,6 +206,45 @@ fn a_rollback_outlives_the_controller(host: &Host, pids: &Pids) {
     let status = host.converged();
     assert!(status["generation"].as_u64() > rolled.as_u64(), "{status}");
     assert!(status["spec_error"].is_null(), "{status}");
+    assert_eq!(host.pids(), *pids, "what ran was touched");
+}
+
+fn what_the_machine_lacks_costs_no_controller(host: &Host, pids: &Pids) {
+    let file = host.machine.path(SPEC);
+    let good = fs::read_to_string(&file).unwrap();
+    let first = "  - { command: nginx, debian: nginx-light }\n";
+    assert!(good.contains(first), "{good}");
+    let more = format!("{first}  - {{ command: /srv/tool, debian: the-tool }}\n");
+    let before = host.converged()["generation"].clone();
+    fs::write(&file, good.replace(first, &more)).unwrap();
+    let said = host.fails(&[HATCHERY, "reload"]);
+    assert!(said.contains("Debian package `the-tool`"), "{said}");
+    // Nor is it begun with: what was taken last requires nothing that is not there.
+    host.must(&["systemctl", "restart", UNIT]);
+    let status = host.wait("the edit to be refused", |machine| {
+        let status = machine.status()?;
+        status["spec_error"].is_string().then_some(status)
+    });
+    let said = status["spec_error"].as_str().unwrap();
+    assert!(said.contains("the-tool"), "{said}");
+    assert_eq!(status["generation"], before);
+
+    let tool = host.machine.path("/srv/tool");
+    fs::copy(host.machine.path("/bin/true"), &tool).unwrap();
+    host.must(&["systemctl", "reload", UNIT]);
+    let taken = host.converged()["generation"].clone();
+    assert_ne!(taken, before);
+    // What is uninstalled under a spec that was taken is told of, and no more.
+    fs::remove_file(&tool).unwrap();
+    host.must(&["systemctl", "restart", UNIT]);
+    assert_eq!(host.converged()["generation"], taken);
+    let told = host.journal().into_iter().any(|entry| {
+        let message = entry["MESSAGE"].as_str().unwrap_or_default();
+        entry["HATCHERY_KIND"] == "warning" && message.contains("the-tool")
+    });
+    assert!(told, "the journal does not say what is missing");
+    fs::write(&file, good).unwrap();
+    host.must(&["systemctl", "reload", UNIT]);
     assert_eq!(host.pids(), *pids, "what ran was touched");
 }
 

@@ -122,6 +122,7 @@ fn a_service_follows_a_repository() {
     a_push_converges_and_is_told(&specs, &pids);
     a_reload_asks_now(&specs, &pids);
     a_rollback_outlives_the_controller(&specs, &pids);
+    what_the_machine_lacks_costs_no_controller(&specs, &pids);
     one_that_hangs_holds_up_nothing(&specs, &pids);
     an_upgrade_is_not_noticed(&host, &pids);
     a_hung_controller_is_replaced(&host, &pids);
@@ -271,6 +272,30 @@ fn a_rollback_outlives_the_controller(specs: &Specs<'_>, pids: &Pids) {
     assert_eq!(host.pids(), *pids, "what ran was touched");
 }
 
+fn what_the_machine_lacks_costs_no_controller(specs: &Specs<'_>, pids: &Pids) {
+    let host = specs.host;
+    let tool = host.machine.path("/srv/tool");
+    fs::copy(host.machine.path("/bin/true"), &tool).unwrap();
+    let first = "  - { command: nginx, debian: nginx-light }\n";
+    let more = format!("{first}  - {{ command: /srv/tool, debian: the-tool }}\n");
+    specs.edit(first, &more);
+    let commit = specs.push("a tool");
+    specs.said(&commit, "synced");
+    fs::remove_file(&tool).unwrap();
+    host.must(&["systemctl", "restart", UNIT]);
+    specs.said(&commit, "synced");
+    assert_eq!(host.show("ActiveState", UNIT), "active");
+    let told = host.journal().into_iter().any(|entry| {
+        let message = entry["MESSAGE"].as_str().unwrap_or_default();
+        entry["HATCHERY_KIND"] == "warning" && message.contains("the-tool")
+    });
+    assert!(told, "the journal does not say what is missing");
+    specs.edit(&more, first);
+    let commit = specs.push("no tool");
+    specs.said(&commit, "synced");
+    assert_eq!(host.pids(), *pids, "what ran was touched");
+}
+
 /// Somebody takes what git says, and never answers.
 fn one_that_hangs_holds_up_nothing(specs: &Specs<'_>, pids: &Pids) {
     let host = specs.host;
@@ -359,6 +384,14 @@ fn the_file_that_names_it_may_change(specs: &Specs<'_>) {
     let said = specs.said(&commit, "synced");
     assert!(!said.contains("was edited"), "{said}");
     host.must(&["systemctl", "reload", UNIT]);
+    // Neither the address nor the secret is there, as at a boot that is not over yet.
+    write("  webhook: { listen: \"10.77.0.1:9000\", secret_file: /srv/secret }\n");
+    host.must(&["systemctl", "restart", UNIT]);
+    let said = specs.said(&commit, "synced");
+    assert!(said.contains("no push is heard"), "{said}");
+    assert_eq!(host.show("NRestarts", UNIT), "0");
+    write("");
+    host.must(&["systemctl", "restart", UNIT]);
     assert_eq!(host.pids(), pids, "what ran was touched");
 }
 

@@ -9,15 +9,20 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{self, Settings, Token};
-use super::serve::serve;
+use super::serve::{Limits, Patience, serve};
 use crate::driver::{Clock, Commands, DriverError, ErrorKind, Result};
 use crate::plan::world::RegistryView;
 use crate::reconcile::host::Listener;
 use crate::reconcile::shared::SharedCatalog;
 use crate::spec::model::Registry;
 
-/// Longer than the longest blocking query with its jitter.
-const SILENCE: Duration = Duration::from_secs(11 * 60);
+/// Silences may be longer than the longest blocking query with its jitter.
+const LIMITS: Limits = Limits {
+    all: 1024,
+    guests: 768,
+    one_guest: 256,
+    patience: Patience::Silence(Duration::from_secs(11 * 60)),
+};
 
 /// The listener of one controller.
 pub struct RegistryListener {
@@ -123,7 +128,7 @@ impl RegistryListener {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let router = consul::router(self.catalog.clone(), settings);
-        tokio::spawn(serve(listener, router, SILENCE, shutdown.clone()));
+        tokio::spawn(serve(listener, router, LIMITS, shutdown.clone()));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         *open = Some(Open {
             registry,

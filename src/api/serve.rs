@@ -15,12 +15,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Connections from everywhere.
-const ALL: usize = 1024;
-/// Connections from outside loopback: this machine's own tools always find room.
-const GUESTS: usize = 768;
-/// Connections from one address outside loopback.
-const ONE_GUEST: usize = 256;
+/// How many may be connected, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections from everywhere.
+    pub all: usize,
+    /// Connections from outside loopback: this machine's own tools always find room.
+    pub guests: usize,
+    /// Connections from one address outside loopback.
+    pub one_guest: usize,
+    /// How long each of them may last.
+    pub patience: Patience,
+}
+
+/// How long a connection may last.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// Until so long nothing was said in either direction.
+    Silence(Duration),
+    /// So long, whatever is said.
+    Whole(Duration),
+}
+
 /// How long answers under way may take once the registry leaves.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -29,19 +45,19 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Peer(pub SocketAddr);
 
 /// Serves `router` on `listener` until `shutdown`; then answers under way have three seconds.
-/// A connection ends after `silence` without a word in either direction.
+/// Connections beyond the `limits` are dropped.
 ///
 /// # Errors
 /// None today: a connection that fails ends alone, and a failing accept is tried again.
 pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
-    silence: Duration,
+    limits: Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = Guarded {
         listener,
-        silence,
+        limits,
         count: Arc::new(Mutex::new(Count::default())),
     };
     let service = router.into_make_service_with_connect_info::<Peer>();
@@ -61,7 +77,7 @@ pub async fn serve(
 /// A listener that drops connections beyond the limits.
 struct Guarded {
     listener: TcpListener,
-    silence: Duration,
+    limits: Limits,
     count: Arc<Mutex<Count>>,
 }
 
@@ -73,14 +89,14 @@ struct Count {
 
 impl Count {
     /// Counts one more from `peer`, if there is room.
-    fn enter(&mut self, peer: IpAddr) -> bool {
-        if self.all >= ALL {
+    fn enter(&mut self, peer: IpAddr, limits: &Limits) -> bool {
+        if self.all >= limits.all {
             return false;
         }
         if !peer.is_loopback() {
             let guests: usize = self.guests.values().sum();
             let own = self.guests.get(&peer).copied().unwrap_or(0);
-            if guests >= GUESTS || own >= ONE_GUEST {
+            if guests >= limits.guests || own >= limits.one_guest {
                 return false;
             }
             self.guests.insert(peer, own + 1);
@@ -107,11 +123,11 @@ struct Place {
 }
 
 impl Place {
-    fn take(peer: IpAddr, count: &Arc<Mutex<Count>>) -> Option<Place> {
+    fn take(peer: IpAddr, count: &Arc<Mutex<Count>>, limits: &Limits) -> Option<Place> {
         let entered = count
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .enter(peer);
+            .enter(peer, limits);
         entered.then(|| Place {
             peer,
             count: Arc::clone(count),
@@ -133,10 +149,11 @@ impl Listener for Guarded {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             let (stream, peer) = Listener::accept(&mut self.listener).await;
-            if let Some(place) = Place::take(peer.ip().to_canonical(), &self.count) {
+            let place = Place::take(peer.ip().to_canonical(), &self.count, &self.limits);
+            if let Some(place) = place {
                 // Answers are small and somebody waits for each; without it they only come later.
                 stream.set_nodelay(true).ok();
-                return (Connection::new(stream, self.silence, place), peer);
+                return (Connection::new(stream, self.limits.patience, place), peer);
             }
         }
     }
@@ -152,38 +169,40 @@ impl Connected<IncomingStream<'_, Guarded>> for Peer {
     }
 }
 
-/// A connection that ends after a long silence in both directions.
+/// A connection that ends when the patience with it does.
 struct Connection {
     stream: TcpStream,
-    longest: Duration,
-    silence: Pin<Box<Sleep>>,
+    patience: Patience,
+    end: Pin<Box<Sleep>>,
     _place: Place,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, longest: Duration, place: Place) -> Self {
+    fn new(stream: TcpStream, patience: Patience, place: Place) -> Self {
+        let (Patience::Silence(longest) | Patience::Whole(longest)) = patience;
         Connection {
             stream,
-            longest,
-            silence: Box::pin(tokio::time::sleep(longest)),
+            patience,
+            end: Box::pin(tokio::time::sleep(longest)),
             _place: place,
         }
     }
 
-    /// Passes `polled` on; a word restarts the silence, and too long a one is an error.
+    /// Passes `polled` on; a word restarts a silence, and what lasts too long is an error.
     fn heard<T>(
         &mut self,
         context: &mut Context<'_>,
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            let end = Instant::now() + self.longest;
-            self.silence.as_mut().reset(end);
+        if let Patience::Silence(longest) = self.patience
+            && polled.is_ready()
+        {
+            self.end.as_mut().reset(Instant::now() + longest);
             return polled;
         }
-        match self.silence.as_mut().poll(context) {
+        match self.end.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => polled,
         }
     }
 }
@@ -233,26 +252,88 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    const LIMITS: Limits = Limits {
+        all: 1024,
+        guests: 768,
+        one_guest: 256,
+        patience: Patience::Whole(Duration::from_millis(400)),
+    };
 
     #[test]
     fn guests_never_take_every_place() {
+        let (all, guests, one_guest) = (LIMITS.all, LIMITS.guests, LIMITS.one_guest);
         let mut count = Count::default();
+        let mut enter = |peer| count.enter(peer, &LIMITS);
         let guest = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let taken = (0..2 * ONE_GUEST).filter(|_| count.enter(guest(1))).count();
-        assert_eq!(taken, ONE_GUEST);
-        let taken = (0..2 * GUESTS)
-            .filter(|n| count.enter(guest(2 + (n % 8) as u8)))
+        let taken = (0..2 * one_guest).filter(|_| enter(guest(1))).count();
+        assert_eq!(taken, one_guest);
+        let taken = (0..2 * guests)
+            .filter(|n| enter(guest(2 + (n % 8) as u8)))
             .count();
-        assert_eq!(taken, GUESTS - ONE_GUEST);
+        assert_eq!(taken, guests - one_guest);
         let local = IpAddr::from([127, 0, 0, 1]);
-        let taken = (0..2 * ALL).filter(|_| count.enter(local)).count();
-        assert_eq!(taken, ALL - GUESTS);
+        let taken = (0..2 * all).filter(|_| enter(local)).count();
+        assert_eq!(taken, all - guests);
         count.leave(guest(1));
-        assert!(count.enter(guest(1)));
-        for _ in 0..ONE_GUEST {
+        assert!(count.enter(guest(1), &LIMITS));
+        for _ in 0..one_guest {
             count.leave(guest(1));
         }
         assert!(!count.guests.contains_key(&guest(1)));
+    }
+
+    /// Serves with these limits, and says where.
+    async fn served(limits: Limits) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = axum::Router::new();
+        tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
+        address
+    }
+
+    #[tokio::test]
+    async fn who_says_a_word_now_and_then_does_not_stay_for_ever() {
+        let address = served(LIMITS).await;
+        let begin = Instant::now();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        let (mut reading, mut writing) = slow.split();
+        let mut said = String::new();
+        let telling = async {
+            while writing.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            // Whether it is closed or reset is of no account.
+            _ = reading.read_to_string(&mut said) => {}
+            () = telling => {}
+        }
+        let lasted = begin.elapsed();
+        assert!(lasted >= Duration::from_millis(300), "{lasted:?}");
+        assert!(lasted < Duration::from_secs(10), "{lasted:?}");
+    }
+
+    #[tokio::test]
+    async fn who_comes_beyond_the_limit_is_turned_away() {
+        let limits = Limits {
+            all: 2,
+            patience: Patience::Whole(Duration::from_secs(60)),
+            ..LIMITS
+        };
+        let address = served(limits).await;
+        let mut there = Vec::new();
+        for _ in 0..2 {
+            there.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let mut said = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(30), third.read_to_end(&mut said));
+        assert!(read.await.is_ok(), "it was let in");
+        assert!(said.is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::error::CommandError;
 use super::screen;
 use super::spec_args::{self, SpecArgs};
+use crate::spec::normal::normal;
 use crate::spec::{emit, read_texts};
 
 /// Arguments of `config`.
@@ -21,7 +22,8 @@ pub struct ConfigArgs {
     json: bool,
 }
 
-/// Puts the files together, fills in the variables, and prints the spec that comes of it.
+/// Puts the files together, fills in the variables, and prints the spec that comes of it, in the
+/// one form that each of its values has.
 ///
 /// # Errors
 /// The report on what is wrong.
@@ -30,6 +32,7 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, CommandError> {
     let sources = spec.sources();
     let (_, places) = read_texts(&spec, &sources)
         .map_err(|errors| CommandError::report(sources.report(&errors, true)))?;
+    let places = normal(&places);
     let sources = sources.within(spec.dir());
     let text = match (args.json, args.origins) {
         (false, false) => emit::yaml(&places, None),

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -14,12 +13,11 @@ use super::detach;
 use super::error::CommandError;
 use super::git::Following;
 use super::herald::Herald;
+use super::hook;
 use super::listening::Listening;
 use super::narrator::Narrator;
 use super::wiring::{self, Begin, Running};
 use crate::api::control;
-use crate::api::webhook::{self, Secret};
-use crate::driver::because;
 use crate::reconcile::handle::{Ended, EventKind, Handle, Happening};
 
 /// How often it is asked how things stand, while they do not stand as they should.
@@ -58,12 +56,6 @@ pub struct Service {
 pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     let signals = Signals::new()?;
     let dirs = wiring::dirs(&foreground.stack);
-    let hook = foreground
-        .following
-        .as_ref()
-        .map(hook)
-        .transpose()?
-        .flatten();
     let mut running = wiring::begin(&foreground.stack, foreground.begin)?;
     let path = control::socket(&dirs.run);
     let socket = control::bind(&path).map_err(|error| {
@@ -71,12 +63,13 @@ pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     })?;
     let shutdown = CancellationToken::new();
     if let Some(following) = foreground.following {
+        let webhook = following.source.webhook.clone();
         let (syncer, orders) = wiring::syncer(&running, following);
         running.handle = running.handle.following(orders.clone());
         tokio::spawn(syncer.run());
-        if let Some((listener, secret)) = hook {
-            let heard = webhook::serve(listener, secret, orders, shutdown.clone());
-            tokio::spawn(heard);
+        if let Some(webhook) = webhook {
+            let handle = running.handle.clone();
+            tokio::spawn(hook::attend(webhook, handle, orders, shutdown.clone()));
         }
     }
     let serving = tokio::spawn(control::serve(
@@ -110,32 +103,6 @@ pub async fn attend(foreground: Foreground) -> Result<ExitCode, CommandError> {
     }
     remove(&path);
     outcome
-}
-
-/// The listener of the repository's webhook, if there is to be one.
-fn hook(following: &Following) -> Result<Option<(TcpListener, Secret)>, CommandError> {
-    let Some(wanted) = &following.source.webhook else {
-        return Ok(None);
-    };
-    let file = &wanted.secret_file;
-    let secret = std::fs::read(file)
-        .map_err(|error| because(&error))
-        .and_then(|text| Secret::new(&text))
-        .map_err(|why| {
-            CommandError::new(format!(
-                "cannot take the webhook's secret from `{}`: {why}",
-                file.display()
-            ))
-        })?;
-    let listen = || -> std::io::Result<TcpListener> {
-        let listener = std::net::TcpListener::bind(wanted.listen)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    let listener = listen().map_err(|error| {
-        CommandError::new(format!("cannot hear pushes on {}", wanted.listen)).because(&error)
-    })?;
-    Ok(Some((listener, secret)))
 }
 
 /// Going down takes the run folder away with it.

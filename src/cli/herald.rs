@@ -178,6 +178,9 @@ fn commit_words(source: &SourceStatus) -> (String, String) {
     if let Some(file) = &source.edited {
         trouble.push_str(&format!("; `{}` was edited: restart", file.display()));
     }
+    if source.deaf.is_some() {
+        trouble.push_str("; no push is heard");
+    }
     if let Some(reason) = &source.reason {
         let first = reason.lines().next().unwrap_or_default();
         trouble.push_str(&format!("; {first}"));

@@ -14,6 +14,7 @@ mod git;
 mod graph;
 mod herald;
 mod history;
+mod hook;
 mod host;
 mod listening;
 mod logs;

@@ -2,7 +2,7 @@
 
 use super::error::CommandError;
 use super::screen;
-use crate::driver::requirements::{describe, implied, install, missing};
+use crate::driver::requirements::{describe, install, lacking};
 use crate::graph::desired::Desired;
 use crate::spec::model::Requirement;
 
@@ -11,18 +11,16 @@ use crate::spec::model::Requirement;
 /// # Errors
 /// Lists what is missing, or says why it could not be installed.
 pub fn demand(desired: &Desired, spec: &str, may_install: bool) -> Result<(), CommandError> {
-    let mut needed = desired.requires.clone();
-    needed.extend(implied(desired));
-    let lacking = missing(&needed);
-    if lacking.is_empty() {
+    let missing = lacking(desired);
+    if missing.is_empty() {
         return Ok(());
     }
     if !may_install {
-        return Err(refusal(&lacking).hint(format!(
+        return Err(refusal(&missing).hint(format!(
             "`hatchery up --install {spec}` installs the Debian packages"
         )));
     }
-    let mut packages: Vec<String> = lacking
+    let mut packages: Vec<String> = missing
         .iter()
         .filter_map(|one| one.debian.clone())
         .collect();
@@ -32,7 +30,7 @@ pub fn demand(desired: &Desired, spec: &str, may_install: bool) -> Result<(), Co
         screen::line(&format!("installing {}", packages.join(" ")))?;
         install(&packages).map_err(|error| CommandError::new(error.to_string()))?;
     }
-    let still = missing(&needed);
+    let still = lacking(desired);
     if still.is_empty() {
         Ok(())
     } else {
@@ -42,17 +40,27 @@ pub fn demand(desired: &Desired, spec: &str, may_install: bool) -> Result<(), Co
 
 /// What the machine lacks, for the reader of a plan.
 pub fn note(desired: &Desired) -> Option<String> {
-    let mut needed = desired.requires.clone();
-    needed.extend(implied(desired));
-    let lacking = missing(&needed);
-    if lacking.is_empty() {
+    let missing = lacking(desired);
+    if missing.is_empty() {
         return None;
     }
     let mut note = "\nThis machine lacks, and `up --install` would install:\n".to_owned();
-    for one in &lacking {
+    for one in &missing {
         note.push_str(&format!("  {}\n", describe(one)));
     }
     Some(note)
+}
+
+/// What the machine lacks, in one line.
+pub fn lacks(desired: &Desired) -> Option<String> {
+    let missing = lacking(desired);
+    (!missing.is_empty()).then(|| {
+        let missing: Vec<String> = missing.iter().map(describe).collect();
+        format!(
+            "this machine lacks what the spec requires: {}; `hatchery up --install` installs it",
+            missing.join(", ")
+        )
+    })
 }
 
 fn refusal(lacking: &[Requirement]) -> CommandError {

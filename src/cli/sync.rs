@@ -1,8 +1,10 @@
 //! `hatchery sync`, `suspend` and `resume`: the repository that a stack follows.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
+use serde_json::Value;
 
 use super::error::CommandError;
 use super::table::BOLD;
@@ -44,9 +46,9 @@ pub fn run(args: &SyncArgs, global: &Global) -> Result<ExitCode, CommandError> {
         })
     })?;
     if args.json {
-        screen::json(&status)?;
+        screen::json(&with_ages(&status)?)?;
     } else {
-        screen::say(&text(&status, screen::day_and_time))?;
+        screen::say(&text(&status, when))?;
     }
     Ok(match args.now && status.sync != Sync::Synced {
         true => ExitCode::FAILURE,
@@ -64,8 +66,46 @@ pub fn order(word: Word, global: &Global) -> Result<ExitCode, CommandError> {
         let client = stack::client(&name).await?;
         Ok(client.sync(word).await?)
     })?;
-    screen::say(&text(&status, screen::day_and_time))?;
+    screen::say(&text(&status, when))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A moment on this machine, and how long ago that is: `2025-03-01 12:03:04, 3h ago`.
+pub fn when(at_ms: u64) -> String {
+    let age = Duration::from_millis(now_ms().saturating_sub(at_ms));
+    format!("{}, {}", screen::day_and_time(at_ms), ago(age))
+}
+
+/// How long ago something was, in its largest unit.
+fn ago(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}m ago", seconds / 60),
+        3600..86_400 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// The status for programs, with the age of each commit in seconds.
+fn with_ages(status: &SourceStatus) -> Result<Value, CommandError> {
+    let mut value = serde_json::to_value(status)
+        .map_err(|error| CommandError::new("cannot write JSON").because(&error))?;
+    let now_s = now_ms() / 1000;
+    for name in ["commit", "head"] {
+        if let Some(commit) = value.get_mut(name).and_then(Value::as_object_mut) {
+            let at_s = commit.get("at_s").and_then(Value::as_u64).unwrap_or(0);
+            commit.insert("age_s".to_owned(), now_s.saturating_sub(at_s).into());
+        }
+    }
+    Ok(value)
 }
 
 /// How a stack stands towards its repository, in a few lines.
@@ -113,9 +153,11 @@ pub fn text(status: &SourceStatus, when: impl Fn(u64) -> String) -> String {
         out.push_str(&line("newest", head));
     }
     if let Some(reason) = &status.reason {
-        out.push_str(&format!(
-            "{WRONG}the newest commit is not in force:{WRONG:#}\n"
-        ));
+        let what = match status.has_head() {
+            true => "something is wrong:",
+            false => "the newest commit is not in force:",
+        };
+        out.push_str(&format!("{WRONG}{what}{WRONG:#}\n"));
         for line in visible(reason.trim_end()).lines() {
             out.push_str(&format!("  {line}\n"));
         }
@@ -124,6 +166,12 @@ pub fn text(status: &SourceStatus, when: impl Fn(u64) -> String) -> String {
         out.push_str(&format!(
             "  {WARN}`{}` was edited:{WARN:#} the controller takes it when it is started anew\n",
             visible(&file.display().to_string())
+        ));
+    }
+    if let Some(why) = &status.deaf {
+        out.push_str(&format!(
+            "  {WARN}no push is heard:{WARN:#} {}\n",
+            visible(why)
         ));
     }
     for kept in &status.kept {
@@ -171,6 +219,7 @@ mod tests {
         status.reason = Some("commit b2 is refused: it is not signed".to_owned());
         status.kept = vec!["containers/old".to_owned()];
         status.edited = Some("/source.yaml".into());
+        status.deaf = Some("cannot hear pushes on 10.0.0.1:9000".to_owned());
         let said = say(&status);
         assert!(said.contains("stalled, healthy, suspended\n"), "{said}");
         assert!(said.contains("  newest b2b2b2b2b2 (Ada: evil"), "{said}");
@@ -184,5 +233,43 @@ mod tests {
             said.contains("containers/old left the spec and is kept"),
             "{said}"
         );
+        assert!(
+            said.contains("no push is heard: cannot hear pushes on"),
+            "{said}"
+        );
+        // What is in force may be wrong all the same.
+        status.head = status.commit.clone();
+        let said = say(&status);
+        assert!(!said.contains("not in force:"), "{said}");
+        assert!(
+            said.contains("wrong:\n  commit b2 is refused: it"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_commit_has_an_age() {
+        let ages = [0, 59, 60, 3599, 3600, 3 * 3600 + 59, 86_400, 9 * 86_400];
+        let said: Vec<String> = ages.map(|age| ago(Duration::from_secs(age))).into();
+        assert_eq!(
+            said,
+            [
+                "0s ago", "59s ago", "1m ago", "59m ago", "1h ago", "3h ago", "1d ago", "9d ago"
+            ]
+        );
+        let source = GitSource::new(String::new(), "main".to_owned(), "specs".into());
+        let mut status = SourceStatus {
+            commit: Some(commit("a1", "first")),
+            ..SourceStatus::new("/specs.git".to_owned(), &source)
+        };
+        let now = i64::try_from(now_ms() / 1000).unwrap_or(0);
+        if let Some(commit) = &mut status.commit {
+            commit.at_s = now - 3 * 3600;
+        }
+        let value = with_ages(&status).unwrap_or_default();
+        let age = value["commit"]["age_s"].as_u64();
+        assert!(age.is_some_and(|age| (10_800..11_000).contains(&age)));
+        assert!(value["head"].is_null());
+        assert!(when(now_ms().saturating_sub(61_000)).ends_with(", 1m ago"));
     }
 }

@@ -9,13 +9,15 @@ use super::error::CommandError;
 use super::foreground::{self, Foreground, Service};
 use super::git::{self, Following, GitArgs};
 use super::herald::Herald;
+use super::hook;
 use super::narrator::{Manner, Narrator};
 use super::spec_args::{self, SpecArgs};
 use super::{Global, converge, listening::Listening, requirements, screen, stack};
 use super::{plan_file, wiring};
 use crate::graph::desired::Desired;
-use crate::plan::world::Life;
+use crate::plan::world::LifeState;
 use crate::reconcile::handle::SpecText;
+use crate::reconcile::removes_all;
 use crate::spec::gather::Sought;
 use crate::spec::model::OnFailure;
 
@@ -59,6 +61,9 @@ struct Checked {
     desired: Desired,
     /// What the stack went back to it from.
     left: Option<SpecText>,
+    /// It was in force before, and what runs is its: what the machine lacks of it today must not
+    /// cost the stack its controller, which tells of it.
+    goes_on: bool,
     /// The repository that it comes from.
     following: Option<Following>,
 }
@@ -75,7 +80,11 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     }
     let checked = check(args, global)?;
     let name = checked.desired.stack.clone();
-    demand(args, &checked.desired)?;
+    demand(args, &checked)?;
+    let following = checked.following.as_ref();
+    if let Some(webhook) = following.and_then(|following| following.source.webhook.as_ref()) {
+        hook::demand(webhook)?;
+    }
     if args.detach {
         let arguments = match args.git.is_given() {
             true => args.git.argv(&args.from)?,
@@ -117,7 +126,7 @@ fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
     // Who types is told of every mistake.
     let kept = asked.filter(|_| args.service);
     if let Some(named) = args.git.followed(&args.from, kept)? {
-        let checked = Checked::of(git::begin(named, asked, args.allow_empty)?)?;
+        let checked = Checked::of(git::begin(named, asked, args.allowed())?)?;
         stack::same(asked, &checked.desired.stack)?;
         return Ok(checked);
     }
@@ -131,12 +140,16 @@ fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
         spec,
         desired,
         left: None,
+        goes_on: false,
         following: None,
     })
 }
 
-fn demand(args: &UpArgs, desired: &Desired) -> Result<(), CommandError> {
-    requirements::demand(desired, &args.shown(), args.install)
+fn demand(args: &UpArgs, checked: &Checked) -> Result<(), CommandError> {
+    if checked.goes_on && !args.install {
+        return Ok(());
+    }
+    requirements::demand(&checked.desired, &args.shown(), args.install)
 }
 
 async fn go_behind(name: &str, begin: Begin<'_>, wait: bool) -> Result<ExitCode, CommandError> {
@@ -173,7 +186,6 @@ fn serve(args: &UpArgs, global: &Global, herald: Option<Herald>) -> Result<ExitC
         Some(resumed) => resumed,
         None => first(args, global, herald.as_ref())?,
     };
-    demand(args, &checked.desired)?;
     let stack = checked.desired.stack.clone();
     wiring::block_on_threads(foreground::attend(Foreground {
         narrator: Narrator::of_controller(&stack),
@@ -201,8 +213,9 @@ fn first(args: &UpArgs, global: &Global, herald: Option<&Herald>) -> Result<Chec
     if let Some(herald) = herald.filter(|_| args.git.is_given()) {
         herald.say(&format!("asks the repository of `{}`", args.shown()));
     }
-    let error = match check(args, global) {
-        Ok(found) => return Ok(gone_back(found)),
+    let found = check(args, global).map(gone_back);
+    let error = match found.and_then(|found| demand(args, &found).map(|()| found)) {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let why = anstream::adapter::strip_str(&error.to_string()).to_string();
@@ -217,6 +230,14 @@ fn first(args: &UpArgs, global: &Global, herald: Option<&Herald>) -> Result<Chec
 }
 
 impl UpArgs {
+    /// What a commit may do that is begun with.
+    fn allowed(&self) -> git::Allowed {
+        git::Allowed {
+            empty: self.allow_empty,
+            install: self.install,
+        }
+    }
+
     /// What is brought up, for hints.
     fn shown(&self) -> String {
         match self.git.is_given() {
@@ -233,6 +254,7 @@ impl Checked {
             desired: wiring::compile(&found.spec)?,
             spec: found.spec,
             left: found.left,
+            goes_on: found.goes_on,
             following: Some(found.following),
         })
     }
@@ -251,6 +273,7 @@ impl Checked {
             follows: follows && source.is_none(),
             commit_deadline: deadline,
             keeps: source.is_some_and(|source| !source.prune),
+            from_repository: source.is_some(),
         }
     }
 }
@@ -266,6 +289,7 @@ fn gone_back(found: Checked) -> Checked {
             left: Some(found.spec),
             spec,
             desired,
+            goes_on: true,
             following: None,
         },
         None => found,
@@ -290,11 +314,13 @@ fn last_good(args: &UpArgs, global: &Global) -> Option<Checked> {
         spec,
         desired,
         left: None,
+        goes_on: true,
         following: None,
     })
 }
 
-/// A spec that would end everything that runs of its stack may be half a file.
+/// A spec that would end everything that runs of its stack, or all of its containers, may be half
+/// a file.
 pub fn hold_removal(desired: &Desired, shown: &str, verb: &str) -> Result<(), CommandError> {
     match removal(desired)? {
         None => Ok(()),
@@ -304,17 +330,16 @@ pub fn hold_removal(desired: &Desired, shown: &str, verb: &str) -> Result<(), Co
     }
 }
 
-/// Says so of a spec that would end everything that runs of its stack.
+/// Says so of a spec that would end everything that runs of its stack, or all of its containers.
 ///
 /// # Errors
 /// When what runs cannot be seen.
 pub fn removal(desired: &Desired) -> Result<Option<String>, CommandError> {
     let lives = wiring::lives(&desired.stack)?;
-    let stays = |life: &Life| desired.stays(&life.id.node);
-    Ok((!lives.is_empty() && !lives.iter().any(stays)).then(|| {
-        format!(
-            "the spec would remove everything that runs of stack `{}`",
-            desired.stack
-        )
+    let up = lives.iter().filter(|life| life.state == LifeState::Up);
+    let what = removes_all(desired, up.map(|life| &life.id));
+    Ok(what.map(|what| {
+        let stack = &desired.stack;
+        format!("the spec would remove every {what} of stack `{stack}`")
     }))
 }

@@ -274,6 +274,8 @@ pub struct Begin {
     pub commit_deadline: Option<Duration>,
     /// What left the spec is kept.
     pub keeps: bool,
+    /// The spec comes from a repository, which an operator may have suspended.
+    pub from_repository: bool,
 }
 
 /// Takes the stack's lock and begins to reconcile. Must be called on a runtime from [`runtime`].
@@ -288,6 +290,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         follows,
         commit_deadline,
         keeps,
+        from_repository,
     } = begin;
     let dirs = dirs(stack);
     let datacenter = spec.as_ref().and_then(datacenter);
@@ -312,6 +315,7 @@ pub fn begin(stack: &str, begin: Begin) -> Result<Running, CommandError> {
         follows,
         commit_deadline,
         keeps,
+        suspended: from_repository && keep.was_suspended(),
         seed: seed(),
     };
     let channels = Channels {

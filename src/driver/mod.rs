@@ -26,7 +26,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::desired::{Attachment, CheckNode, NetworkNode};
+use crate::graph::desired::{Attachment, CheckNode, Desired, NetworkNode};
 use crate::health::Answer;
 use crate::plan::model::Note;
 pub use crate::plan::model::{ErrorKind, NewFile, Start};
@@ -148,6 +148,8 @@ pub trait Commands: Send + Sync {
     ) -> Result<Output>;
     /// Who listens on this TCP address: "nginx (pid 12)", if anybody.
     fn port_holder(&self, address: SocketAddr) -> Option<String>;
+    /// What this machine does not have of all that a spec requires, each in words.
+    fn lacks(&self, desired: &Desired) -> Vec<String>;
 }
 
 /// Health probes. The only asynchronous ones: many wait at once.

@@ -64,6 +64,13 @@ pub fn implied(desired: &Desired) -> Vec<Requirement> {
     .collect()
 }
 
+/// What this machine does not have of all that this stack needs.
+pub fn lacking(desired: &Desired) -> Vec<Requirement> {
+    let mut needed = desired.requires.clone();
+    needed.extend(implied(desired));
+    missing(&needed)
+}
+
 /// Those of `requirements` that this machine does not have. It runs nothing but Debian's
 /// Python, which imports none of the modules.
 pub fn missing(requirements: &[Requirement]) -> Vec<Requirement> {

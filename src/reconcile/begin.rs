@@ -37,6 +37,7 @@ pub(super) fn begin(
         follows,
         commit_deadline,
         keeps,
+        suspended,
         seed: _,
     } = beginning;
     let empty = spec.is_none();
@@ -46,7 +47,7 @@ pub(super) fn begin(
     let mut memory = remembered(&host, empty);
     memory.keeps = keeps;
     let past = host.keep.past();
-    let history = History::after(&past, &host);
+    let history = History::after(&past, &host, suspended);
     let permit = saved
         .map(|saved| approved(&saved, &spec, &loaded, &host, &around, &memory))
         .transpose()?;
@@ -105,6 +106,7 @@ fn see(mut controller: Controller) -> Result<Controller, String> {
     let lives = controller.observed.lives.iter();
     let up = lives.filter(|life| life.state == LifeState::Up);
     controller.memory.adopted = up.map(|life| life.id.clone()).collect();
+    controller.warn_of_lacks();
     controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)

@@ -53,6 +53,8 @@ pub struct Beginning {
     pub commit_deadline: Option<Duration>,
     /// What left the spec is kept.
     pub keeps: bool,
+    /// An operator wants a stack that follows a repository left as it is.
+    pub suspended: bool,
     /// For jitter.
     pub seed: u64,
 }
@@ -139,6 +141,12 @@ impl Engine {
         .fold(controller.synced + RESYNC, Time::min)
     }
 
+    /// Which checks are asked.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> Wanted {
+        self.controller.watched.clone()
+    }
+
     /// The newest plan.
     pub fn plan(&self) -> &Plan {
         &self.controller.plan
@@ -165,7 +173,8 @@ impl Engine {
         let now = controller.host.clock.now();
         controller.memory.absorb(&plan.notes, now);
         let late = controller.late_commit(&plan);
-        if let Some(why) = plan.notes.rollback.take().or(late) {
+        let unwell = plan.notes.rollback.take().or(late);
+        if let Some(why) = unwell.filter(|_| !controller.stays_as_it_is()) {
             controller.roll_back(&why);
             plan = self.make_plan();
         }
@@ -177,6 +186,7 @@ impl Engine {
         }
         controller.report();
         controller.keep_carried();
+        controller.history.told = controller.memory.unchecked.is_empty();
         let jobs = controller.dispatch();
         controller.follow_files();
         let watch = std::mem::take(&mut controller.rewatch).then(|| controller.watched.clone());

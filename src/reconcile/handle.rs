@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use super::happening::{EventKind, Happening, Level};
-use super::sync::{Orders, SourceStatus, Word};
+use super::sync::{Fault, Orders, SourceStatus, Word};
 use crate::plan::explain::Explanation;
 use crate::plan::model::NodeStatus;
 use crate::plan::saved::SavedPlan;
@@ -46,7 +46,7 @@ pub enum Request {
         /// How it came.
         cause: Cause,
         /// The generation that it became, or why it did not.
-        answer: oneshot::Sender<Result<u64, String>>,
+        answer: oneshot::Sender<Result<u64, Fault>>,
     },
     /// Take what the spec's file holds now.
     Reload {
@@ -77,6 +77,9 @@ pub enum Request {
         /// The nodes meant, or why not.
         answer: oneshot::Sender<Result<Vec<NodeId>, String>>,
     },
+    /// Leave a stack that follows a repository as it is, or follow on: a commit is on trial only
+    /// while it is followed.
+    Suspend(bool),
     /// Tell something that happened outside of the loop.
     Tell {
         /// What happened.
@@ -266,6 +269,12 @@ impl Handle {
         self.requests.send(tell).await.map_err(|_| Ended)
     }
 
+    /// Has the commit in force stay, however it is, or puts it on trial anew.
+    pub(super) async fn suspend(&self, suspended: bool) -> Result<(), Ended> {
+        let suspend = Request::Suspend(suspended);
+        self.requests.send(suspend).await.map_err(|_| Ended)
+    }
+
     /// What would be done for `spec`.
     pub async fn plan(&self, spec: SpecText) -> Result<Result<Proposal, String>, Ended> {
         self.ask(|answer| Request::Plan(spec, answer)).await
@@ -288,16 +297,14 @@ impl Handle {
         allow_empty: bool,
         saved: Option<Box<SavedPlan>>,
         cause: Cause,
-    ) -> Result<Result<u64, String>, Ended> {
+    ) -> Result<Result<u64, Fault>, Ended> {
         // The trees of commits long gone are not kept.
         if let (Cause::Rollback { .. }, Some(orders)) = (&cause, &self.orders)
             && let Some(commit) = spec.commit()
             && let Err(fault) = orders.lay_out(commit.clone()).await
         {
-            return Ok(Err(format!(
-                "cannot go back to commit {}: {fault}",
-                commit.short()
-            )));
+            let why = format!("cannot go back to commit {}: {fault}", commit.short());
+            return Ok(Err(Fault::Refused(why)));
         }
         self.ask(|answer| Request::Apply {
             spec,
@@ -329,6 +336,13 @@ impl Handle {
     /// How many reloads are under way, from now on.
     pub fn reloads(&self) -> watch::Receiver<u32> {
         self.reloads.subscribe()
+    }
+
+    /// Tells something to all who listen, as if the loop had.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, happening: Happening) {
+        // Nobody listening is no error.
+        let _ = self.happenings.send(happening);
     }
 
     /// How many want to know of reloads.

@@ -36,6 +36,13 @@ pub(super) struct History {
     newest: u64,
     /// When the current one came.
     since: Time,
+    /// Since when a commit in force is on trial: it came then, or this controller did, for what
+    /// nobody kept had no chance to become well.
+    tried_since: Time,
+    /// How everything stands was told, and what was adopted had answered by then.
+    pub told: bool,
+    /// An operator wants the stack left as it is: no commit is on trial.
+    suspended: bool,
     /// Lives whose end was told, as long as something of them is there.
     ended: BTreeSet<LifeId>,
     /// What runs already was looked at.
@@ -50,7 +57,7 @@ pub(super) struct History {
 
 impl History {
     /// What earlier controllers left.
-    pub fn after(past: &Past, host: &Host) -> Self {
+    pub fn after(past: &Past, host: &Host, suspended: bool) -> Self {
         // Before the first one there was none, and nothing becomes of it.
         let none = Generation {
             commit: None,
@@ -63,8 +70,12 @@ impl History {
         };
         let current = last_taken(&past.generations).cloned().unwrap_or(none);
         let age = host.clock.wall_ms().saturating_sub(current.at_ms);
+        let now = host.clock.now();
         History {
-            since: host.clock.now() - Duration::from_millis(age),
+            since: now - Duration::from_millis(age),
+            tried_since: now,
+            told: false,
+            suspended,
             current,
             newest: past.newest,
             ended: BTreeSet::new(),
@@ -214,6 +225,7 @@ impl Controller {
         let new = self.new_generation(&spec, cause, Outcome::Converging);
         let text = format!("took generation {}: {}", new.number, new.cause);
         self.history.since = self.host.clock.now();
+        self.history.tried_since = self.history.since;
         self.history.current = new;
         self.tell(EventKind::Generation, None, Level::Notice, text);
     }
@@ -253,7 +265,8 @@ impl Controller {
     }
 
     /// Until when the commit in force is to converge; `None` when it did, is none, or nothing
-    /// else could be gone back to.
+    /// else could be gone back to, while an operator suspended it, and before it is known how
+    /// what was adopted is.
     pub(super) fn commit_due(&self) -> Option<Time> {
         let current = &self.history.current;
         // A controller may have begun with it.
@@ -263,11 +276,13 @@ impl Controller {
                 current.outcome,
                 Outcome::Converging | Outcome::Failed { .. }
             )
-            && self.memory.down.is_none();
+            && self.memory.down.is_none()
+            && !self.history.suspended
+            && self.history.told;
         // There is nothing to go back to where it is itself what was proven.
         let other = self.proven.as_ref().filter(|one| one.spec != self.spec);
         other.filter(|_| on_trial)?;
-        Some(self.history.since + self.commit_deadline?)
+        Some(self.history.tried_since + self.commit_deadline?)
     }
 
     /// Why the commit in force is to be left, if its time is over.
@@ -289,6 +304,21 @@ impl Controller {
             ),
             None => format!("it did not converge within {within}"),
         })
+    }
+
+    /// Whether nothing may take the place of what is in force: it is a commit, and an operator
+    /// wants the stack left as it is.
+    pub(super) fn stays_as_it_is(&self) -> bool {
+        self.history.suspended && self.spec.commit().is_some()
+    }
+
+    /// Leaves the stack as it is from now on, or no longer: then a commit's trial begins anew.
+    pub(super) fn suspend(&mut self, suspended: bool) {
+        if self.history.suspended && !suspended {
+            self.history.tried_since = self.host.clock.now();
+            self.memory.trying.clear();
+        }
+        self.history.suspended = suspended;
     }
 
     fn unwell_words(node: &NodeStatus) -> String {

@@ -120,7 +120,10 @@ impl Controller {
                 controller.refuse_edit(&spec, refusal);
             }
             Ok(loaded) => {
-                if let Some(held) = controller.removes_all(&loaded) {
+                // An edit of a template's source asks nothing new of the machine.
+                let same = spec == controller.spec;
+                let lacks = || (!same).then(|| controller.lacks(&loaded.desired)).flatten();
+                if let Some(held) = controller.removes_all(&loaded).or_else(lacks) {
                     controller.refuse_edit(&spec, held);
                 } else if loaded.desired != controller.desired
                     || controller.sources_differ(&loaded)
@@ -313,6 +316,7 @@ impl Controller {
             } => {
                 let _ = answer.send(controller.operate(verb, &names, &by));
             }
+            Request::Suspend(suspended) => controller.suspend(suspended),
             Request::Tell {
                 kind,
                 level,

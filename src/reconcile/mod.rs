@@ -16,6 +16,7 @@ mod inputs;
 pub mod load;
 pub mod monitors;
 mod observe;
+mod offered;
 pub mod outlook;
 mod reading;
 mod report;
@@ -24,11 +25,14 @@ mod run;
 mod schedule;
 pub mod shared;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 pub use controller::held;
 pub use engine::Beginning;
 pub use execute::{Done, Job};
 pub use observe::network_names;
+pub use offered::removes_all;
 pub use report::view;
 pub use run::{Channels, run};

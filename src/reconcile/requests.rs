@@ -6,18 +6,18 @@ use super::controller::{Controller, Leaving, PassedOver};
 use super::execute::Finished;
 use super::handle::{EventKind, Level, SpecText, Verb};
 use super::happening::one_line;
-use super::load::{Loaded, load};
+use super::load::load;
 use super::schedule::Verdict;
+use super::sync::Fault;
 use crate::graph::desired::Node;
 use crate::plan::memory::{Down, LastExit};
 use crate::plan::model::Step;
 use crate::plan::names;
-use crate::plan::permit::Permit;
 use crate::plan::saved::SavedPlan;
 use crate::plan::world::LifeState;
 use crate::spec::generation::{Cause, Outcome, User};
 use crate::spec::model::Status;
-use crate::spec::node::{Kind, NodeId};
+use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
 impl Controller {
@@ -42,45 +42,6 @@ impl Controller {
     pub(super) fn pass_over(&mut self, over: Option<PassedOver>) {
         self.spec_error = over.as_ref().map(|over| over.why.clone());
         self.passed_over = over;
-    }
-
-    /// Why a spec of another stack is not taken.
-    pub(super) fn other_stack(&self, loaded: &Loaded) -> String {
-        let (theirs, ours) = (&loaded.desired.stack, &self.desired.stack);
-        format!(
-            "the spec is of stack `{theirs}`, this controller keeps stack `{ours}`, and a stack \
-             that runs cannot change its name; take `{ours}` down first, or bring `{theirs}` up \
-             from a file of its own"
-        )
-    }
-
-    /// Why a spec is held: it would end every workload that runs.
-    pub(super) fn removes_all(&self, loaded: &Loaded) -> Option<String> {
-        let up = |kind: Option<Kind>| {
-            let lives = self.observed.lives.iter();
-            let run = lives.filter(|life| life.state == LifeState::Up);
-            // What is just being started was not seen to run yet.
-            run.map(|life| &life.id)
-                .chain(&self.memory.starting)
-                .filter(move |life| kind.is_none_or(|kind| life.node.kind == kind))
-        };
-        // Every container, or everything at all.
-        let all_of = |kind: Option<Kind>| {
-            up(kind).next().is_some() && !up(kind).any(|life| loaded.desired.stays(&life.node))
-        };
-        let what = if all_of(None) {
-            "workload"
-        } else if all_of(Some(Kind::Containers)) {
-            "container"
-        } else {
-            return None;
-        };
-        Some(format!(
-            "it would remove every {what} of stack `{}`; if that is meant, use `hatchery apply \
-             --allow-empty {}`",
-            self.desired.stack,
-            self.spec.shown()
-        ))
     }
 
     /// Goes back to the spec under which everything was well, because this one is not.
@@ -127,19 +88,13 @@ impl Controller {
         allow_empty: bool,
         saved: Option<&SavedPlan>,
         cause: Cause,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, Fault> {
         if self.memory.down.is_some() {
-            return Err("the stack is going down".to_owned());
+            return Err(Fault::Later("the stack is going down".to_owned()));
         }
         self.see_now()?;
         let taken = self.loaded_for(&spec, allow_empty, saved);
-        let (loaded, permit) = taken.inspect_err(|why| {
-            self.keep_refused(&spec, cause.clone(), why);
-            let why = why.lines().next().unwrap_or_default();
-            let text = format!("did not take a spec ({cause}): {why}");
-            let commit = spec.commit().map(|commit| commit.id.clone());
-            self.tell_of_commit(EventKind::Refused, Level::Warning, text, commit);
-        })?;
+        let (loaded, permit) = taken.inspect_err(|why| self.tell_refused(&spec, &cause, why))?;
         let over = match cause {
             Cause::Rollback { to, .. } => self.left_behind(&spec, to),
             _ => None,
@@ -152,11 +107,27 @@ impl Controller {
         Ok(self.history.current.number)
     }
 
+    /// A spec that was handed over is not taken. A commit that may be taken later is offered
+    /// again and again, and whoever offers it tells of it.
+    fn tell_refused(&mut self, spec: &SpecText, cause: &Cause, why: &Fault) {
+        if matches!((why, cause), (Fault::Later(_), Cause::Commit)) {
+            return;
+        }
+        let why = why.to_string();
+        self.keep_refused(spec, cause.clone(), &why);
+        let why = why.lines().next().unwrap_or_default();
+        let text = format!("did not take a spec ({cause}): {why}");
+        let commit = spec.commit().map(|commit| commit.id.clone());
+        self.tell_of_commit(EventKind::Refused, Level::Warning, text, commit);
+    }
+
     /// Looks at what runs now: what a spec would end is judged by that.
-    fn see_now(&mut self) -> Result<(), String> {
+    fn see_now(&mut self) -> Result<(), Fault> {
         self.see_lives();
         match self.dirty.lives {
-            true => Err("cannot see what runs on this host; try again".to_owned()),
+            true => Err(Fault::Later(
+                "cannot see what runs on this host; try again".to_owned(),
+            )),
             false => Ok(()),
         }
     }
@@ -169,7 +140,7 @@ impl Controller {
         }
         let text = format!("{by} asks: reload");
         self.tell(EventKind::Operator, None, Level::Progress, text);
-        self.see_now()?;
+        self.see_now().map_err(|fault| fault.to_string())?;
         let spec = match self.read_again(&self.spec) {
             Ok(spec) => spec,
             Err(error) => {
@@ -178,9 +149,12 @@ impl Controller {
                 return Err(why);
             }
         };
-        let (loaded, _) = self
-            .loaded_for(&spec, false, None)
-            .inspect_err(|why| self.refuse_edit(&spec, why.clone()))?;
+        let taken = self.loaded_for(&spec, false, None);
+        let (loaded, _) = taken.map_err(|fault| {
+            let why = fault.to_string();
+            self.refuse_edit(&spec, why.clone());
+            why
+        })?;
         let same = loaded.desired == self.desired && spec == self.spec;
         if same && !self.sources_differ(&loaded) {
             self.pass_over(None);
@@ -188,29 +162,6 @@ impl Controller {
             self.adopt_spec(spec, loaded, Cause::FileEdit);
         }
         Ok(self.history.current.number)
-    }
-
-    /// The spec, if it may become the one in force, and how far a saved plan of it goes.
-    fn loaded_for(
-        &self,
-        spec: &SpecText,
-        allow_empty: bool,
-        saved: Option<&SavedPlan>,
-    ) -> Result<(Loaded, Option<Permit>), String> {
-        let files = self.host.files.as_ref();
-        let loaded = load(spec, &self.around, &self.held(), files, false)?;
-        if loaded.desired.stack != self.desired.stack {
-            return Err(self.other_stack(&loaded));
-        }
-        let permit = match saved {
-            Some(saved) => Some(self.outlook(spec.clone(), loaded.clone())?.permit(saved)?),
-            None => None,
-        };
-        let meant = allow_empty || saved.is_some();
-        match self.removes_all(&loaded).filter(|_| !meant) {
-            Some(held) => Err(held),
-            None => Ok((loaded, permit)),
-        }
     }
 
     /// What the file holds, when the stack goes back to `spec`, which is another text.

@@ -232,7 +232,7 @@ fn json_parts<'n>(
             out.push_str(&string(key));
             out.push_str(": ");
         }
-        json_value(key, node, indent + 2, out);
+        json_value(node, indent + 2, out);
     }
     if !empty {
         out.push('\n');
@@ -241,7 +241,7 @@ fn json_parts<'n>(
     out.push(close);
 }
 
-fn json_value(key: Option<&str>, node: &Node, indent: usize, out: &mut String) {
+fn json_value(node: &Node, indent: usize, out: &mut String) {
     match &node.kind {
         NodeKind::Map(entries) => json_map(entries, indent, out),
         NodeKind::List(items) => {
@@ -251,8 +251,6 @@ fn json_value(key: Option<&str>, node: &Node, indent: usize, out: &mut String) {
         NodeKind::Scalar(scalar) => match scalar.value() {
             Value::Null => out.push_str("null"),
             Value::Bool(value) => out.push_str(&value.to_string()),
-            // Its digits are octal.
-            Value::Number(_) if key == Some("mode") => out.push_str(&string(&scalar.text)),
             Value::Number(number) => {
                 let same = serde_json::from_str::<serde_json::Number>(&scalar.text).is_ok();
                 let value = number.to_string();
@@ -379,7 +377,7 @@ mod tests {
                   ]
                 ],
                 "replicas": 5,
-                "mode": "0o644"
+                "mode": 420
               }
             }
           },

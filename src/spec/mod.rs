@@ -6,6 +6,7 @@ pub mod gather;
 pub mod generation;
 pub mod model;
 pub mod node;
+pub mod normal;
 pub mod places;
 pub mod report;
 pub mod schema;

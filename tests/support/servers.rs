@@ -1,6 +1,7 @@
 //! Servers and keys that repositories live behind, each of one test.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -194,6 +195,20 @@ impl Host<'_> {
             .arg("--data-binary")
             .arg(format!("@{}", file.display()))
             .arg(format!("http://{}/", Self::ADDRESS)))
+    }
+
+    /// Is turned away by its headers, though a body was announced that never comes.
+    pub fn hears_before_a_body(&self, header: &str) {
+        let mut stream = TcpStream::connect(Self::ADDRESS).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let head =
+            format!("POST / HTTP/1.1\r\nhost: x\r\n{header}\r\ncontent-length: 100000\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut said = [0; 12];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"HTTP/1.1 401", "{header}");
     }
 
     pub fn signature(&self) -> String {

@@ -180,7 +180,7 @@ async fn apply(
     let taken = shared.handle.apply(spec, allow_empty, saved, cause).await?;
     taken
         .map(|generation| Json(Taken { generation }))
-        .map_err(Failure::refused)
+        .map_err(|fault| Failure::refused(fault.to_string()))
 }
 
 async fn down(

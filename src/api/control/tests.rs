@@ -14,6 +14,7 @@ use crate::plan::explain::Explanation;
 use crate::plan::saved::SavedPlan;
 use crate::plan::view::PlanView;
 use crate::reconcile::handle::{Handle, Happening, Level, Proposal, Request, StackStatus};
+use crate::reconcile::sync::Fault;
 use crate::spec::generation::Cause;
 use crate::spec::node::NodeId;
 
@@ -87,9 +88,13 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 answer,
             } => answer
                 .send(match cause {
-                    Cause::Rollback { .. } => Err(serde_json::to_string(&cause).unwrap()),
+                    Cause::Rollback { .. } => {
+                        Err(Fault::Refused(serde_json::to_string(&cause).unwrap()))
+                    }
                     _ if allow_empty || saved.is_some() => Ok(spec.text.len() as u64),
-                    _ => Err("error: it would remove everything".to_owned()),
+                    _ => Err(Fault::Refused(
+                        "error: it would remove everything".to_owned(),
+                    )),
                 })
                 .unwrap(),
             Request::Explain { spec, name, answer } => answer
@@ -103,6 +108,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 })
                 .unwrap(),
             Request::Reload { answer, .. } => answer.send(Ok(4)).unwrap(),
+            Request::Suspend(_) => {}
             Request::Down { answer, .. } => {
                 answer.send(Err("`/srv` is busy".to_owned())).unwrap();
             }

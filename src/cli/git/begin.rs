@@ -9,7 +9,7 @@ use super::scratch::Scratch;
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::IN_FOLDER;
-use crate::cli::{host, up, wiring};
+use crate::cli::{host, requirements, up, wiring};
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judge};
 use crate::source::git::{Limits, Mirror, Remote, shown};
@@ -33,8 +33,19 @@ pub struct Found {
     pub spec: SpecText,
     /// What the stack went back from.
     pub left: Option<SpecText>,
+    /// It was in force before.
+    pub goes_on: bool,
     /// The repository.
     pub following: Following,
+}
+
+/// What a commit may do that is begun with.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// It may remove everything.
+    pub empty: bool,
+    /// It may require what the machine lacks: that is installed.
+    pub install: bool,
 }
 
 /// Between two looks whether somebody holds the stack.
@@ -43,12 +54,19 @@ const LOOK: Duration = Duration::from_millis(10);
 /// moment.
 const LOOKS: u32 = 20;
 
+/// What a controller begins with.
+struct Begun {
+    spec: SpecText,
+    left: Option<SpecText>,
+    goes_on: bool,
+}
+
 /// What is there before the repository is asked.
 struct Ground {
     repository: Arc<GitRepository>,
     known: Known,
     /// What is in force, and what it was gone back to from.
-    last: Option<(SpecText, Option<SpecText>)>,
+    last: Option<Begun>,
 }
 
 impl Ground {
@@ -67,10 +85,11 @@ impl Ground {
         })
     }
 
-    fn found(self, source: GitSource, spec: SpecText, left: Option<SpecText>) -> Found {
+    fn found(self, source: GitSource, begun: Begun) -> Found {
         Found {
-            spec,
-            left,
+            spec: begun.spec,
+            left: begun.left,
+            goes_on: begun.goes_on,
             following: Following {
                 source,
                 repository: self.repository,
@@ -84,8 +103,8 @@ impl Ground {
 /// repository is not asked.
 pub fn resume(named: &Named, stack: &str) -> Option<Found> {
     let mut ground = Ground::look(named, stack).ok()?;
-    let (spec, left) = ground.last.take()?;
-    is_at(&spec, &named.source).then(|| ground.found(named.source.clone(), spec, left))
+    let last = ground.last.take()?;
+    is_at(&last.spec, &named.source).then(|| ground.found(named.source.clone(), last))
 }
 
 /// Whether a spec came from those files of its commit's tree that `source` names.
@@ -101,11 +120,11 @@ fn is_at(spec: &SpecText, source: &GitSource) -> bool {
 }
 
 /// The newest spec that may be taken: that of the head, or what is in force already where the
-/// head is not to be taken or cannot be had. With `allow_empty` it may remove everything.
+/// head is not to be taken or cannot be had.
 ///
 /// # Errors
 /// When there is neither.
-pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Found, CommandError> {
+pub fn begin(named: Named, stack: Option<&str>, allowed: Allowed) -> Result<Found, CommandError> {
     let stack = match stack {
         Some(stack) => stack.to_owned(),
         None => name_of(&named.source)?,
@@ -126,11 +145,14 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
         };
         Ok(Head { commit, descends })
     });
-    let may_remove = allow_empty || source.allow_empty;
+    let allowed = Allowed {
+        empty: allowed.empty || source.allow_empty,
+        ..allowed
+    };
     let taken = match asked {
         Ok(head) => match judge(&ground.known, &head, source.allow_rewrite, false) {
             Next::Take => {
-                let spec = prepared(&mut ground, &head.commit, &stack, may_remove);
+                let spec = prepared(&mut ground, &head.commit, &stack, allowed);
                 spec.inspect(|_| ground.known.taken = Some(head.commit.id.clone()))
             }
             Next::Nothing => Err("it is in force already".to_owned()),
@@ -138,8 +160,12 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
         },
         Err(fault) => Err(fault.to_string()),
     };
-    let (spec, left) = match (taken, last) {
-        (Ok(spec), _) => (spec, None),
+    let begun = match (taken, last) {
+        (Ok(spec), _) => Begun {
+            spec,
+            left: None,
+            goes_on: false,
+        },
         (Err(_), Some(last)) => last,
         (Err(why), None) => {
             return Err(CommandError::new(format!(
@@ -148,7 +174,7 @@ pub fn begin(named: Named, stack: Option<&str>, allow_empty: bool) -> Result<Fou
             )));
         }
     };
-    Ok(ground.found(source, spec, left))
+    Ok(ground.found(source, begun))
 }
 
 /// Two controllers would fetch into the same mirror, each from its own repository.
@@ -185,34 +211,43 @@ pub(super) fn repository(
     Ok(GitRepository::new(mirror, source.clone(), file))
 }
 
-/// A spec that compiles, and is of this stack.
+/// A spec that compiles, is of this stack, and may take the place of what runs. It is only held
+/// against a commit what is the commit's fault.
 fn prepared(
     ground: &mut Ground,
     commit: &Commit,
     stack: &str,
-    may_remove: bool,
+    allowed: Allowed,
 ) -> Result<SpecText, String> {
     let spec = ground.repository.prepare(commit);
-    let spec = spec.map_err(|fault| fault.to_string()).and_then(|spec| {
-        let desired = wiring::compile(&spec).map_err(|error| error.to_string())?;
-        if desired.stack != stack {
-            let theirs = desired.stack;
-            return Err(format!("it is of stack `{theirs}`, not of `{stack}`"));
+    let spec = spec.and_then(|spec| may_begin(&spec, stack, allowed).map(|()| spec));
+    spec.map_err(|fault| {
+        let why = anstream::adapter::strip_str(&fault.to_string()).to_string();
+        if let Fault::Refused(_) = fault {
+            ground.known.refused = Some(Refusal {
+                commit: commit.id.clone(),
+                why: format!("commit {} is refused: {why}", commit.short()),
+            });
         }
-        match up::removal(&desired) {
-            Ok(Some(why)) if !may_remove => Err(why),
-            Ok(_) => Ok(spec),
-            Err(error) => Err(error.to_string()),
-        }
-    });
-    spec.map_err(|why| {
-        let why = anstream::adapter::strip_str(&why).to_string();
-        ground.known.refused = Some(Refusal {
-            commit: commit.id.clone(),
-            why: format!("commit {} is refused: {why}", commit.short()),
-        });
         why
     })
+}
+
+fn may_begin(spec: &SpecText, stack: &str, allowed: Allowed) -> Result<(), Fault> {
+    let desired = wiring::compile(spec).map_err(|error| Fault::Refused(error.to_string()))?;
+    if desired.stack != stack {
+        let theirs = desired.stack;
+        let why = format!("it is of stack `{theirs}`, not of `{stack}`");
+        return Err(Fault::Refused(why));
+    }
+    let removal = up::removal(&desired).map_err(|error| Fault::Later(error.to_string()))?;
+    if let Some(why) = removal.filter(|_| !allowed.empty) {
+        return Err(Fault::Refused(why));
+    }
+    match requirements::lacks(&desired) {
+        Some(why) if !allowed.install => Err(Fault::Later(why)),
+        _ => Ok(()),
+    }
 }
 
 /// The name of the stack that the head describes: fetched into a folder that goes again, since
@@ -278,11 +313,7 @@ fn known(stack: &str, past: &Past, source: &GitSource) -> Known {
 }
 
 /// What is in force, and what it was gone back to from; its tree is laid out again if it is gone.
-fn last_spec(
-    stack: &str,
-    past: &Past,
-    repository: &GitRepository,
-) -> Option<(SpecText, Option<SpecText>)> {
+fn last_spec(stack: &str, past: &Past, repository: &GitRepository) -> Option<Begun> {
     let dirs = wiring::dirs(stack);
     let last = last_taken(&past.generations)?;
     let spec = history::spec(&dirs, last).ok()?;
@@ -293,5 +324,9 @@ fn last_spec(
     let left = last_followed(&past.generations)
         .filter(|left| matches!(last.cause, Cause::Rollback { .. }) && left.commit != last.commit)
         .and_then(|left| history::spec(&dirs, left).ok());
-    Some((spec, left))
+    Some(Begun {
+        spec,
+        left,
+        goes_on: true,
+    })
 }

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::begin::{Following, Found, begin, look, resume};
+pub use self::begin::{Allowed, Following, Found, begin, look, resume};
 pub use self::repository::GitRepository;
 pub use self::scratch::Scratch;
 

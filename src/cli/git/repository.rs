@@ -72,10 +72,18 @@ impl Repository for GitRepository {
         Ok(earlier == later || self.mirror.descends(&id(earlier)?, &id(later)?)?)
     }
 
-    fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault> {
-        if let Some(by) = &self.source.verify {
-            self.mirror.verify(&id(&commit.id)?, by)?;
+    fn vouched(&self, commit: &str) -> Result<(), Fault> {
+        match &self.source.verify {
+            Some(by) => {
+                self.mirror.verify(&id(commit)?, by)?;
+                Ok(())
+            }
+            None => Ok(()),
         }
+    }
+
+    fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault> {
+        self.vouched(&commit.id)?;
         let origin = self.tree(commit)?;
         let refused = |why: String| Fault::Refused(why);
         let read = spec_file::read(&sought(&self.source, &origin.tree));

@@ -152,7 +152,7 @@ fn tell_source(name: &str, args: &InstallArgs) -> Result<(), CommandError> {
         let client = stack::client(name).await?;
         Ok(client.sync(Word::Pushed).await?)
     })?;
-    screen::say(&sync::text(&status, screen::day_and_time))?;
+    screen::say(&sync::text(&status, sync::when))?;
     Ok(())
 }
 

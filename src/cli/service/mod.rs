@@ -154,7 +154,7 @@ fn status(args: &NameArgs, global: &Global) -> Result<ExitCode, CommandError> {
         screen::line(&format!("  {what:<9} {value}"))?;
     }
     if is_active && let Some(source) = source_of(&name) {
-        screen::say(&sync::text(&source, screen::day_and_time))?;
+        screen::say(&sync::text(&source, sync::when))?;
     }
     Ok(match is_active {
         true => ExitCode::SUCCESS,

@@ -12,7 +12,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::because::because;
+use super::requirements::{describe, lacking};
 use super::{Commands, DriverError, ErrorKind, NewFile, Output, Result};
+use crate::graph::desired::Desired;
 
 pub(crate) use self::capture::{Captured, capture};
 
@@ -70,6 +72,10 @@ impl Commands for HostCommands {
 
     fn port_holder(&self, address: SocketAddr) -> Option<String> {
         ports::holder(address)
+    }
+
+    fn lacks(&self, desired: &Desired) -> Vec<String> {
+        lacking(desired).iter().map(describe).collect()
     }
 }
 

@@ -5,14 +5,16 @@
 //! a round.
 
 mod judge;
+mod orders;
 mod status;
 mod syncer;
 #[cfg(test)]
 mod tests;
 
 pub use judge::{Head, Known, Next, Refusal, judge};
+pub use orders::{Order, Orders, Word};
 pub use status::{Health, SourceStatus, Sync};
-pub use syncer::{Order, Orders, Syncer, SyncerParts, Word};
+pub use syncer::{Syncer, SyncerParts};
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -30,6 +32,9 @@ pub trait Repository: Send + std::marker::Sync {
 
     /// Whether `later` descends from `earlier`, both by their hashes.
     fn descends(&self, earlier: &str, later: &str) -> Result<bool, Fault>;
+
+    /// The commit of this hash has the signature that is asked for, where one is.
+    fn vouched(&self, commit: &str) -> Result<(), Fault>;
 
     /// The spec of a commit, from its own tree; its signature was found good.
     fn prepare(&self, commit: &Commit) -> Result<SpecText, Fault>;
@@ -53,13 +58,18 @@ pub trait Memory: Send + std::marker::Sync {
     fn suspend(&self, suspended: bool) -> crate::driver::Result<()>;
 }
 
-/// Why a repository did not do what was asked.
+/// Why a repository did not do what was asked, or the loop does not take a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// It may do it later: the network, the disk.
+    /// It may do it later: the network, the disk, what the machine lacks.
     #[error("{0}")]
     Later(String),
-    /// The commit is not to be had: its signature, or what it holds.
+    /// What was asked for is not to be had: its signature, or what it holds.
     #[error("{0}")]
     Refused(String),
+}
+
+/// On a thread that may block; `None` when it failed in a way that was told already.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }

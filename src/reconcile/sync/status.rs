@@ -97,7 +97,7 @@ pub struct SourceStatus {
     pub commit: Option<Commit>,
     /// The newest commit that was seen.
     pub head: Option<Commit>,
-    /// Why the head is not in force.
+    /// Why the head is not in force, or should not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// An operator suspended it: the repository is not asked, and nothing is applied.
@@ -109,6 +109,9 @@ pub struct SourceStatus {
     /// start of the controller takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edited: Option<PathBuf>,
+    /// Why pushes are not heard though there is a webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deaf: Option<String>,
     /// When the repository was asked last: milliseconds since the Unix epoch.
     pub asked_at_ms: Option<u64>,
 }
@@ -137,8 +140,15 @@ impl SourceStatus {
             suspended: false,
             kept: Vec::new(),
             edited: None,
+            deaf: None,
             asked_at_ms: None,
         }
+    }
+
+    /// Whether the newest commit that was seen is in force, be that all right or not.
+    pub fn has_head(&self) -> bool {
+        let id = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.id.clone());
+        self.head.is_some() && id(&self.head) == id(&self.commit)
     }
 
     /// Why not all that is there now is in force, after it was asked for.
@@ -154,6 +164,7 @@ impl SourceStatus {
         match self.sync {
             Sync::Synced => None,
             Sync::OutOfSync | Sync::Stalled => Some(match &self.reason {
+                Some(reason) if self.has_head() => reason.clone(),
                 Some(reason) => format!("the newest commit is not in force: {reason}"),
                 None => "the newest commit is not in force".to_owned(),
             }),

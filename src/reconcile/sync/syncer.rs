@@ -1,17 +1,16 @@
 //! Follows a repository: asks, judges, hands over, and says how it stands.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use super::judge::{Head, Known, Next, Refusal, judge};
+use super::orders::{Order, Orders, Word};
 use super::status::{SourceStatus, Sync};
-use super::{Fault, Memory, Repository};
+use super::{Fault, Memory, Repository, blocking};
 use crate::driver::Clock;
 use crate::health::Jitter;
 use crate::reconcile::handle::{EventKind, Handle, Level};
@@ -25,78 +24,6 @@ const WAITING: usize = 16;
 /// What a repository holds is fetched in vain ever more seldom, down to every 64th interval: one
 /// that is too large costs its whole bound each time.
 const MOST_DOUBLINGS: u32 = 6;
-
-/// What somebody asks of the syncer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Word {
-    /// Something may have been pushed.
-    Pushed,
-    /// Ask now, and try again what was refused.
-    Now,
-    /// Leave the repository alone until told otherwise.
-    Suspend,
-    /// Follow it again.
-    Resume,
-}
-
-/// A word, and who waits for what comes of it.
-#[derive(Debug)]
-pub struct Order {
-    /// What.
-    pub word: Word,
-    /// Told how it stands after the round.
-    pub answer: Option<oneshot::Sender<SourceStatus>>,
-}
-
-/// Gives orders; cheap to clone.
-#[derive(Clone)]
-pub struct Orders {
-    orders: mpsc::Sender<Order>,
-    status: watch::Receiver<SourceStatus>,
-    repository: Arc<dyn Repository>,
-}
-
-impl fmt::Debug for Orders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Orders")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Orders {
-    /// How it stands, but for the stack's health.
-    pub fn status(&self) -> SourceStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Has the tree of a commit that was taken before at hand again. It waits for no fetch that
-    /// is under way: whoever goes back is in a hurry.
-    ///
-    /// # Errors
-    /// Why it cannot be had.
-    pub async fn lay_out(&self, commit: Commit) -> Result<(), Fault> {
-        let repository = self.repository.clone();
-        let laid_out = blocking(move || repository.lay_out(&commit)).await;
-        laid_out.unwrap_or_else(|| Err(Fault::Later("it failed".to_owned())))
-    }
-
-    /// Says that something may have been pushed. One that waits already is enough.
-    pub fn pushed(&self) {
-        let word = Word::Pushed;
-        // A full channel holds a word that begins a round as well.
-        let _ = self.orders.try_send(Order { word, answer: None });
-    }
-
-    /// Gives an order, and waits for what comes of it; `None` when the syncer has ended.
-    pub async fn give(&self, word: Word) -> Option<SourceStatus> {
-        let (answer, answered) = oneshot::channel();
-        let answer = Some(answer);
-        self.orders.send(Order { word, answer }).await.ok()?;
-        answered.await.ok()
-    }
-}
 
 /// What a syncer works with.
 pub struct SyncerParts {
@@ -129,6 +56,12 @@ pub struct Syncer {
     told: Option<String>,
     /// The head as it was judged last.
     head: Option<Head>,
+    /// Why the repository could not be asked the last time, if it could not.
+    unasked: Option<String>,
+    /// The commit that was not taken the last time, and may be taken later.
+    waiting: Option<Refusal>,
+    /// The commit in force, where it would not be taken today.
+    distrusted: Option<Refusal>,
     /// How often in a row what was fetched was refused before there was a commit to judge.
     in_vain: u32,
     /// Machines that began together are not to ask together.
@@ -141,10 +74,11 @@ impl Syncer {
         let (orders_in, orders) = mpsc::channel(WAITING);
         let suspended = parts.suspended;
         let jitter = Jitter::new(parts.seed);
-        let (status, shown) = watch::channel(SourceStatus {
+        let status = watch::Sender::new(SourceStatus {
             suspended,
             ..SourceStatus::new(parts.shown_url.clone(), &parts.source)
         });
+        let shown = status.clone();
         let repository = parts.repository.clone();
         let syncer = Syncer {
             happenings: handle.happenings(),
@@ -154,6 +88,9 @@ impl Syncer {
             status,
             told: None,
             head: None,
+            unasked: None,
+            waiting: None,
+            distrusted: None,
             in_vain: 0,
             jitter,
         };
@@ -234,6 +171,8 @@ impl Syncer {
         }
         self.status
             .send_modify(|status| status.suspended = suspended);
+        // A loop that ends has nothing to leave.
+        let _ = self.handle.suspend(suspended).await;
         let text = match suspended {
             true => "the repository is not followed any more, until `hatchery resume`",
             false => "the repository is followed again",
@@ -257,6 +196,7 @@ impl Syncer {
         let now = self.parts.clock.wall_ms();
         self.status
             .send_modify(|status| status.edited = edited.flatten());
+        self.vet().await;
         let head = match asked {
             Some(Ok(head)) => head,
             Some(Err(fault)) => {
@@ -265,25 +205,80 @@ impl Syncer {
                     Fault::Later(_) => 0,
                 };
                 let why = format!("cannot ask the repository: {fault}");
+                self.unasked = Some(why.clone());
                 self.stall(why, None).await;
                 return;
             }
             None => return,
         };
         self.in_vain = 0;
+        self.unasked = None;
         self.head = Some(head.clone());
-        let allow_rewrite = self.parts.source.allow_rewrite;
-        let next = judge(&self.parts.known, &head, allow_rewrite, again);
         self.status.send_modify(|status| {
             status.head = Some(head.commit.clone());
             status.asked_at_ms = Some(now);
-            status.sync = next.sync();
-            status.reason = None;
         });
-        match next {
-            Next::Nothing => self.recover().await,
-            Next::Leave(why) => self.stall(why, Some(head.commit.id)).await,
-            Next::Take => self.take(head.commit).await,
+        let allow_rewrite = self.parts.source.allow_rewrite;
+        match judge(&self.parts.known, &head, allow_rewrite, again) {
+            Next::Take => {
+                // One that waits is still said to, until it is known what comes of this try.
+                self.settle(Next::Take).await;
+                self.take(head.commit).await;
+            }
+            next => self.settle(next).await,
+        }
+    }
+
+    /// Says how it stands with this to be done about the head.
+    async fn settle(&mut self, next: Next) {
+        let head = self.head.as_ref().map(|head| head.commit.id.clone());
+        if let Some(why) = self.unasked.clone() {
+            // What is known of the head may be long outdated.
+            return self.stall(why, None).await;
+        }
+        let of_head = |one: &&Refusal| head.as_ref() == Some(&one.commit);
+        let waiting = self.waiting.as_ref().filter(of_head);
+        match (&next, waiting, &self.distrusted) {
+            (Next::Leave(why), ..) => self.stall(why.clone(), head).await,
+            (Next::Take, Some(waiting), _) => self.stall(waiting.why.clone(), head).await,
+            (Next::Nothing, _, Some(distrusted)) => {
+                self.stall(distrusted.why.clone(), head).await;
+            }
+            _ => {
+                self.status.send_modify(|status| {
+                    status.sync = next.sync();
+                    status.reason = None;
+                });
+                if next == Next::Nothing {
+                    self.recover().await;
+                }
+            }
+        }
+    }
+
+    /// Looks whether the commit in force would be taken today: `verify` may have been added or
+    /// changed since, or a key revoked. It stays in force whatever comes of it.
+    async fn vet(&mut self) {
+        let in_force = self.parts.known.in_force.clone();
+        let wanted = in_force.filter(|_| self.parts.source.verify.is_some());
+        let Some(commit) = wanted else {
+            self.distrusted = None;
+            return;
+        };
+        let (repository, id) = (self.parts.repository.clone(), commit.clone());
+        match blocking(move || repository.vouched(&id)).await {
+            Some(Err(Fault::Refused(why))) => {
+                let why = format!(
+                    "the commit in force would not be taken today: {why}; it stays until one \
+                     that is good takes its place"
+                );
+                self.distrusted = Some(Refusal { commit, why });
+            }
+            Some(Ok(())) => self.distrusted = None,
+            // What is not known this time was known before, if it is about the same one.
+            Some(Err(Fault::Later(_))) | None => {
+                self.distrusted.take_if(|one| one.commit != commit);
+            }
         }
     }
 
@@ -293,8 +288,7 @@ impl Syncer {
         let prepared = blocking(move || repository.prepare(&wanted)).await;
         let spec = match prepared {
             Some(Ok(spec)) => spec,
-            Some(Err(Fault::Refused(why))) => return self.refuse(&commit, why).await,
-            Some(Err(Fault::Later(why))) => return self.stall(why, Some(commit.id)).await,
+            Some(Err(fault)) => return self.not_taken(&commit, fault).await,
             None => return,
         };
         let allow_empty = self.parts.source.allow_empty;
@@ -302,6 +296,7 @@ impl Syncer {
         match applied.await {
             Ok(Ok(_)) => {
                 self.parts.known.refused = None;
+                self.waiting = None;
                 self.parts.known.taken = Some(commit.id.clone());
                 let descends = true;
                 self.head = Some(Head { commit, descends });
@@ -310,33 +305,48 @@ impl Syncer {
                 self.judge_again().await;
                 self.prune().await;
             }
-            Ok(Err(report)) => self.refuse(&commit, report).await,
+            Ok(Err(fault)) => self.not_taken(&commit, fault).await,
             // The controller ends; the next one asks again.
             Err(_) => {}
         }
     }
 
-    /// Does not take a commit, and does not try it again by itself.
-    async fn refuse(&mut self, commit: &Commit, why: String) {
-        let why = format!("commit {} is refused: {why}", commit.short());
-        self.parts.known.refused = Some(Refusal {
-            commit: commit.id.clone(),
+    /// A commit is not taken: it is tried again by itself only if it may be taken later.
+    async fn not_taken(&mut self, commit: &Commit, fault: Fault) {
+        let (id, short) = (commit.id.clone(), commit.short());
+        let why = match &fault {
+            Fault::Refused(why) => format!("commit {short} is refused: {why}"),
+            Fault::Later(why) => format!("commit {short} waits, and is tried again: {why}"),
+        };
+        let refusal = Refusal {
+            commit: id.clone(),
             why: why.clone(),
-        });
-        self.stall(why, Some(commit.id.clone())).await;
+        };
+        match fault {
+            Fault::Refused(_) => {
+                self.waiting = None;
+                self.parts.known.refused = Some(refusal);
+            }
+            Fault::Later(_) => self.waiting = Some(refusal),
+        }
+        self.stall(why, Some(id)).await;
     }
 
-    /// Says why the head is not in force; in the story once, and of which commit if it is about
-    /// one.
+    /// Says why the head is not in force, or should not be; in the story once, and of which commit
+    /// if it is about one.
     async fn stall(&mut self, why: String, commit: Option<String>) {
+        let (kind, why) = match &self.distrusted {
+            Some(distrusted) if distrusted.why == why => (EventKind::Warning, why),
+            Some(distrusted) => (EventKind::Refused, format!("{why}\n{}", distrusted.why)),
+            None => (EventKind::Refused, why),
+        };
         self.status.send_modify(|status| {
             status.sync = Sync::Stalled;
             status.reason = Some(why.clone());
         });
         if self.told.as_ref() != Some(&why) {
             self.told = Some(why.clone());
-            self.tell(EventKind::Refused, Level::Error, one_line(&why), commit)
-                .await;
+            self.tell(kind, Level::Error, one_line(&why), commit).await;
         }
     }
 
@@ -390,14 +400,12 @@ impl Syncer {
             return;
         };
         let allow_rewrite = self.parts.source.allow_rewrite;
-        let id = head.commit.id.clone();
-        match judge(&self.parts.known, head, allow_rewrite, false) {
-            Next::Leave(why) => self.stall(why, Some(id)).await,
-            next => self.status.send_modify(|status| {
-                status.sync = next.sync();
-                status.reason = None;
-            }),
+        let next = judge(&self.parts.known, head, allow_rewrite, false);
+        let vetted = self.distrusted.as_ref().map(|one| &one.commit);
+        if vetted != self.parts.known.in_force.as_ref() {
+            self.vet().await;
         }
+        self.settle(next).await;
     }
 
     /// Trees that nothing needs any more go.
@@ -428,9 +436,4 @@ fn ask(repository: &dyn Repository, taken: Option<&str>) -> Result<Head, Fault> 
 /// Whether what happened may change what is in force.
 fn turns(kind: EventKind) -> bool {
     matches!(kind, EventKind::Generation | EventKind::RolledBack)
-}
-
-/// On a thread that may block; `None` when it failed in a way that was told already.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
 }

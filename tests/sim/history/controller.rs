@@ -107,6 +107,7 @@ impl Run {
         let beginning = Beginning {
             commit_deadline: None,
             keeps: false,
+            suspended: false,
             host: host.clone(),
             around: Surroundings {
                 dirs: Arc::new(dirs),

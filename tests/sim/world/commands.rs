@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hatchery::driver::{Commands, NewFile, Output, Probes, Result};
-use hatchery::graph::desired::{CheckNode, ProbeNode};
+use hatchery::graph::desired::{CheckNode, Desired, ProbeNode};
 use hatchery::health::Answer;
 use hatchery::spec::model::Status;
 
@@ -61,6 +61,10 @@ impl Commands for Shared {
             code: Some(i32::from(bad)),
             text: String::new(),
         })
+    }
+
+    fn lacks(&self, _desired: &Desired) -> Vec<String> {
+        Vec::new()
     }
 
     fn port_holder(&self, address: SocketAddr) -> Option<String> {

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 //! A syncer between a repository and a loop that are played.
 
+mod later;
+
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -31,6 +33,12 @@ struct Scene {
     told: Vec<String>,
     edited: Option<PathBuf>,
     suspended: bool,
+    /// What the loop was told of that.
+    left_alone: Vec<bool>,
+    /// The machine lacks what every spec requires.
+    lacking: bool,
+    /// Commits that do not have the signature that is asked for.
+    unsigned: BTreeSet<String>,
 }
 
 #[derive(Clone, Default)]
@@ -82,6 +90,13 @@ impl Repository for Played {
         match self.scene().refused.contains(&commit.id) {
             true => Err(Fault::Refused("it is not signed".to_owned())),
             false => Ok(spec_of(commit)),
+        }
+    }
+
+    fn vouched(&self, commit: &str) -> Result<(), Fault> {
+        match self.scene().unsigned.contains(commit) {
+            true => Err(Fault::Refused(format!("commit {commit} is not signed"))),
+            false => Ok(()),
         }
     }
 
@@ -140,7 +155,8 @@ async fn play(played: Played, mut requests: mpsc::Receiver<Request>) {
                 let id = spec.commit().unwrap().id.clone();
                 scene.applied.push(id.clone());
                 let taken = match id.as_str() {
-                    "broken" => Err("error: line 3 is wrong".to_owned()),
+                    "broken" => Err(Fault::Refused("error: line 3 is wrong".to_owned())),
+                    _ if scene.lacking => Err(Fault::Later("this machine lacks jq".to_owned())),
                     _ => {
                         scene.in_force = Some(spec);
                         Ok(7)
@@ -149,6 +165,7 @@ async fn play(played: Played, mut requests: mpsc::Receiver<Request>) {
                 answer.send(taken).unwrap();
             }
             Request::Tell { text, .. } => scene.told.push(text),
+            Request::Suspend(suspended) => scene.left_alone.push(suspended),
             other => panic!("{other:?}"),
         }
     }
@@ -379,7 +396,7 @@ async fn a_commit_that_is_gone_back_to_is_laid_out_first() {
             .unwrap()
     };
     assert_eq!(back("a").await, Ok(7));
-    let why = back("gone").await.unwrap_err();
+    let why = back("gone").await.unwrap_err().to_string();
     assert!(why.contains("the mirror is gone"), "{why}");
     assert_eq!(played.scene().applied, ["a"]);
 }
@@ -415,6 +432,8 @@ async fn what_is_suspended_is_left_alone() {
     assert_eq!(status.sync, Sync::Synced);
     ask(&orders, Word::Suspend).await;
     assert!(played.scene().suspended);
+    // The loop hears of each turn, so that no commit is on trial meanwhile.
+    assert_eq!(played.scene().left_alone, [false, true]);
 }
 
 #[tokio::test(start_paused = true)]
