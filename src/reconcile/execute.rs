@@ -7,7 +7,7 @@ use crate::driver::{DriverError, ErrorKind, Output};
 use crate::graph::desired::{EndpointNode, ProbeNode};
 use crate::plan::endpoint::registration_hash;
 use crate::plan::model::{Note, Step};
-use crate::registry::{CheckKind, CheckSpec, Origin, Registration};
+use crate::registry::{CatalogError, CheckKind, CheckSpec, Origin, Registration};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
 
@@ -255,7 +255,10 @@ fn register(host: &Host, endpoint: &EndpointNode) -> Result<(), DriverError> {
         .with(|catalog| catalog.register(registration, now))
         .map(|_| ())
         .map_err(|error| DriverError {
-            message: format!("cannot register `{}`: {error}", endpoint.service_id),
-            kind: ErrorKind::Failed,
+            message: error.to_string(),
+            kind: match error {
+                CatalogError::Held { .. } => ErrorKind::Foreign,
+                _ => ErrorKind::Failed,
+            },
         })
 }

@@ -208,9 +208,9 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError`] says which field is wrong, what is full or whose the id or the name is.
-    /// Nothing has changed then. What the stack registers displaces what an outsider registered
-    /// under the same ids, and a guest under the same name, so that nobody can keep it out by
-    /// taking its names first.
+    /// Nothing has changed then. What the stack registers displaces what a guest registered under
+    /// the same ids or the same name, so that no container can keep it out by taking its names
+    /// first; what others registered under its ids stays, and is named.
     pub fn register(
         &mut self,
         registration: Registration,

@@ -163,6 +163,21 @@ pub enum CatalogError {
         /// The id.
         id: String,
     },
+    /// Somebody else on this host, or with the token, registered it before the stack could.
+    #[error(
+        "cannot register `{id}`: the id is held by service `{service}` at {address}, which is not \
+         of this stack and was registered as `{holder}`; deregister that first"
+    )]
+    Held {
+        /// The stack's id.
+        id: String,
+        /// Under which id it stands there.
+        holder: String,
+        /// The service that has it.
+        service: String,
+        /// Where that is.
+        address: String,
+    },
     /// The service's name belongs to the stack, and the registrant is a guest.
     #[error(
         "cannot register `{id}`: the service `{service}` is the stack's; use another name, or \

@@ -202,8 +202,9 @@ fn outsiders_neither_change_the_stacks_services_nor_keep_them_out() {
     let refused = catalog.register(theirs.clone(), at(0));
     assert!(matches!(refused, Err(CatalogError::CheckTaken { .. })));
 
-    // The other way round, the names are taken first, and the stack gets them all the same.
+    // The other way round, a guest takes the names first, and the stack gets them all the same.
     catalog.deregister("own");
+    theirs.origin = Origin::Guest;
     catalog.register(theirs.clone(), at(0)).unwrap();
     theirs.id = "own".into();
     theirs.checks.clear();
@@ -212,6 +213,27 @@ fn outsiders_neither_change_the_stacks_services_nor_keep_them_out() {
     assert_eq!(catalog.entry("own").unwrap().registration, own);
     assert!(catalog.entry("evil").is_none());
     assert_eq!(catalog.instances("evil").count(), 0);
+}
+
+#[test]
+fn what_a_client_of_the_host_holds_is_named_and_stays() {
+    let mut own = service("own", "web");
+    own.checks = vec![ttl("own-check", 10)];
+    for (id, check) in [("own", "other"), ("theirs", "own-check")] {
+        let mut catalog = catalog();
+        let mut theirs = service(id, "lab");
+        theirs.origin = Origin::Client;
+        theirs.checks = vec![ttl(check, 10)];
+        catalog.register(theirs.clone(), at(0)).unwrap();
+        let refused = catalog.register(own.clone(), at(0)).unwrap_err();
+        assert!(matches!(refused, CatalogError::Held { .. }), "{refused}");
+        let words = refused.to_string();
+        assert!(words.contains("service `lab` at"), "{words}");
+        assert!(words.contains(&format!("as `{id}`")), "{words}");
+        assert_eq!(catalog.entry(id).unwrap().registration, theirs);
+        catalog.deregister(id);
+        catalog.register(own.clone(), at(0)).unwrap();
+    }
 }
 
 #[test]
@@ -367,7 +389,10 @@ fn perform(catalog: &mut Catalog, act: &Act, now: Time) {
                 })
                 .collect();
             if *client {
-                registration.origin = Origin::Client;
+                registration.origin = match id % 2 {
+                    0 => Origin::Guest,
+                    _ => Origin::Client,
+                };
                 for check in &mut registration.checks {
                     check.deregister_after = Some(Duration::from_secs(4));
                 }

@@ -67,6 +67,7 @@ impl From<CatalogError> for Fault {
             CatalogError::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
             CatalogError::Owned { .. }
             | CatalogError::Reserved { .. }
+            | CatalogError::Held { .. }
             | CatalogError::CheckTaken { .. } => StatusCode::FORBIDDEN,
             CatalogError::UnknownCheck { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };

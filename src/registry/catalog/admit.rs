@@ -14,33 +14,52 @@ impl Catalog {
     ) -> Result<BTreeSet<String>, CatalogError> {
         let id = &registration.id;
         let outside = registration.origin.is_outside();
-        let present = self
-            .entries
-            .get(id)
-            .map(|present| present.registration.origin);
-        let foreign = present.is_some_and(|origin| origin.is_outside() != outside);
-        if foreign && outside {
-            return Err(CatalogError::Owned { id: id.clone() });
-        }
         let mut displaced = self.name(registration)?;
-        displaced.extend(foreign.then(|| id.clone()));
+        if let Some(present) = self.entries.get(id) {
+            let theirs = &present.registration;
+            match (theirs.origin, outside) {
+                (Origin::Stack, true) => return Err(CatalogError::Owned { id: id.clone() }),
+                (Origin::Client, false) => return Err(self.held(id, id)),
+                (Origin::Guest, false) => drop(displaced.insert(id.clone())),
+                (Origin::Stack, false) | (Origin::Client | Origin::Guest, true) => {}
+            }
+        }
         for check in &registration.checks {
             let Some(holder) = self.holders.get(&check.id).filter(|holder| *holder != id) else {
                 continue;
             };
             let theirs = self.entries.get(holder);
-            let outsider = theirs.is_some_and(|entry| entry.registration.origin.is_outside());
-            if outside || !outsider {
-                return Err(CatalogError::CheckTaken {
-                    id: id.clone(),
-                    check: check.id.clone(),
-                    holder: holder.clone(),
-                });
+            match theirs.map(|entry| entry.registration.origin) {
+                Some(Origin::Guest) if !outside => drop(displaced.insert(holder.clone())),
+                Some(Origin::Client) if !outside => return Err(self.held(id, holder)),
+                _ => {
+                    return Err(CatalogError::CheckTaken {
+                        id: id.clone(),
+                        check: check.id.clone(),
+                        holder: holder.clone(),
+                    });
+                }
             }
-            displaced.insert(holder.clone());
         }
         self.room(registration)?;
         Ok(displaced)
+    }
+
+    /// What the stack finds in its place.
+    fn held(&self, id: &str, holder: &str) -> CatalogError {
+        let theirs = self.entries.get(holder).map(|entry| &entry.registration);
+        CatalogError::Held {
+            id: id.to_owned(),
+            holder: holder.to_owned(),
+            service: theirs.map_or_else(String::new, |theirs| theirs.service.clone()),
+            address: theirs.map_or_else(String::new, |theirs| {
+                let address = match theirs.address.as_str() {
+                    "" => self.config.address.as_str(),
+                    address => address,
+                };
+                format!("{address}:{}", theirs.port)
+            }),
+        }
     }
 
     /// A guest neither joins the stack's instances nor stays beside them: who reads the service
