@@ -8,11 +8,34 @@ use std::time::Duration;
 
 use support::machine::{HATCHERY, LONG, Machine, SPEC, must};
 
+/// Waits for a condition, and fails by its name.
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    support::wait_for(what, LONG, || holds().then_some(()));
+}
+
 #[test]
 fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     isolate!();
     let machine = Machine::boot();
     must(machine.inside(&["/sbin/ip", "link", "set", "lo", "up"]));
+    // Somebody else's machine has the name of one of ours.
+    must(machine.inside(&[
+        "systemd-run",
+        "--quiet",
+        "--unit=lab",
+        "systemd-nspawn",
+        "--quiet",
+        "--keep-unit",
+        "--machine=prime-prime4",
+        "--directory=/",
+        "--volatile=yes",
+        "--private-network",
+        "sleep",
+        "infinity",
+    ]));
+    eventually("somebody's machine to run", || {
+        machine.machines() == ["prime-prime4"]
+    });
     must(machine.inside(&[
         "systemd-run",
         "--quiet",
@@ -25,6 +48,20 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
         SPEC,
     ]));
     let journal = || must(machine.inside(&["journalctl", "-u", "hatchery-test", "-n", "40"]));
+    let detail = |name: &str| {
+        let status = machine.status()?;
+        let nodes = status["nodes"].as_array()?;
+        let node = nodes.iter().find(|node| node["node"] == name)?;
+        Some(format!("{} {}", node["state"], node["detail"]))
+    };
+    eventually("the conflict to be named, and the others to run", || {
+        let held = "the machine name `prime-prime4` is held by";
+        let blocked = detail("containers/prime4");
+        blocked.is_some_and(|said| said.contains(held) && said.contains("unit `lab.service`"))
+            && machine.pids().len() == 4
+    });
+    assert!(machine.machines().contains(&"prime-prime4".to_owned()));
+    must(machine.inside(&["systemctl", "stop", "lab"]));
     let deadline = std::time::Instant::now() + LONG;
     while machine
         .status()

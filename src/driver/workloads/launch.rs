@@ -14,7 +14,7 @@ use super::mark::Mark;
 use super::nspawn::{self, Around};
 use super::pidfd::Process;
 use super::spawned::{self, Job, Place};
-use super::{HostWorkloads, SLICE, failed, key, notify, now, proc, root, service};
+use super::{HostWorkloads, SLICE, failed, key, machines, notify, now, proc, root, service};
 use crate::driver::{DriverError, ErrorKind, Result, Start, cgroup, inner, log};
 use crate::graph::desired::{ContainerRun, NetworkRun};
 use crate::plan::world::LifeId;
@@ -126,7 +126,25 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
+    /// A machine's name is one for the whole host.
+    fn demand_name(&self) -> Result<()> {
+        let Some(container) = &self.start.run.container else {
+            return Ok(());
+        };
+        match machines::holder(Path::new(machines::MACHINES), &container.machine) {
+            Some(holder) if self.workloads.booted => Err(DriverError {
+                kind: ErrorKind::Foreign,
+                ..self.problem(&format!(
+                    "the machine name `{}` is held by {holder}; end that, or rename the container",
+                    container.machine
+                ))
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn go(&self) -> Result<()> {
+        self.demand_name()?;
         if !self.workloads.booted {
             self.workloads.watch.shared.cgroups.create(&self.relative)?;
             self.mark.write(&self.folder).map_err(|error| {

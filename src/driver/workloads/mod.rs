@@ -9,6 +9,7 @@ pub mod enter;
 mod entry;
 mod launch;
 mod logs;
+mod machines;
 mod mark;
 mod notify;
 mod nspawn;
