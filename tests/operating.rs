@@ -175,3 +175,34 @@ fn memory_that_cannot_be_read_is_put_aside_and_told() {
     assert_eq!(aside, newer);
     stack.ok(&["down"]);
 }
+
+#[test]
+fn the_registrys_index_does_not_go_back_with_the_clock() {
+    isolate!();
+    let state = PathBuf::from("/var/lib/hatchery").join(stack());
+    fs::create_dir_all(&state).unwrap();
+    // As if the clock had been years ahead once.
+    let reached: u64 = 4_000_000_000_000_000;
+    let memory = format!(r#"{{"version":1,"content":{{"index":{reached}}}}}"#);
+    fs::write(state.join("memory.json"), memory).unwrap();
+    let stack = Stack::up("registry: { embedded: { http: 127.0.0.1:8500 } }\n");
+    stack.converged();
+    let index = || {
+        let output = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%header{x-consul-index}"])
+            .arg("http://127.0.0.1:8500/v1/catalog/services")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let first = index();
+    assert!(first >= reached, "{first}");
+    stack.ok(&["down"]);
+    stack.ok(&["up", "-d", "spec.yaml"]);
+    stack.converged();
+    assert!(index() > first, "it went back over `down`");
+    stack.ok(&["down"]);
+}

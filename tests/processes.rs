@@ -377,3 +377,47 @@ fn who_floods_the_socket_holds_up_nobody() {
     bench.ended(&flood.id);
     bench.clear(&flood.id);
 }
+
+#[test]
+fn a_container_and_a_process_of_one_name_write_into_two_files() {
+    isolate!();
+    let bench = Bench::new();
+    let say = |what: &str| format!("echo {what}; sleep 300");
+    let begin = |bench: &Bench, kind, incarnation| {
+        let script = say(if kind == Kind::Containers {
+            "inside"
+        } else {
+            "outside"
+        });
+        let mut start = start(kind, "web", &["sh", "-c", &script]);
+        start.id.incarnation = incarnation;
+        bench.workloads.start(&start).unwrap();
+        start.id
+    };
+    let process = begin(&bench, Kind::Processes, 1);
+    let container = begin(&bench, Kind::Containers, 1);
+    let file = |name: &str| bench.folder.path().join("log").join(name);
+    let said = |name: &str, text: &str| {
+        support::wait_for(text, LIMIT, || {
+            (fs::read_to_string(file(name)).ok()? == text).then_some(())
+        });
+    };
+    said("web.log", "outside\n");
+    said("web.containers.log", "inside\n");
+    // What runs keeps its file, and so does who was told apart, in whatever order they begin.
+    let stop = |bench: &Bench, id| {
+        bench.workloads.kill(id).unwrap();
+        bench.ended(id);
+        bench.workloads.remove(id).unwrap();
+    };
+    stop(&bench, &process);
+    stop(&bench, &container);
+    let container = begin(&bench, Kind::Containers, 2);
+    let process = begin(&bench, Kind::Processes, 2);
+    said("web.log", "outside\noutside\n");
+    said("web.containers.log", "inside\ninside\n");
+    stop(&bench, &container);
+    bench.workloads.kill(&process).unwrap();
+    bench.ended(&process);
+    bench.clear(&process);
+}

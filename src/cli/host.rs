@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::api::listener::RegistryListener;
 use crate::driver::clock::BootClock;
@@ -50,8 +51,9 @@ pub fn assemble(
             address: "127.0.0.1".to_owned(),
             datacenter: datacenter.to_owned(),
         },
-        first_index(),
+        keep.first_index(wall_clock()),
     ));
+    runtime.spawn(stay_ahead(catalog.changed(), keep.clone()));
     let enter = |pid: i32, command: &[String]| {
         let own = inner::own_unwritable()?;
         Ok(exec_command(own, pid, command, Asker::Check))
@@ -93,11 +95,27 @@ fn hostname() -> String {
     }
 }
 
-/// Microseconds since the Unix epoch: ahead of any index of an earlier controller.
-fn first_index() -> u64 {
+/// How far above the registry's index the bound is that is kept on disk, so that few changes of
+/// the catalog write a file.
+const AHEAD: u64 = 1_000_000;
+
+/// Microseconds since the Unix epoch: usually ahead of any index of an earlier controller.
+fn wall_clock() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1))
+}
+
+/// Keeps the bound on disk above the registry's index.
+async fn stay_ahead(mut changed: watch::Receiver<u64>, keep: Arc<StoreKeep>) {
+    while changed.changed().await.is_ok() {
+        let index = *changed.borrow_and_update();
+        if !keep.is_ahead_of(index) {
+            let keep = keep.clone();
+            // It is tried again with the next change; until then the clock must do.
+            let _ = tokio::task::spawn_blocking(move || keep.go_ahead_of(index)).await;
+        }
+    }
 }
 
 impl Follow for Watcher {
@@ -121,6 +139,8 @@ struct Kept {
     carried: Carried,
     /// The kernel's id of the boot in which it was: times count from there.
     carried_in: String,
+    /// No index of the registry that anybody was told is above this.
+    index: u64,
 }
 
 /// What a controller of this stack would begin with: its memory, and the files that it
@@ -214,6 +234,25 @@ impl StoreKeep {
 }
 
 impl StoreKeep {
+    /// Where the registry's index begins: above all that readers were told before, also when the
+    /// clock went back.
+    pub fn first_index(&self, clock: u64) -> u64 {
+        let first = lock(&self.kept).index.max(clock);
+        // What cannot be kept now is tried again with a change.
+        let _ = self.go_ahead_of(first);
+        first
+    }
+
+    fn is_ahead_of(&self, index: u64) -> bool {
+        index.saturating_add(AHEAD / 2) <= lock(&self.kept).index
+            && !self.unsaved.load(Ordering::Relaxed)
+    }
+
+    fn go_ahead_of(&self, index: u64) -> Result<()> {
+        let bound = index.saturating_add(AHEAD);
+        self.change(|kept| kept.index = kept.index.max(bound))
+    }
+
     /// Whether an operator suspended the following of the repository.
     pub fn was_suspended(&self) -> bool {
         lock(&self.kept).suspended
@@ -311,7 +350,13 @@ impl Keep for StoreKeep {
 
     fn clear(&self, purge: bool) -> Result<()> {
         // The next `up` begins anew: what was stopped was stopped in this life of the stack.
-        self.change(|kept| *kept = Kept::default())?;
+        self.change(|kept| {
+            let index = kept.index;
+            *kept = Kept {
+                index,
+                ..Kept::default()
+            };
+        })?;
         let Some(store) = lock(&self.store).take() else {
             return Ok(());
         };
@@ -320,5 +365,41 @@ impl Keep for StoreKeep {
         } else {
             store.close().map_err(failed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::store::Roots;
+
+    fn keep(root: &std::path::Path) -> StoreKeep {
+        let root = root.to_owned();
+        let roots = Roots::new(move |name| Some(root.join(name.to_lowercase())));
+        StoreKeep::new(Store::open(roots.dirs_for("prime")).unwrap())
+    }
+
+    #[test]
+    fn the_index_never_goes_back_and_few_changes_write() {
+        let root = tempfile::tempdir().unwrap();
+        let first = keep(root.path());
+        assert_eq!(first.first_index(5_000_000), 5_000_000);
+        assert!(first.is_ahead_of(5_000_000) && first.is_ahead_of(5_000_000 + AHEAD / 2));
+        let reached = 5_000_001 + AHEAD / 2;
+        assert!(!first.is_ahead_of(reached));
+        first.go_ahead_of(reached).unwrap();
+        drop(first);
+        // The clock went back, and the controller was killed.
+        let second = keep(root.path());
+        let began = second.first_index(17);
+        assert!(began >= reached, "{began}");
+        second.clear(false).unwrap();
+        drop(second);
+        assert!(
+            keep(root.path()).first_index(17) >= began,
+            "nor over `down`"
+        );
     }
 }

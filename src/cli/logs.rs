@@ -2,7 +2,7 @@
 
 mod file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use anstyle::Style;
 use self::file::Log;
 use super::error::CommandError;
 use super::{Global, screen, service, stack, wiring};
+use crate::driver::log;
 use crate::graph::instance_of;
 use crate::plan::text::visible;
 use crate::spec::node::{Kind, NodeId};
@@ -50,8 +51,9 @@ pub fn run(args: &LogsArgs, global: &Global) -> Result<ExitCode, CommandError> {
     let stack = stack::choose(global.stack.as_deref())?;
     let folder = wiring::dirs(&stack).log;
     let found = list(&folder);
+    let names: BTreeSet<String> = found.keys().cloned().collect();
     for asked in &args.names {
-        if !found.keys().any(|log| is_meant(asked, log)) {
+        if !names.iter().any(|log| is_meant(asked, log, &names)) {
             return Err(nothing(asked, &stack, &found));
         }
     }
@@ -111,11 +113,12 @@ fn list(folder: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 fn wanted(found: BTreeMap<String, PathBuf>, asked: &[String]) -> Vec<Log> {
+    let names: BTreeSet<String> = found.keys().cloned().collect();
     found
         .into_iter()
         .filter(|(name, _)| match asked {
             [] => name != CONTROLLER,
-            asked => asked.iter().any(|asked| is_meant(asked, name)),
+            asked => asked.iter().any(|asked| is_meant(asked, name, &names)),
         })
         .map(|(name, path)| Log::new(name, path))
         .collect()
@@ -127,7 +130,7 @@ pub fn tail(stack: &str, node: &NodeId, lines: usize) -> Vec<String> {
     if ![Kind::Containers, Kind::Processes].contains(&node.kind) {
         return Vec::new();
     }
-    let path = wiring::dirs(stack).log.join(format!("{}.log", node.name));
+    let path = log::of(&wiring::dirs(stack).log, node);
     let mut log = Log::new(node.name.clone(), path);
     let mut last = Vec::new();
     let mut keep = |line: &[u8]| {
@@ -148,13 +151,30 @@ fn escaped(line: &[u8]) -> String {
 }
 
 /// `prime` means `prime` and `prime1`, and so does `containers/prime`; each with both its seats.
-fn is_meant(asked: &str, name: &str) -> bool {
-    let bare = Kind::ALL
+/// A log that has a kind's name behind its own is that kind's, and where there is one, the kind
+/// has no other.
+fn is_meant(asked: &str, log: &str, all: &BTreeSet<String>) -> bool {
+    let kinds = [Kind::Containers, Kind::Processes];
+    let (kind, bare) = Kind::ALL
         .into_iter()
-        .find_map(|kind| asked.strip_prefix(kind.word())?.strip_prefix('/'))
-        .unwrap_or(asked);
+        .find_map(|kind| {
+            let rest = asked.strip_prefix(kind.word())?.strip_prefix('/')?;
+            Some((Some(kind), rest))
+        })
+        .unwrap_or((None, asked));
+    let (of, name) = kinds
+        .into_iter()
+        .find_map(|of| Some((Some(of), log.strip_suffix(of.word())?.strip_suffix('.')?)))
+        .unwrap_or((None, log));
+    let right = match (kind, of) {
+        (Some(kind), Some(of)) => kind == of,
+        (Some(kind), None) => !all.contains(&log::by_kind(&NodeId::new(kind, name))),
+        (None, _) => true,
+    };
     let instance = instance_of(name).strip_prefix(bare);
-    name == bare || instance.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    let named =
+        name == bare || instance.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+    right && named
 }
 
 fn nothing(asked: &str, stack: &str, found: &BTreeMap<String, PathBuf>) -> CommandError {

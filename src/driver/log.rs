@@ -7,6 +7,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::spec::model::LogLimit;
+use crate::spec::node::NodeId;
+
+/// The name of a log that only one kind of workloads writes: `web.processes`.
+pub fn by_kind(node: &NodeId) -> String {
+    format!("{}.{}", node.name, node.kind.word())
+}
+
+/// A log of this name in a folder.
+pub fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
+}
+
+/// Where a workload's log is: under its name alone, unless it had to be told from another kind's
+/// at any time.
+pub fn of(folder: &Path, node: &NodeId) -> PathBuf {
+    let own = file(folder, &by_kind(node));
+    match own.exists() {
+        true => own,
+        false => file(folder, &node.name),
+    }
+}
 
 /// Rotates `path` if it is larger than its limit: its end goes to `.1`, older ones move up,
 /// the oldest goes. Returns whether it was rotated.

@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use crate::graph::desired::Dirs;
 pub const FILES: u32 = 8;
 /// A file that has this many bytes is full.
 pub const FILE_BYTES: u64 = 1 << 20;
-/// Files whose last line is older go.
+/// Files whose last line is older than the log's last go when another one is begun.
 pub const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest line that is read, in bytes.
 const LINE: u64 = 8 << 10;
@@ -112,7 +112,7 @@ impl Store {
             bytes.push(b'\n');
         }
         if is_full(&path, now_ms) {
-            rotate(&folder, now_ms)?;
+            rotate(&folder)?;
         }
         let mut log = OpenOptions::new()
             .read(true)
@@ -155,16 +155,19 @@ fn is_full(path: &Path, now_ms: u64) -> bool {
 }
 
 /// Moves every file one place on. The last one goes, and what is too old.
-fn rotate(folder: &Path, now_ms: u64) -> Result<()> {
+///
+/// How old is told by the lines alone: a clock that jumps ahead, for however short a time, must
+/// not take the history with it.
+fn rotate(folder: &Path) -> Result<()> {
+    let newest = last_stamp(&file(folder, 0));
     for position in (0..FILES).rev() {
         let from = file(folder, position);
-        let Ok(found) = fs::symlink_metadata(&from) else {
+        if fs::symlink_metadata(&from).is_err() {
             continue;
-        };
-        let written = found.modified().ok();
-        let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let age = Duration::from_millis(now_ms).saturating_sub(written.unwrap_or_default());
-        if position + 1 == FILES || age > AGE {
+        }
+        let ages = newest.zip(last_stamp(&from));
+        let age = ages.map(|(newest, last)| Duration::from_millis(newest.saturating_sub(last)));
+        if position + 1 == FILES || age.is_some_and(|age| age > AGE) {
             fs::remove_file(&from).map_err(trouble("remove", &from))?;
         } else {
             let to = file(folder, position + 1);
@@ -172,6 +175,17 @@ fn rotate(folder: &Path, now_ms: u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// When the last whole line was written, by what it says itself.
+fn last_stamp(path: &Path) -> Option<u64> {
+    let mut file = open_plain(path).ok()?;
+    let begin = file.metadata().ok()?.len().saturating_sub(2 * LINE);
+    file.seek(SeekFrom::Start(begin)).ok()?;
+    let mut end = Vec::new();
+    file.take(2 * LINE).read_to_end(&mut end).ok()?;
+    let mut lines = end.rsplit(|byte| *byte == b'\n');
+    lines.find_map(|line| Some(serde_json::from_slice::<Stamp>(line).ok()?.at_ms))
 }
 
 #[cfg(test)]
@@ -208,7 +222,7 @@ mod tests {
     const DAY: u64 = 24 * 3600 * 1000;
 
     fn now_ms() -> u64 {
-        let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         u64::try_from(now.unwrap().as_millis()).unwrap()
     }
 
@@ -277,7 +291,30 @@ mod tests {
         assert_eq!(texts(&store), ["first", "second"]);
         let late = now + 31 * DAY;
         store.append_events(&[event(late, "third")], late).unwrap();
-        assert_eq!(texts(&store), ["third"]);
+        assert_eq!(texts(&store), ["first", "second", "third"]);
+        let later = late + 5 * DAY;
+        store
+            .append_events(&[event(later, "fourth")], later)
+            .unwrap();
+        assert_eq!(texts(&store), ["second", "third", "fourth"]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_takes_nothing_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        let now = now_ms();
+        for (days, text) in [
+            (0, "one"),
+            (5, "two"),
+            (9999, "ahead"),
+            (6, "back"),
+            (7, "on"),
+        ] {
+            let at = now + days * DAY;
+            store.append_events(&[event(at, text)], at).unwrap();
+        }
+        assert_eq!(texts(&store), ["one", "two", "ahead", "back", "on"]);
     }
 
     #[test]

@@ -138,6 +138,7 @@ fn an_endless_line_comes_in_pieces() {
 
 #[test]
 fn a_group_stands_for_its_members() {
+    let all = BTreeSet::from(["web".to_owned(), "web.processes".to_owned()]);
     for (asked, name) in [
         ("prime", "prime"),
         ("prime", "prime12"),
@@ -146,16 +147,23 @@ fn a_group_stands_for_its_members() {
         ("prime1", "prime1.b"),
         ("prime1.b", "prime1.b"),
         ("processes/nginx", "nginx"),
+        ("web", "web"),
+        ("web", "web.processes"),
+        ("web", "web2.b.processes"),
+        ("containers/web", "web"),
+        ("processes/web", "web.processes"),
     ] {
-        assert!(is_meant(asked, name), "{asked} {name}");
+        assert!(is_meant(asked, name, &all), "{asked} {name}");
     }
     for (asked, name) in [
         ("prime", "prime-db"),
         ("prime1", "prime"),
         ("prime1.b", "prime1"),
         ("a", "b"),
+        ("containers/web", "web.processes"),
+        ("processes/web", "web"),
     ] {
-        assert!(!is_meant(asked, name), "{asked} {name}");
+        assert!(!is_meant(asked, name, &all), "{asked} {name}");
     }
 }
 

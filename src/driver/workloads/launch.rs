@@ -14,6 +14,7 @@ use super::mark::Mark;
 use super::nspawn::{self, Around};
 use super::pidfd::Process;
 use super::spawned::{self, Job, Place};
+use super::watch::Table;
 use super::{HostWorkloads, SLICE, failed, key, machines, notify, now, proc, root, service};
 use crate::driver::{DriverError, ErrorKind, Result, Start, cgroup, inner, log};
 use crate::graph::desired::{ContainerRun, NetworkRun};
@@ -34,7 +35,7 @@ pub(super) fn start(workloads: &HostWorkloads, start: &Start) -> Result<()> {
             "cannot start `{name}`: its name would be part of paths"
         )));
     }
-    let launch = Launch::new(workloads, start);
+    let mut launch = Launch::new(workloads, start);
     launch.enlist()?;
     let outcome = launch.go();
     let shared = &workloads.watch.shared;
@@ -51,6 +52,9 @@ pub(super) fn start(workloads: &HostWorkloads, start: &Start) -> Result<()> {
     shared.wake();
     Ok(())
 }
+
+/// Whose log has this name: the controller's, in the background.
+const CONTROLLER: &str = "controller";
 
 /// How many times what waits on the notify socket is read: others may flood it.
 const BATCHES: usize = 16;
@@ -74,7 +78,6 @@ impl<'a> Launch<'a> {
             false => workloads.stack_group().join(key(&start.id)),
         };
         let folder = workloads.watch.shared.cgroups.folder(&relative);
-        let log = workloads.log_path(&start.id.node);
         Launch {
             workloads,
             start,
@@ -90,6 +93,7 @@ impl<'a> Launch<'a> {
                 exit: None,
                 log_size: start.log.max_size,
                 log_files: start.log.max_files,
+                log_name: None,
                 farewell: Some(start.farewell.clone()),
                 commit: start.commit.clone(),
                 asked: false,
@@ -97,9 +101,26 @@ impl<'a> Launch<'a> {
             },
             relative,
             folder,
-            log_begin: fs::metadata(&log).map_or(0, |file| file.len()),
-            log,
+            log: PathBuf::new(),
+            log_begin: 0,
         }
+    }
+
+    /// Chooses its log. A container and a process of one name do not write into one file, and
+    /// whoever once was told from the other by his kind stays so.
+    fn choose_log(&mut self, table: &Table) {
+        let node = &self.start.id.node;
+        let folder = &self.workloads.dirs.log;
+        let others =
+            |entry: &Entry| entry.mark.node.kind != node.kind && entry.mark.log_name() == node.name;
+        let taken = node.name == CONTROLLER || table.entries.iter().any(others);
+        self.log = match taken {
+            true => log::file(folder, &log::by_kind(node)),
+            false => log::of(folder, node),
+        };
+        let plain = self.log == log::file(folder, &node.name);
+        self.mark.log_name = (!plain).then(|| log::by_kind(node));
+        self.log_begin = fs::metadata(&self.log).map_or(0, |file| file.len());
     }
 
     fn problem(&self, why: &str) -> DriverError {
@@ -107,13 +128,14 @@ impl<'a> Launch<'a> {
     }
 
     /// Enters the life into the table, as one that is being started.
-    fn enlist(&self) -> Result<()> {
+    fn enlist(&mut self) -> Result<()> {
         let shared = &self.workloads.watch.shared;
         let mut table = shared.lock();
         if table.find(&self.start.id).is_some() || self.folder.exists() {
             let incarnation = self.start.id.incarnation;
             return Err(self.problem(&format!("its life {incarnation} exists already")));
         }
+        self.choose_log(&table);
         let serial = table.serial();
         let mut entry = Entry::new(
             serial,

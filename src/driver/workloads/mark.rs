@@ -53,6 +53,9 @@ pub(super) struct Mark {
     pub log_size: u64,
     /// How many rotated logs stay.
     pub log_files: u32,
+    /// The name of its log, if that is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_name: Option<String>,
     /// How it is meant to end.
     #[serde(default)]
     pub farewell: Option<Farewell>,
@@ -91,6 +94,11 @@ impl Mark {
             node: self.node.clone(),
             incarnation: self.incarnation,
         }
+    }
+
+    /// The name of its log.
+    pub fn log_name(&self) -> &str {
+        self.log_name.as_deref().unwrap_or(&self.node.name)
     }
 
     /// The bound of its log.

@@ -41,7 +41,7 @@ use self::entry::Entry;
 use self::logs::Logs;
 use self::watch::Watch;
 use super::cgroup::{self, Cgroups};
-use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, network};
+use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log, network};
 use crate::graph::desired::Dirs;
 use crate::plan::model::Note;
 use crate::plan::world::{Life, LifeId};
@@ -138,10 +138,6 @@ impl HostWorkloads {
         Path::new("hatchery").join(&self.stack)
     }
 
-    fn log_path(&self, node: &NodeId) -> PathBuf {
-        self.dirs.log.join(format!("{}.log", node.name))
-    }
-
     fn scratch(&self, life: &LifeId) -> PathBuf {
         self.dirs.run.join("roots").join(key(life))
     }
@@ -197,7 +193,10 @@ impl Workloads for HostWorkloads {
             let table = self.watch.shared.lock();
             let entries = table.entries.iter();
             entries
-                .map(|entry| (self.log_path(&entry.mark.node), entry.mark.log()))
+                .map(|entry| {
+                    let path = log::file(&self.dirs.log, entry.mark.log_name());
+                    (path, entry.mark.log())
+                })
                 .collect()
         };
         self.logs.rotate(limits)

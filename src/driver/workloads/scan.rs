@@ -114,6 +114,7 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         exit: None,
         log_size: u64::MAX,
         log_files: 0,
+        log_name: None,
         farewell: None,
         commit: None,
         asked: false,
