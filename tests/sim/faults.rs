@@ -148,16 +148,13 @@ impl Faults {
         }
     }
 
-    /// Whether it happens now. Draws nothing when it cannot.
-    pub fn fires(&mut self, rng: &mut Rng, fault: Fault, action: Action) -> bool {
+    /// Whether it is to happen now. Draws nothing when it cannot.
+    pub fn draws(&self, rng: &mut Rng, fault: Fault) -> bool {
         let rate = self.rate(fault);
-        let fires = rate > 0 && rng.chance(rate);
-        if fires {
-            self.note(fault, action);
-        }
-        fires
+        rate > 0 && rng.chance(rate)
     }
 
+    /// It had its effect.
     pub fn note(&mut self, fault: Fault, action: Action) {
         *self.fired.entry((fault, action)).or_default() += 1;
     }

@@ -385,7 +385,9 @@ impl Run {
         if !self.lives(epoch) {
             return;
         }
-        if self.world.lock().fires(Fault::Crash, Action::Outside) && self.rare() {
+        let dies = self.world.lock().draws(Fault::Crash);
+        if dies && self.rare() {
+            self.world.lock().note(Fault::Crash, Action::Outside);
             return self.crash();
         }
         let Some(controller) = &mut self.controller else {

@@ -48,7 +48,9 @@ pub struct Run {
     model: Model,
     past: Vec<Arc<Model>>,
     seed: u64,
+    /// Those that came to something.
     edits: u64,
+    revisions: u64,
     passes: u64,
     events: u64,
     /// When the last fault was.
@@ -70,6 +72,7 @@ pub fn run(seed: u64, print: bool, faults: bool) -> Outcome {
         past: Vec::new(),
         seed,
         edits: 0,
+        revisions: 1,
         passes: 0,
         events: 0,
         calm: None,
@@ -177,7 +180,7 @@ impl Run {
         match what {
             Happening::Exec(serial) => world.exec(serial),
             Happening::Ready(serial) => world.ready(serial),
-            Happening::Exit(serial, exit) => world.exit(serial, exit),
+            Happening::Exit(serial, exit, faults) => world.exit(serial, exit, faults),
             Happening::Gone(serial) => world.gone(serial),
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
             Happening::ProxyReads(serial) => world.proxy_reads(serial, false),
@@ -200,7 +203,10 @@ impl Run {
                 drop(world);
                 self.outside();
             }
-            Happening::Deliver(epoch, event) => {
+            Happening::Deliver(epoch, event, again) => {
+                if let Some(fault) = again.filter(|_| world.epoch == epoch) {
+                    world.note(fault, Action::Event);
+                }
                 drop(world);
                 self.tell(epoch, Input::Event(event));
             }

@@ -185,6 +185,15 @@ impl Template {
 }
 
 impl Model {
+    /// Whether another says the same, whatever its number.
+    pub fn means(&self, other: &Model) -> bool {
+        let revision = other.revision;
+        Model {
+            revision,
+            ..self.clone()
+        } == *other
+    }
+
     pub fn work(&self, reference: &str) -> Option<&Work> {
         self.works.iter().find(|work| work.reference() == reference)
     }

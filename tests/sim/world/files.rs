@@ -97,10 +97,9 @@ impl Files for Shared {
 
     fn write(&self, file: &NewFile) -> Result<()> {
         let mut world = self.lock();
-        match world.reach(Action::Write, true) {
-            Reach::Whole => {}
-            // A temporary file beside it is left, which nobody sees.
-            Reach::Nothing(why) | Reach::Half(why) => return Err(why),
+        // What is half done is a temporary file beside it, which nobody sees.
+        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::Write, false) {
+            return Err(why);
         }
         if world.foreign(&file.path) {
             let same = world

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hatchery::driver::{ErrorKind, Result};
 use hatchery::plan::world::LifeId;
@@ -19,12 +20,12 @@ use crate::faults::{Action, Fault};
 const GENERATIONS: usize = 20;
 
 /// What is on disk.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
     pub stopped: BTreeSet<NodeId>,
     pub told: BTreeMap<String, String>,
     pub rendered: BTreeSet<PathBuf>,
-    pub generations: BTreeMap<u64, (Generation, String)>,
+    pub generations: BTreeMap<u64, (Generation, Arc<str>)>,
     /// Lives whose end is on record.
     pub ends: BTreeSet<LifeId>,
     /// It was lost or could not be written: what was stopped may run again.
@@ -34,26 +35,40 @@ pub struct Kept {
     disk: Option<Box<Kept>>,
 }
 
+impl Kept {
+    /// Without what it could become.
+    fn alone(&self) -> Kept {
+        Kept {
+            stopped: self.stopped.clone(),
+            told: self.told.clone(),
+            rendered: self.rendered.clone(),
+            generations: self.generations.clone(),
+            ends: self.ends.clone(),
+            lossy: self.lossy,
+            older: None,
+            disk: None,
+        }
+    }
+}
+
 impl World {
     fn keep(&mut self, change: impl FnOnce(&mut Kept)) -> Result<()> {
         if self.crashed {
             return Err(error(ErrorKind::Failed, "the controller is dead"));
         }
-        if self.fires(Fault::KeepFails, Action::Keep) {
-            self.kept.lossy = true;
-            // The controller itself knows it all the same, as long as it lives.
-            if self.kept.disk.is_none() {
-                self.kept.disk = Some(Box::new(self.kept.clone()));
+        let older = self.kept.alone();
+        let fails = self.draws(Fault::KeepFails);
+        let disk = self.kept.disk.take();
+        change(&mut self.kept);
+        if fails {
+            if self.kept.alone() != older {
+                self.kept.lossy = true;
             }
-            change(&mut self.kept);
+            self.note(Fault::KeepFails, Action::Keep);
+            // The controller itself knows it all the same, as long as it lives.
+            self.kept.disk = disk.or(Some(Box::new(older)));
             return Err(error(ErrorKind::Failed, "no space left on device"));
         }
-        let older = Kept {
-            older: None,
-            disk: None,
-            ..self.kept.clone()
-        };
-        change(&mut self.kept);
         self.kept.older = Some(Box::new(older));
         self.kept.disk = None;
         Ok(())
@@ -65,22 +80,30 @@ impl World {
             self.kept = *disk;
             self.kept.lossy = true;
         }
-        if self.fires(Fault::KeepGone, Action::Keep) {
+        let before = self.kept.alone();
+        let fault = if self.draws(Fault::KeepGone) {
             self.kept = Kept::default();
-            self.kept.lossy = true;
-        } else if self.fires(Fault::KeepOld, Action::Keep)
-            && let Some(older) = self.kept.older.take()
-        {
-            self.kept = *older;
-            self.kept.lossy = true;
-        } else if self.fires(Fault::KeepTorn, Action::Keep) {
-            self.kept.lossy = true;
+            Fault::KeepGone
+        } else if self.draws(Fault::KeepOld) {
+            if let Some(older) = self.kept.older.take() {
+                self.kept = *older;
+            }
+            Fault::KeepOld
+        } else if self.draws(Fault::KeepTorn) {
             match self.rng.range(0, 3) {
                 0 => self.kept.stopped.clear(),
                 1 => self.kept.rendered.clear(),
                 2 => self.kept.ends.clear(),
                 _ => drop(self.kept.generations.pop_last()),
             }
+            Fault::KeepTorn
+        } else {
+            return;
+        };
+        self.kept.lossy |= before.lossy;
+        if self.kept.alone() != before {
+            self.kept.lossy = true;
+            self.note(fault, Action::Keep);
         }
     }
 }
@@ -128,7 +151,7 @@ impl Keep for Shared {
         }
         world.keep(|kept| {
             let before = kept.generations.remove(&generation.number);
-            let text = text.map_or_else(|| before.map_or(String::new(), |b| b.1), str::to_owned);
+            let text = text.map_or_else(|| before.map_or(Arc::default(), |b| b.1), Arc::from);
             kept.generations
                 .insert(generation.number, (generation.clone(), text));
             while kept.generations.len() > GENERATIONS {
@@ -150,7 +173,7 @@ impl Keep for Shared {
     fn spec(&self, generation: &Generation) -> Option<SpecText> {
         let world = self.lock();
         let (kept, text) = world.kept.generations.get(&generation.number)?;
-        Some(SpecText::of(kept.path.clone(), text.clone()))
+        Some(SpecText::of(kept.path.clone(), text.to_string()))
     }
 
     fn rendered(&self) -> BTreeSet<PathBuf> {

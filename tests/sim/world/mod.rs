@@ -45,16 +45,16 @@ pub enum Happening {
     Exec(u64),
     /// It says READY=1, and listens.
     Ready(u64),
-    /// Its main process ends by itself or as it was asked.
-    Exit(u64, hatchery::plan::world::Exit),
+    /// Its main process ends by itself or as it was asked, by these faults.
+    Exit(u64, hatchery::plan::world::Exit, &'static [Fault]),
     /// What outlived its main process ends.
     Gone(u64),
     /// nspawn is killed, and nothing else.
     NspawnKilled(u64),
     /// A proxy reads its files.
     ProxyReads(u64),
-    /// A driver tells this controller.
-    Deliver(u64, Event),
+    /// A driver tells this controller, once or again.
+    Deliver(u64, Event, Option<Fault>),
     /// This controller looks again, if it did not before.
     Pass(u64),
     /// This controller asks the checks that are due.
@@ -311,16 +311,28 @@ impl World {
         self.waiting.remove(&seq)
     }
 
+    /// Whether a fault happens now that has its effect at once.
     pub fn fires(&mut self, fault: Fault, action: Action) -> bool {
-        let fires = self.faults.fires(&mut self.rng, fault, action);
+        let fires = self.draws(fault);
         if fires {
-            let now = self.now;
-            self.trace.line(
-                now,
-                format_args!("fault: {} at {}", fault.words(), action.words()),
-            );
+            self.note(fault, action);
         }
         fires
+    }
+
+    /// Whether a fault is to happen, be its effect now or later: then it is noted.
+    pub fn draws(&mut self, fault: Fault) -> bool {
+        self.faults.draws(&mut self.rng, fault)
+    }
+
+    /// A fault has its effect now.
+    pub fn note(&mut self, fault: Fault, action: Action) {
+        let now = self.now;
+        self.faults.note(fault, action);
+        self.trace.line(
+            now,
+            format_args!("fault: {} at {}", fault.words(), action.words()),
+        );
     }
 
     pub fn log(&mut self, what: std::fmt::Arguments<'_>) {
@@ -388,14 +400,15 @@ impl World {
             self.blind_at = Some(self.now);
             return;
         }
-        let twice = self.fires(Fault::TwiceEvent, Action::Event);
+        let twice = self.draws(Fault::TwiceEvent);
         let epoch = self.epoch;
         let delay = Duration::from_micros(self.rng.range(20, 2_000));
         if twice {
             let later = delay + self.rng.millis(0, 3_000);
-            self.after(later, Happening::Deliver(epoch, event.clone()));
+            let again = Some(Fault::TwiceEvent);
+            self.after(later, Happening::Deliver(epoch, event.clone(), again));
         }
-        self.after(delay, Happening::Deliver(epoch, event));
+        self.after(delay, Happening::Deliver(epoch, event, None));
     }
 
     /// A pid that nobody has; one that somebody had comes again soon.

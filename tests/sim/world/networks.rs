@@ -14,14 +14,14 @@ use super::{Reach, Shared, World, error};
 use crate::faults::{Action, Fault};
 use crate::specs::STACK;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Bridge {
     pub ours: bool,
     pub up: bool,
     pub address: Option<Ipv4Net>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Space {
     pub foreign: Option<String>,
     pub link: Option<(String, String)>,
@@ -30,7 +30,7 @@ pub struct Space {
     pub firewall: Option<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Net {
     pub bridges: BTreeMap<String, Bridge>,
     pub namespaces: BTreeMap<String, Space>,
@@ -50,8 +50,9 @@ impl World {
             .or_default();
     }
 
-    /// Somebody else takes away a part of what is there.
-    pub fn meddle(&mut self) {
+    /// Somebody else takes away a part of what is there; whether there was one.
+    pub fn meddle(&mut self) -> bool {
+        let before = self.net.clone();
         let spaces: Vec<String> = self.net.namespaces.keys().cloned().collect();
         let bridges: Vec<String> = self.net.bridges.keys().cloned().collect();
         let way = self.rng.range(0, 5);
@@ -84,6 +85,7 @@ impl World {
         }
         self.log(format_args!("somebody changes the network, way {way}"));
         self.tell(Event::Network);
+        self.net != before
     }
 }
 
@@ -283,20 +285,32 @@ impl Networks for Shared {
 
 impl World {
     /// Somebody else makes a bridge, where there is none.
-    pub fn foreign_bridge(&mut self, name: &str) {
+    pub fn foreign_bridge(&mut self, name: &str) -> bool {
         let address = "10.99.0.1/24".parse().ok();
+        let free = !self.net.bridges.contains_key(name);
         self.net.bridges.entry(name.to_owned()).or_insert(Bridge {
             ours: false,
             up: true,
             address,
         });
+        free
+    }
+
+    /// How much of somebody else's is in the way.
+    pub fn strange(&self) -> usize {
+        let bridges = self.net.bridges.values().filter(|bridge| !bridge.ours);
+        let spaces = self.net.namespaces.values();
+        let spaces = spaces.filter(|space| space.foreign.is_some());
+        bridges.count() + spaces.count() + self.held_ports.len()
     }
 
     /// Somebody else makes a namespace, where there is none.
-    pub fn foreign_namespace(&mut self, name: &str) {
+    pub fn foreign_namespace(&mut self, name: &str) -> bool {
+        let free = !self.net.namespaces.contains_key(name);
         self.net.namespaces.entry(name.to_owned()).or_insert(Space {
             foreign: Some("a stranger".to_owned()),
             ..Space::default()
         });
+        free
     }
 }
