@@ -364,7 +364,10 @@ pub fn before_write(world: &mut World, file: &NewFile) {
         return world.violate(format!("`{path}` is written, and no template says so"));
     };
     let hash = blake3::hash(file.content.as_bytes()).to_hex().to_string();
-    if template.validate && !world.accepted.contains(&(file.path.clone(), hash)) {
+    let text = (file.path.clone(), hash);
+    if !template.validate {
+        world.accepted.insert(text);
+    } else if !world.accepted.contains(&text) {
         world.violate(format!(
             "`{path}` is written with a text that no validator accepted"
         ));

@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod always;
 mod faults;
 mod history;
 mod invariants;

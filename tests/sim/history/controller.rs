@@ -289,6 +289,7 @@ impl Run {
             world.trace.remark(now, format_args!("it says: {text}"));
         }
         crate::invariants::backs_off(&mut world, plan);
+        crate::always::knows(&mut world, plan);
         for item in plan
             .items
             .iter()
@@ -432,6 +433,7 @@ impl Run {
         {
             let mut world = self.world.lock();
             world.acting = running.under.clone();
+            world.acted = running.under.clone();
             world.planned_at = running.since;
             world.starts = running.starts;
             let (node, step) = (running.job.node(), step::name(running.job.next_step()));

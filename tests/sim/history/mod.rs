@@ -13,9 +13,9 @@ use std::time::Duration;
 use hatchery::reconcile::engine::Input;
 
 use crate::faults::{Action, Fault};
-use crate::oracle;
 use crate::specs::{Model, Role, SPEC, instance};
 use crate::world::{Happening, SECOND, Shared, World};
+use crate::{always, oracle};
 
 use controller::Controller;
 
@@ -113,6 +113,7 @@ impl Run {
         if faults {
             world.at(SECOND / 2, Happening::Outside);
         }
+        always::outside(&mut world);
     }
 
     /// Notes the model as one whose text may be read from now on.
@@ -162,7 +163,12 @@ impl Run {
                 return CONVERGES_WITHIN;
             };
             self.events += 1;
+            let is_outside = matches!(next, Happening::Outside | Happening::Saved(..));
             self.happen(next);
+            match is_outside {
+                true => always::outside(&mut self.world.lock()),
+                false => always::holds(&mut self.world.lock()),
+            }
             let now = self.world.lock().now;
             if self.world.lock().violation.is_some() {
                 return 0;
@@ -300,6 +306,7 @@ impl Run {
         self.write_sources();
         self.world.lock().save(SPEC, text.clone());
         self.apply(text, true);
+        always::outside(&mut self.world.lock());
     }
 
     /// Whether everything is as it should be; asked after each event of the calm time.

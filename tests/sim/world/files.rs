@@ -51,7 +51,8 @@ impl World {
         }
     }
 
-    fn own(path: &Path) -> bool {
+    /// Ours by its place.
+    pub fn own(path: &Path) -> bool {
         path.starts_with("/run/hatchery") || path.starts_with("/var/lib/hatchery")
     }
 

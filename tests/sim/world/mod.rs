@@ -5,7 +5,7 @@ mod commands;
 mod files;
 mod keep;
 mod life;
-mod networks;
+pub mod networks;
 mod process;
 pub mod proxy;
 mod workloads;
@@ -25,6 +25,7 @@ use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::spec::node::NodeId;
 use hatchery::spec::time::Time;
 
+use crate::always::Stood;
 use crate::faults::{Action, Fault, Faults};
 use crate::rng::Rng;
 use crate::specs::Model;
@@ -147,7 +148,7 @@ pub struct World {
     pub followed: BTreeSet<PathBuf>,
     pub kept: Kept,
     pub listener: Option<SocketAddr>,
-    /// Texts that a validator accepted, by path and hash.
+    /// Texts that a validator accepted, or that none is asked about, by path and hash.
     pub accepted: BTreeSet<(PathBuf, String)>,
     /// When a validator last refused something.
     pub refused_at: Option<u64>,
@@ -168,6 +169,10 @@ pub struct World {
     pub cleared: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
+    /// That under which the last step was done.
+    pub acted: Option<Arc<Model>>,
+    /// How things stood after the event before.
+    pub stood: Stood,
     /// The hash that was last seen of each file.
     pub looked: BTreeMap<PathBuf, String>,
     /// How long connections to each instance are waited for by the last spec that has or had
@@ -260,6 +265,8 @@ impl World {
             draining: BTreeMap::new(),
             operator_stopped: BTreeMap::new(),
             acting: None,
+            acted: None,
+            stood: Stood::default(),
             looked: BTreeMap::new(),
             drains: BTreeMap::new(),
             planned_at: 0,
