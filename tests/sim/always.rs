@@ -33,6 +33,13 @@ struct Foreign {
     forward: bool,
 }
 
+impl Stood {
+    /// Whoever may do so saves a file.
+    pub fn saves(&mut self, path: &Path, hash: &str) {
+        self.foreign.files.insert(path.to_owned(), hash.to_owned());
+    }
+}
+
 /// Somebody outside did something: that is how things stand now.
 pub fn outside(world: &mut World) {
     let strange = |(path, file): &(&PathBuf, &File)| file.mark.is_none() && !World::own(path);

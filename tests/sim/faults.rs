@@ -68,6 +68,11 @@ names! {
         Leave "controller leaves",
         Meddle "somebody changes the network",
         Stranger "foreign thing in the way",
+        // What comes of a bad update, and of what fails again and again.
+        BadUpdate "update to what cannot run",
+        RolledBack "automatic rollback",
+        Paused "update pauses",
+        GaveUp "crash loop gives up",
     }
 }
 

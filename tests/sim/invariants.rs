@@ -1,14 +1,12 @@
 //! What must hold at every action of the drivers, judged by the truth of the world and by what
 //! was asked for; never by what the planner thinks.
 
-use std::time::Duration;
-
 use hatchery::driver::{NewFile, Start};
-use hatchery::plan::model::{NodeState, Plan};
 use hatchery::plan::world::LifeId;
 use hatchery::spec::model::Condition;
 use hatchery::spec::node::NodeId;
 
+use crate::limits;
 use crate::specs::{Model, Ready, STACK, Work, instance};
 use crate::world::proxy::servers;
 use crate::world::{Cgroup, End, MILLI, SECOND, World};
@@ -64,7 +62,7 @@ pub fn before_start(world: &mut World, start: &Start) {
         && !end.asked
         && end.identity == start.identity
     {
-        again_too_soon(world, &node, work, end);
+        limits::again(world, &node, work, end);
     }
     let facts = world.facts.entry(node).or_default();
     facts.started = Some(now);
@@ -160,36 +158,6 @@ fn unmet_node(
         }
     }
     None
-}
-
-/// The last life ended by itself, and nothing changed since.
-fn again_too_soon(world: &mut World, node: &NodeId, work: &Work, end: &End) {
-    let success = end.completed();
-    let rests = match work.policy {
-        "no" => true,
-        "on-failure" => success,
-        _ => false,
-    };
-    if rests {
-        let exit = end.exit;
-        return world.violate(format!(
-            "{node} is run again after {exit:?}, and its policy is `{}`",
-            work.policy
-        ));
-    }
-    let least = delay(work, world.failures_at_least(node, work, end));
-    let passed = Duration::from_nanos(world.now - end.at);
-    if passed + Duration::from_millis(1) < least {
-        world.violate(format!(
-            "{node} starts {passed:?} after its end, its delay is {least:?}"
-        ));
-    }
-}
-
-/// The restart delay after so many failures, without jitter.
-pub fn delay(work: &Work, failures: u32) -> Duration {
-    let doubled = work.delay << failures.saturating_sub(1).min(20);
-    Duration::from_millis(doubled.min(work.max_delay.max(work.delay)))
 }
 
 /// A program begins.
@@ -482,36 +450,5 @@ pub fn when_down(world: &mut World) {
     if let Some((path, _)) = file.filter(|_| !world.kept.lossy) {
         let what = format!("`{}` is there after `down`", path.display());
         world.violate(what);
-    }
-}
-
-/// What waits for its restart delay waits for no longer than that.
-pub fn backs_off(world: &mut World, plan: &Plan) {
-    for status in plan
-        .nodes
-        .iter()
-        .filter(|status| status.state == NodeState::Backoff)
-    {
-        let Some(model) = world.in_force.clone() else {
-            return;
-        };
-        let (Some(work), Some(end)) = (model.work_of(&status.node), world.last_end(&status.node))
-        else {
-            continue;
-        };
-        let Some(failures) = world.failures_known(&status.node, work, end) else {
-            continue;
-        };
-        let Some(gone) = end.gone else {
-            continue;
-        };
-        // A tenth of jitter, and a moment to look.
-        let most = delay(work, failures) * 11 / 10 + Duration::from_secs(1);
-        let passed = Duration::from_nanos(world.now - gone);
-        if passed > most {
-            let node = &status.node;
-            let what = format!("{node} still backs off {passed:?} after failure {failures}");
-            return world.violate(what);
-        }
     }
 }

@@ -12,6 +12,7 @@ mod always;
 mod faults;
 mod history;
 mod invariants;
+mod limits;
 mod oracle;
 mod planted;
 mod rng;

@@ -11,11 +11,12 @@ use hatchery::plan::world::LifeId;
 use hatchery::reconcile::Job;
 use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
 use hatchery::reconcile::handle::SpecText;
-use hatchery::reconcile::host::Host;
+use hatchery::reconcile::host::{Host, Keep};
 use hatchery::reconcile::load::Surroundings;
 use hatchery::reconcile::monitors::Schedule;
 use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::registry::{Catalog, Config};
+use hatchery::spec::generation::went_back;
 use hatchery::spec::model::Status;
 use hatchery::spec::time::Time;
 use tokio::sync::broadcast;
@@ -84,6 +85,7 @@ impl Run {
             world.log(format_args!("controller {epoch} begins"));
             (epoch, text)
         };
+        let (text, left) = self.gone_back(text);
         let config = Config {
             node: "host".to_owned(),
             address: "127.0.0.1".to_owned(),
@@ -114,7 +116,7 @@ impl Run {
             spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),
             saved: None,
-            left: None,
+            left,
             follows: true,
             seed: self.seed,
         };
@@ -149,6 +151,20 @@ impl Run {
             }
         }
         self.after_drivers();
+    }
+
+    /// A stack that went back by itself stays so, and be it under another controller: the text
+    /// to begin with, and the one that it left.
+    fn gone_back(&self, text: String) -> (String, Option<SpecText>) {
+        let past = self.world.past();
+        let file = SpecText::of(SPEC, text.clone());
+        let back = went_back(&past.generations, &file, |generation| {
+            self.world.spec(generation)
+        });
+        match back {
+            Some(back) => (back.text, Some(file)),
+            None => (text, None),
+        }
     }
 
     /// The controller is killed at this very moment.
@@ -288,7 +304,9 @@ impl Run {
             let text = line.text;
             world.trace.remark(now, format_args!("it says: {text}"));
         }
-        crate::invariants::backs_off(&mut world, plan);
+        crate::limits::backs_off(&mut world, plan);
+        crate::limits::gave_up(&mut world, plan);
+        crate::limits::pauses(&mut world, plan);
         crate::always::knows(&mut world, plan);
         for item in plan
             .items
@@ -416,7 +434,7 @@ impl Run {
     }
 
     /// One time in ten.
-    fn rare(&mut self) -> bool {
+    pub(super) fn rare(&mut self) -> bool {
         self.world.lock().rng.chance(100)
     }
 

@@ -4,6 +4,7 @@ mod controller;
 mod operator;
 mod outside;
 mod step;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,6 +59,8 @@ pub struct Run {
     /// Since when nothing is outstanding.
     quiet: Option<u64>,
     nudges: u32,
+    /// What is tried once all is well.
+    trial: Option<trial::Trial>,
 }
 
 /// Runs one seed.
@@ -78,6 +81,7 @@ pub fn run(seed: u64, print: bool, faults: bool) -> Outcome {
         calm: None,
         quiet: None,
         nudges: 0,
+        trial: None,
     };
     run.prepare(faults);
     let converged_after = run.live();
@@ -151,6 +155,7 @@ impl Run {
             }
         };
         let mut end = chaos;
+        let mut converged_after = CONVERGES_WITHIN;
         loop {
             let next = self.world.lock().pop(end);
             let Some(next) = next else {
@@ -159,8 +164,8 @@ impl Run {
                     end = self.world.lock().now + CONVERGES_WITHIN;
                     continue;
                 }
-                self.not_converged();
-                return CONVERGES_WITHIN;
+                self.not_converged(end);
+                return converged_after;
             };
             self.events += 1;
             let is_outside = matches!(next, Happening::Outside | Happening::Saved(..));
@@ -173,10 +178,18 @@ impl Run {
             if self.world.lock().violation.is_some() {
                 return 0;
             }
-            if let Some(calm) = self.calm
-                && self.is_well(now)
-            {
-                return now - calm;
+            let Some(calm) = self.calm else { continue };
+            let well = self.is_well(now);
+            if self.trial.is_some() {
+                if self.on_trial(now, well) {
+                    return converged_after;
+                }
+            } else if well {
+                converged_after = now - calm;
+                if !self.begin_trial() {
+                    return converged_after;
+                }
+                end = now + trial::TRIED_WITHIN;
             }
         }
     }
@@ -301,6 +314,13 @@ impl Run {
                 work.needs.clear();
             }
         }
+        for work in &mut self.model.works {
+            work.defect = None;
+            if let Some(update) = &mut work.update {
+                // What takes long only because of what was before is not to be given up.
+                update.deadline = None;
+            }
+        }
         self.model.revision = 1_000_000;
         let text = self.publish();
         self.write_sources();
@@ -355,6 +375,9 @@ impl Run {
         if now < calm + due * SECOND || self.controller.is_none() {
             return;
         }
+        if self.trial.is_some() {
+            return;
+        }
         self.nudges += 1;
         let names: Vec<String> = {
             let world = self.world.lock();
@@ -384,7 +407,7 @@ impl Run {
         }
     }
 
-    fn not_converged(&mut self) {
+    fn not_converged(&mut self, end: u64) {
         let mut why = Vec::new();
         match &self.controller {
             None => why.push("no controller runs".to_owned()),
@@ -401,7 +424,8 @@ impl Run {
         }
         let mut world = self.world.lock();
         why.extend(oracle::judge(&world, &self.model));
-        let within = CONVERGES_WITHIN / SECOND;
+        let calm = self.calm.unwrap_or_default();
+        let within = end.saturating_sub(calm) / SECOND;
         world.violate(format!(
             "not converged within {within} s: {}",
             why.join("; ")

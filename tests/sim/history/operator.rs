@@ -65,9 +65,10 @@ impl Run {
         };
         let any = !nodes.is_empty();
         let mut world = self.world.lock();
+        let now = world.now;
         for node in nodes {
             if verb == Verb::Stop {
-                let now = world.now;
+                world.facts.entry(node.clone()).or_default().forgotten = now;
                 world.operator_stopped.insert(node, now);
                 continue;
             }
@@ -84,7 +85,7 @@ impl Run {
             let facts = world.facts.entry(node).or_default();
             facts.forgiven = true;
             facts.restarting = verb == Verb::Restart;
-            facts.failures = 0;
+            (facts.failures, facts.forgotten) = (0, now);
         }
         any
     }

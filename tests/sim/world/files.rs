@@ -24,6 +24,9 @@ impl World {
     pub fn save(&mut self, path: &str, text: String) {
         let path = PathBuf::from(path);
         self.put(path.clone(), text, None);
+        if let Some(file) = self.files.get(&path) {
+            self.stood.saves(&path, &file.hash);
+        }
         self.unsettled.insert(path.clone());
         let rest = self.rng.millis(200, 400);
         self.after(rest, Happening::Settled(path));

@@ -9,7 +9,7 @@ use hatchery::driver::{ErrorKind, Result};
 use hatchery::plan::world::LifeId;
 use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
-use hatchery::spec::generation::{Generation, Outcome, Past};
+use hatchery::spec::generation::{Cause, Generation, Outcome, Past};
 use hatchery::spec::model::Registry;
 use hatchery::spec::node::NodeId;
 
@@ -148,6 +148,9 @@ impl Keep for Shared {
             && !world.beginning
         {
             crate::invariants::takes(&mut world, text);
+        }
+        if matches!(generation.cause, Cause::Rollback { by: None, .. }) && text.is_some() {
+            world.note(Fault::RolledBack, Action::Keep);
         }
         world.keep(|kept| {
             let before = kept.generations.remove(&generation.number);

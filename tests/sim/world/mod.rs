@@ -86,6 +86,8 @@ pub struct Facts {
     pub started: Option<u64>,
     /// Failures in a row, as this controller can know them.
     pub failures: u32,
+    /// When an operator's word last had them forgotten.
+    pub forgotten: u64,
     /// An operator asked for a start or restart since the last start.
     pub forgiven: bool,
     /// It is to be restarted by an operator's word: the end before that counts as asked for.
@@ -201,6 +203,8 @@ pub struct World {
     /// An event was lost, or a view was withheld, at that time.
     pub blind_at: Option<u64>,
     pub old_kernel: bool,
+    /// What was noted of which spec.
+    pub told: BTreeSet<(Fault, u64)>,
     pub violation: Option<String>,
 }
 
@@ -285,6 +289,7 @@ impl World {
             mutations: 0,
             blind_at: None,
             old_kernel,
+            told: BTreeSet::new(),
             violation: None,
             rng,
         }
@@ -345,6 +350,14 @@ impl World {
     pub fn log(&mut self, what: std::fmt::Arguments<'_>) {
         let now = self.now;
         self.trace.line(now, what);
+    }
+
+    /// Something comes of what happened; it is noted once for each spec.
+    pub fn tells(&mut self, fault: Fault, action: Action) {
+        let revision = self.in_force.as_ref().map_or(0, |model| model.revision);
+        if self.told.insert((fault, revision)) {
+            self.note(fault, action);
+        }
     }
 
     /// Something that must never be; the first is kept.

@@ -10,7 +10,7 @@ use hatchery::spec::node::NodeId;
 use super::proxy::Proxy;
 use super::{End, Happening, MILLI, Main, SECOND, World};
 use crate::faults::{Action, Fault};
-use crate::specs::{Work, instance};
+use crate::specs::{Defect, Work, instance};
 
 impl World {
     /// The program begins.
@@ -96,6 +96,14 @@ impl World {
     }
 
     fn run_app(&mut self, serial: u64) {
+        if self.has(serial, Defect::Ends) {
+            let delay = self.rng.millis(20, 400);
+            let exit = Exit::Code(1);
+            return self.after(delay, Happening::Exit(serial, exit, &[Fault::BadUpdate]));
+        }
+        if self.has(serial, Defect::Mute) {
+            return;
+        }
         let slow = self.draws(Fault::SlowStart);
         let delay = match slow {
             true => self.rng.millis(500, 30_000),
@@ -129,6 +137,11 @@ impl World {
             cgroup.hanging = hanging;
             cgroup.flapping = flapping;
         }
+    }
+
+    fn has(&mut self, serial: u64, defect: Defect) -> bool {
+        let found = self.by_serial(serial);
+        found.is_some_and(|(_, cgroup)| cgroup.command.iter().any(|word| word == defect.word()))
     }
 
     fn bad_exit(&mut self) -> Exit {
