@@ -295,6 +295,64 @@ fn a_directory_root_in_each_of_its_modes() {
     }
 }
 
+/// Every name below a folder.
+fn names_in(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            let below = match entry.file_type().unwrap().is_dir() {
+                true => names_in(&path),
+                false => BTreeSet::new(),
+            };
+            below.into_iter().chain([path])
+        })
+        .collect()
+}
+
+#[test]
+fn a_root_that_is_not_to_change_gets_nothing_but_places_to_mount_at() {
+    isolate!();
+    let bench = Bench::new();
+    let root = bench.folder.path().join("root");
+    for mode in [RootMode::Ephemeral, RootMode::ReadOnly] {
+        make_root(&root);
+        // git keeps no empty folders; without `/run` and `/tmp` nspawn starts no read-only root.
+        for folder in ["proc", "sys", "dev", "var"] {
+            let _ = fs::remove_dir(root.join(folder));
+        }
+        let before = names_in(&root);
+        let script = "echo x > /x; echo x >> /etc/hostname; mkdir /etc/x";
+        let mut start = start(Kind::Containers, "dir", &["/bin/sh", "-c", script]);
+        let container = start.run.container.as_mut().unwrap();
+        container.root = RootRun::Path {
+            path: root.clone(),
+            mode,
+        };
+        bench.workloads.start(&start).unwrap();
+        bench.ended(&start.id);
+        let log = bench.log(&start.id);
+        assert!(
+            mode == RootMode::Ephemeral || log.contains("Read-only"),
+            "{log}"
+        );
+        let after = names_in(&root);
+        let made: Vec<&PathBuf> = after.difference(&before).collect();
+        match mode {
+            RootMode::Ephemeral => assert!(made.is_empty(), "{made:?}"),
+            // nspawn's own, and empty: before it makes the root read-only.
+            _ => assert!(
+                made.iter().all(|path| fs::remove_dir(path).is_ok()),
+                "{made:?}"
+            ),
+        }
+        let name = fs::read_to_string(root.join("etc/hostname")).unwrap();
+        assert_eq!(name, "inside\n");
+        bench.clear(&start.id);
+        fs::remove_file(bench.folder.path().join("log/dir.log")).unwrap();
+    }
+}
+
 /// Just enough for a shell: its file, and the libraries that it names.
 fn make_root(root: &Path) {
     for folder in [

@@ -123,10 +123,10 @@ fn only_signed_commits_are_applied() {
     let public = fs::read_to_string(key.with_extension("pub")).unwrap();
     let signers = followed.folder.path().join("signers");
     fs::write(&signers, format!("ada@example.org {public}")).unwrap();
-    let sign = |subject: &str| {
+    let sign_at = |subject: &str, date: Option<&str>| {
         followed.git(&["add", "--all"]);
         let key = format!("user.signingKey={}", key.display());
-        followed.git(&[
+        let commit = [
             "-c",
             "gpg.format=ssh",
             "-c",
@@ -136,10 +136,12 @@ fn only_signed_commits_are_applied() {
             "-S",
             "-m",
             subject,
-        ]);
+        ];
+        followed.git_at(date, &commit);
         followed.git(&["push", "--quiet", "--force", "origin", "HEAD:main"]);
         followed.git(&["rev-parse", "HEAD"])
     };
+    let sign = |subject: &str| sign_at(subject, None);
     followed.write("signed");
     let signed = sign("signed");
     followed.up_by_file(&format!(
@@ -155,6 +157,15 @@ fn only_signed_commits_are_applied() {
     followed.write("again");
     let again = sign("again");
     until("the signed one", || followed.in_force(&again));
+
+    // A signer may say of a commit that it was made when the key was good yet.
+    let until_2020 = format!("ada@example.org valid-before=\"20200101\" {public}");
+    fs::write(&signers, until_2020).unwrap();
+    followed.write("of old");
+    let old = sign_at("of old", Some("2019-06-01T00:00:00Z"));
+    let reason = followed.refusal(&old);
+    assert!(reason.contains("that is good today"), "{reason}");
+    assert_eq!(followed.job().1, "again");
 }
 
 #[test]
@@ -242,6 +253,16 @@ fn a_plan_of_a_branch_is_read_before_it_is_merged() {
     assert!(said.contains("| replace | `processes/job` |"), "{said}");
     let output = plan(&["--detailed-exitcode"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    // One that is kept would name a tree that is gone.
+    let kept = followed.folder.path().join("next.plan");
+    let output = plan(&["--out", &kept.display().to_string()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("'--git <URL>' cannot be used with '--out <FILE>'"),
+        "{said}"
+    );
+    assert!(!output.status.success() && !kept.exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::CommandError;
+use super::git::against::Compared;
 use super::wiring;
 use crate::driver::Files;
 use crate::driver::files::HostFiles;
@@ -18,12 +19,17 @@ use crate::reconcile::load::{INPUT_LIMIT, Loaded};
 /// Passes for every node, and for every stack, at most: some wait for others, and the clock.
 const PASSES: usize = 10;
 
-/// The plan that leads from `old` to `new`; from nothing where there is no old one.
+/// The plan that leads from the old spec to the new one; from nothing where there is no old one.
 ///
 /// # Errors
 /// The report of either spec; when they are of different stacks; or when the old one would never
 /// converge.
-pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandError> {
+pub fn plan(compared: &Compared) -> Result<PlanView, CommandError> {
+    let (old, new) = (compared.old.as_ref(), &compared.new);
+    let load_new = match compared.followed {
+        true => wiring::loaded,
+        false => wiring::compared,
+    };
     let files = HostFiles::new(&wiring::dirs("none"));
     let read = |path: &Path| {
         let text = files.read(path, INPUT_LIMIT);
@@ -31,7 +37,7 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
     };
     let mut host = match old {
         Some(spec) => {
-            let before = wiring::loaded(spec, &BTreeMap::new())?;
+            let before = wiring::compared(spec, &BTreeMap::new())?;
             let mut host = Rehearsal::new(before.desired, before.sources);
             watch(&mut host, &files);
             let most = PASSES * (host.desired.nodes.len() + PASSES);
@@ -41,7 +47,7 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
             host
         }
         None => {
-            let Loaded { desired, .. } = wiring::loaded(new, &BTreeMap::new())?;
+            let Loaded { desired, .. } = load_new(new, &BTreeMap::new())?;
             let nothing = Desired {
                 nodes: Default::default(),
                 needs: Default::default(),
@@ -52,7 +58,7 @@ pub fn plan(old: Option<&SpecText>, new: &SpecText) -> Result<PlanView, CommandE
         }
     };
     let stack = host.desired.stack.clone();
-    let Loaded { desired, sources } = wiring::loaded(new, &held(&stack, &host.observed))?;
+    let Loaded { desired, sources } = load_new(new, &held(&stack, &host.observed))?;
     if desired.stack != stack {
         return Err(CommandError::new(format!(
             "cannot compare: one spec is of stack `{}`, the other of `{stack}`",

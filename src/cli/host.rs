@@ -17,7 +17,7 @@ use crate::driver::probe::HostProbes;
 use crate::driver::workloads::{HostWorkloads, enter};
 use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
 use crate::graph::desired::Dirs;
-use crate::plan::memory::Memory;
+use crate::plan::memory::{GivenUp, Memory};
 use crate::plan::world::LifeId;
 use crate::reconcile::handle::{EventKind, Happening, SpecText};
 use crate::reconcile::host::{Follow, Host, Keep};
@@ -27,6 +27,7 @@ use crate::registry::{Catalog, Config};
 use crate::source::Watcher;
 use crate::spec::generation::{Generation, Past};
 use crate::spec::node::NodeId;
+use crate::store::history::boot_id;
 use crate::store::{Store, StoreError, events, history, saved_memory};
 
 /// The drivers of `stack`, and what they tell. Holds the stack's lock through `store`.
@@ -116,18 +117,26 @@ struct Kept {
     rendered: BTreeSet<PathBuf>,
     told: BTreeMap<String, String>,
     suspended: bool,
+    given_up: GivenUp,
+    /// The kernel's id of the boot in which they did: times count from there.
+    given_up_in: String,
 }
 
 /// What a controller of this stack would begin with: its memory, and the files that it
-/// rendered at any time. For those who do not hold the stack.
-pub fn remembered(dirs: &Dirs) -> (Memory, BTreeSet<PathBuf>) {
+/// rendered at any time. For those who do not hold the stack; `generation` is what it would go
+/// on with, if it is the same spec.
+pub fn remembered(dirs: &Dirs, generation: Option<u64>) -> (Memory, BTreeSet<PathBuf>) {
     let kept: Kept = saved_memory(dirs).unwrap_or_default();
+    let given_up = kept.given_up();
     let mut memory = Memory {
         stopped: kept.stopped,
         ..Memory::default()
     };
     for (template, hash) in kept.told {
         memory.templates.entry(template).or_default().told = Some(hash);
+    }
+    if generation == Some(given_up.generation) {
+        given_up.recall(&mut memory.workloads);
     }
     (memory, kept.rendered)
 }
@@ -208,7 +217,31 @@ impl sync::Memory for StoreKeep {
     }
 }
 
+impl Kept {
+    /// Workloads that gave up, if the machine was not started anew since.
+    fn given_up(&self) -> GivenUp {
+        match self.given_up_in == boot_id() {
+            true => self.given_up.clone(),
+            false => GivenUp::default(),
+        }
+    }
+}
+
 impl Keep for StoreKeep {
+    fn given_up(&self, given_up: &GivenUp) -> Result<()> {
+        if lock(&self.kept).given_up == *given_up {
+            return Ok(());
+        }
+        self.change(|kept| {
+            kept.given_up.clone_from(given_up);
+            kept.given_up_in = boot_id();
+        })
+    }
+
+    fn had_given_up(&self) -> GivenUp {
+        lock(&self.kept).given_up()
+    }
+
     fn stopped(&self, nodes: &BTreeSet<NodeId>) -> Result<()> {
         self.change(|kept| kept.stopped.clone_from(nodes))
     }

@@ -42,8 +42,9 @@ pub struct PlanArgs {
     /// Print the plan, or the stories of `--explain`, as JSON
     #[arg(long)]
     json: bool,
-    /// Keep the plan in this file, for `apply`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema"])]
+    /// Keep the plan in this file, for `apply`; not of a repository, whose tree is looked at only
+    /// for as long as the plan is made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "schema", "git", "source"])]
     out: Option<PathBuf>,
     /// Tell the whole story of one node, a group, or an endpoint; without a spec, under the one
     /// in force
@@ -80,16 +81,9 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
     }
     if let Some(against) = &args.against {
         let found = compared(&args.spec, &args.git, against)?;
-        return shown(args, &against::plan(found.old.as_ref(), &found.new)?, None);
+        return shown(args, &against::plan(&found)?, None);
     }
-    // The tree lies there for as long as it is looked at.
-    let (spec, _tree) = match args.git.source()? {
-        Some(source) => {
-            let (spec, tree) = git::look(&source)?;
-            (spec, Some(tree))
-        }
-        None => (args.spec.read()?, None),
-    };
+    let (spec, _tree) = asked(args)?;
     let desired = wiring::compile(&spec)?;
     let name = desired.stack.clone();
     stack::same(global.stack.as_deref(), &name)?;
@@ -107,6 +101,15 @@ pub fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode, CommandError> {
         plan_file::write(out, &saved)?;
     }
     shown(args, &view, requirements::note(&desired))
+}
+
+/// The spec that is named. Where it comes from a repository, its tree lies there for as long as
+/// somebody has it.
+fn asked(args: &PlanArgs) -> Result<(SpecText, Option<git::Scratch>), CommandError> {
+    match args.git.source(&args.spec)? {
+        Some(source) => git::look(&source).map(|(spec, tree)| (spec, Some(tree))),
+        None => Ok((args.spec.read()?, None)),
+    }
 }
 
 /// Prints a plan, and says how it came out.
@@ -139,14 +142,14 @@ fn shown(
 
 /// `--explain`: what the spec wants of a node, what is there, and what is between them.
 fn tell(args: &PlanArgs, name: &str, global: &Global) -> Result<ExitCode, CommandError> {
-    let (stack, spec) = match args.spec.is_given() {
+    let (stack, spec, _tree) = match args.spec.is_given() || args.git.is_given() {
         true => {
-            let spec = args.spec.read()?;
+            let (spec, tree) = asked(args)?;
             let stack = wiring::compile(&spec)?.stack;
             stack::same(global.stack.as_deref(), &stack)?;
-            (stack, Some(spec))
+            (stack, Some(spec), tree)
         }
-        false => (stack::choose(global.stack.as_deref())?, None),
+        false => (stack::choose(global.stack.as_deref())?, None, None),
     };
     let asked = wiring::block_on(async {
         match stack::client_if_any(&stack).await? {

@@ -63,6 +63,11 @@ impl SpecArgs {
         first.map_or(Path::new(""), PathBuf::as_path)
     }
 
+    /// Every `-f` and every `--vars`, as they were typed.
+    pub fn laid_over(&self) -> (&[PathBuf], &[PathBuf]) {
+        (&self.file, &self.vars)
+    }
+
     fn overlays(&self) -> &[PathBuf] {
         match &self.spec {
             Some(_) => &self.file,

@@ -96,7 +96,8 @@ fn help_of_up() {
                              the spec
           --vars <FILE>      Read variables (`${NAME}`) from this file, not from `.env` beside the spec;
                              the later wins
-          --git <URL>        Follow the spec in this git repository
+          --git <URL>        Follow the spec in this git repository; `-f` and `--vars` are files of it
+                             then
           --source <FILE>    Follow the repository that this file names, as `source: { git: URL, … }`
           --ref <REF>        With `--git`: the branch or tag; `main` unless given
           --path <PATH>      With `--git`: the spec's file or folder in the repository; its top unless
@@ -134,7 +135,8 @@ fn help_of_service_install() {
                              the spec
           --vars <FILE>      Read variables (`${NAME}`) from this file, not from `.env` beside the spec;
                              the later wins
-          --git <URL>        Follow the spec in this git repository
+          --git <URL>        Follow the spec in this git repository; `-f` and `--vars` are files of it
+                             then
           --source <FILE>    Follow the repository that this file names, as `source: { git: URL, … }`
           --ref <REF>        With `--git`: the branch or tag; `main` unless given
           --path <PATH>      With `--git`: the spec's file or folder in the repository; its top unless
@@ -169,7 +171,8 @@ fn help_of_plan() {
                                 is the spec
           --vars <FILE>         Read variables (`${NAME}`) from this file, not from `.env` beside the
                                 spec; the later wins
-          --git <URL>           Follow the spec in this git repository
+          --git <URL>           Follow the spec in this git repository; `-f` and `--vars` are files of
+                                it then
           --source <FILE>       Follow the repository that this file names, as `source: { git: URL, … }`
           --ref <REF>           With `--git`: the branch or tag; `main` unless given
           --path <PATH>         With `--git`: the spec's file or folder in the repository; its top
@@ -183,7 +186,8 @@ fn help_of_plan() {
           --detailed-exitcode   End with 0 when there is nothing to do, 1 after an error, 2 when there
                                 are changes
           --json                Print the plan, or the stories of `--explain`, as JSON
-          --out <FILE>          Keep the plan in this file, for `apply`
+          --out <FILE>          Keep the plan in this file, for `apply`; not of a repository, whose tree
+                                is looked at only for as long as the plan is made
           --explain <NAME>      Tell the whole story of one node, a group, or an endpoint; without a
                                 spec, under the one in force
           --schema              Print the JSON Schema of what `--json` prints
@@ -250,6 +254,9 @@ fn options_that_need_others_say_so() {
     assert!(parse("hatchery service install --git /g a.yaml").is_err());
     assert!(parse("hatchery service install --git /g --no-follow").is_err());
     assert!(parse("hatchery service install --ref main a.yaml").is_err());
+    assert!(parse("hatchery up --git /g --path a.yaml -f b.yaml --vars c.env").is_ok());
+    assert!(parse("hatchery up --source /s.yaml -f b.yaml").is_err());
+    assert!(parse("hatchery plan --source /s.yaml --out /next.plan").is_err());
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub fn run(args: &UpArgs, global: &Global) -> Result<ExitCode, CommandError> {
     demand(args, &checked.desired)?;
     if args.detach {
         let arguments = match args.git.is_given() {
-            true => args.git.argv()?,
+            true => args.git.argv(&args.from)?,
             false => checked.spec.arguments(),
         };
         let begin = Begin {
@@ -116,7 +116,7 @@ fn check(args: &UpArgs, global: &Global) -> Result<Checked, CommandError> {
     let asked = global.stack.as_deref();
     // Who types is told of every mistake.
     let kept = asked.filter(|_| args.service);
-    if let Some(named) = args.git.followed(kept)? {
+    if let Some(named) = args.git.followed(&args.from, kept)? {
         let checked = Checked::of(git::begin(named, asked, args.allow_empty)?)?;
         stack::same(asked, &checked.desired.stack)?;
         return Ok(checked);
@@ -190,7 +190,7 @@ fn resumed(args: &UpArgs, global: &Global) -> Result<Option<Checked>, CommandErr
     let Some(stack) = global.stack.as_deref() else {
         return Ok(None);
     };
-    let Some(named) = args.git.followed(Some(stack))? else {
+    let Some(named) = args.git.followed(&args.from, Some(stack))? else {
         return Ok(None);
     };
     git::resume(&named, stack).map(Checked::of).transpose()
@@ -220,7 +220,7 @@ impl UpArgs {
     /// What is brought up, for hints.
     fn shown(&self) -> String {
         match self.git.is_given() {
-            true => self.git.shown(),
+            true => self.git.shown(&self.from),
             false => self.from.shown(),
         }
     }
@@ -274,6 +274,9 @@ fn gone_back(found: Checked) -> Checked {
 
 /// What the stack took last, if it came from the same file and is good still.
 fn last_good(args: &UpArgs, global: &Global) -> Option<Checked> {
+    if args.git.is_given() {
+        return None;
+    }
     let spec = wiring::last_spec(global.stack.as_deref()?)?;
     let files = Sought {
         environment: BTreeMap::new(),

@@ -64,6 +64,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         dirs: Arc::new(move |stack| roots.dirs_for(stack)),
         env,
+        compares: false,
     }
 }
 
@@ -82,6 +83,22 @@ pub fn compile(spec: &SpecText) -> Result<Desired, CommandError> {
 pub fn loaded(spec: &SpecText, held: &BTreeMap<NodeId, Ipv4Addr>) -> Result<Loaded, CommandError> {
     let files = HostFiles::new(&dirs("none"));
     load(spec, &surroundings(), held, &files, true).map_err(CommandError::report)
+}
+
+/// The same for a spec that is only compared with another.
+///
+/// # Errors
+/// The whole report, in colour.
+pub fn compared(
+    spec: &SpecText,
+    held: &BTreeMap<NodeId, Ipv4Addr>,
+) -> Result<Loaded, CommandError> {
+    let files = HostFiles::new(&dirs("none"));
+    let around = Surroundings {
+        compares: true,
+        ..surroundings()
+    };
+    load(spec, &around, held, &files, true).map_err(CommandError::report)
 }
 
 /// Everything that is wrong with a spec, or what it compiles to.
@@ -129,7 +146,13 @@ fn outlook(spec: &SpecText, stack: &str, files: &HostFiles) -> Result<Outlook, C
     let names = reconcile::network_names(&loaded.desired);
     observed.network = networks.observe(&names).map_err(driver_error)?;
     observed.inputs.env = surroundings().env;
-    let (memory, rendered) = host::remembered(&dirs(stack));
+    let dirs = dirs(stack);
+    let past = history::past(&dirs);
+    let last = last_taken(&past.generations).filter(|last| {
+        let kept = history::spec(&dirs, last);
+        kept.is_ok_and(|kept| kept == *spec)
+    });
+    let (memory, rendered) = host::remembered(&dirs, last.map(|last| last.number));
     let world = World {
         observed,
         memory,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,8 @@ pub struct Tree {
     pub root: PathBuf,
     /// The hashes of what is in it.
     pub objects: Objects,
+    /// A spec whose workloads write into it is no error.
+    pub may_be_written: bool,
 }
 
 /// The folders of one stack on the host. All are absolute and end in the stack's name.
@@ -242,6 +244,18 @@ pub struct ContainerRun {
     pub network: NetworkRun,
     /// The generated file that is bound to `/etc/hosts`; rewritten in place, never renamed.
     pub hosts: PathBuf,
+}
+
+impl ContainerRun {
+    /// What of the host it has within its root, or as its root.
+    pub fn sources(&self) -> impl Iterator<Item = &Path> {
+        let root = match &self.root {
+            RootRun::Host => None,
+            RootRun::Path { path, .. } => Some(path.as_path()),
+        };
+        let mounts = self.mounts.iter().map(|mount| mount.source.as_path());
+        mounts.chain(root)
+    }
 }
 
 /// What a container's `/` is.

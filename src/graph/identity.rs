@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::desired::{NetworkRun, Tree, WorkloadNode};
+use super::desired::{ContainerRun, NetworkRun, Tree, WorkloadNode};
 
 /// What was started, field by field: names of fields to short hashes of their values.
 /// Two equal ones need no replacement; the names of those that differ are the reason.
@@ -127,11 +127,10 @@ pub fn identity(
         let content = watched.get(path).map_or("absent", String::as_str);
         fields.insert(origin.watch_field(path), digest(&content));
     }
-    let mounts = run.container.iter().flat_map(|container| &container.mounts);
-    for mount in mounts {
-        if let Some(hash) = origin.content(&mount.source) {
+    for path in run.container.iter().flat_map(ContainerRun::sources) {
+        if let Some(hash) = origin.content(path) {
             fields
-                .entry(origin.watch_field(&mount.source))
+                .entry(origin.watch_field(path))
                 .or_insert_with(|| digest(&hash));
         }
     }
@@ -176,8 +175,8 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// The hash of what lies there, if the commit holds it: what is mounted from a tree is part
-    /// of what was reviewed, and so of what runs.
+    /// The hash of what is found there, if the commit holds it: what a container has of a tree is
+    /// part of what was reviewed, and so of what runs.
     fn content(self, path: &Path) -> Option<&'a str> {
         let tree = self.tree?;
         tree.objects.hash(path.strip_prefix(&tree.root).ok()?)

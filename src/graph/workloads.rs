@@ -1,7 +1,7 @@
 //! Containers and processes, expressions evaluated.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Compiler;
@@ -14,7 +14,7 @@ use super::evaluate::Side;
 use super::instances::{Instance, gateway};
 use super::memo::Memo;
 use super::names;
-use crate::spec::model::{Container, Expr, NetworkMode, Ready, Root, Workload};
+use crate::spec::model::{Container, Expr, NetworkMode, Ready, Root, RootMode, Workload};
 use crate::spec::node::{Kind, NodeId};
 
 /// Where programs are looked for.
@@ -234,10 +234,14 @@ fn container_run(
     let root = match &container.root {
         Root::Host => Some(RootRun::Host),
         Root::Path { path, mode } => {
-            let place = at.key("root");
-            compiler
-                .path(&place.key("path"), path, &scope, Side::Host)
-                .map(|path| RootRun::Path { path, mode: *mode })
+            let root = at.key("root");
+            let place = root.key("path");
+            let path = compiler.path(&place, path, &scope, Side::Host);
+            if let Some(path) = path.as_ref().filter(|_| *mode == RootMode::Persistent) {
+                let remedy = "add `read_only: true` or `ephemeral: true`";
+                compiler.refuse_writes(&place, path, remedy);
+            }
+            path.map(|path| RootRun::Path { path, mode: *mode })
         }
     };
     let mounts = mounts(compiler, at, instance, container);
@@ -297,6 +301,9 @@ fn mounts(
             compiler.problems.add(&place, message);
             whole = false;
         }
+        if !mount.read_only {
+            compiler.refuse_writes(&place, &source, "add `:ro`");
+        }
         mounts.push(MountRun {
             source,
             destination,
@@ -304,6 +311,33 @@ fn mounts(
         });
     }
     whole.then_some(mounts)
+}
+
+impl Compiler<'_> {
+    /// Notes an error where a container could write into a commit's tree, of which it is known
+    /// what it holds.
+    fn refuse_writes(&mut self, at: &At<'_>, path: &Path, remedy: &str) {
+        let tree = self.inputs.tree.as_ref();
+        let Some(below) = tree.and_then(|tree| match tree.may_be_written {
+            true => None,
+            false => path.strip_prefix(&tree.root).ok(),
+        }) else {
+            return;
+        };
+        let shown = match path.strip_prefix(&self.inputs.spec_dir) {
+            Ok(inner) => Path::new(".").join(inner),
+            Err(_) => below.to_owned(),
+        };
+        self.problems.advise(
+            at,
+            format!(
+                "cannot let a container write to `{}`: it is part of a commit, whose tree is \
+                 never changed",
+                shown.display()
+            ),
+            format!("{remedy}, or use an absolute path outside of the repository"),
+        );
+    }
 }
 
 fn attachment(

@@ -456,6 +456,10 @@ pub(super) fn hold_back(context: &Context<'_>, planned: &mut Planned) {
     let Some((kind, error)) = &attempt.error else {
         return;
     };
+    if item.gate != Gate::Ready {
+        // What it waits for is something else now.
+        return;
+    }
     planned.status.state = NodeState::Failed;
     planned.status.detail.clone_from(error);
     if context.now >= attempt.retry_at {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use super::context::{Context, Level, Planned, status, words};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
-use super::template;
 use super::world::{Life, LifeState};
+use super::{render, template};
 use crate::graph::desired::{EndpointNode, Farewell, WorkloadNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::Drain;
-use crate::spec::node::NodeId;
+use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
 
-/// How long the proxies get to forget an instance before it ends all the same.
+/// How long the proxies get to forget an instance before it ends all the same, beyond the time
+/// that templates wait for quiet.
 const LEAVE_AT_MOST: Duration = Duration::from_secs(10);
 
 /// How often the connections of a life that drains are counted: nothing tells of their end.
@@ -90,7 +91,7 @@ pub(super) fn waiting(
         .memory
         .leaving
         .get(&life.id)
-        .map(|since| *since + LEAVE_AT_MOST);
+        .map(|since| *since + leave_at_most(context));
     planned(life, item, words, wake.filter(|wake| *wake > context.now))
 }
 
@@ -153,6 +154,8 @@ pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, ending: &Ending<'
         && (!context.endpoints(node).is_empty()
             || context.registered_for(node).is_some()
             || !ending.farewell.ports.is_empty()
+            // A file from before may list the address, which another life had when it served.
+            || node.kind == Kind::Containers && !template::settled(context)
             || context.memory.leaving.contains_key(life))
         && !context.memory.asked.contains_key(life)
 }
@@ -167,7 +170,7 @@ pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life)
         .get(&life.id)
         .copied()
         .unwrap_or(context.now);
-    if context.now.since(since) >= LEAVE_AT_MOST {
+    if context.now.since(since) >= leave_at_most(context) && !is_being_told(context) {
         return None;
     }
     let endpoints = context.endpoints(node);
@@ -194,6 +197,22 @@ pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life)
         || "the files that list it".to_owned(),
         |endpoint| format!("the files that list `{}`", endpoint.service),
     ))
+}
+
+/// How long the proxies get to forget an instance.
+fn leave_at_most(context: &Context<'_>) -> Duration {
+    let waits = context.templates.values().map(|state| state.node.wait.max);
+    LEAVE_AT_MOST + waits.max().unwrap_or_default()
+}
+
+/// Whether a file that is on its way is being validated, written or read at this moment: each of
+/// these has a limit of its own.
+fn is_being_told(context: &Context<'_>) -> bool {
+    context.unsettled().iter().any(|name| {
+        let state = context.templates.get(name);
+        context.is_busy(&NodeId::new(Kind::Templates, *name))
+            || state.is_some_and(|state| !render::busy_readers(context, state).is_empty())
+    })
 }
 
 /// What of a life's connections is still waited for, and until when at most; `None` when it is

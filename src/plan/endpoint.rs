@@ -139,11 +139,15 @@ fn register(
     reason: &str,
 ) -> Planned {
     let mut waits = context.lacking(id);
-    // An adopted target that is not ready yet is registered all the same: it serves.
-    if let Some(target) = &endpoint.target
-        && context.current(target).is_some()
+    let target = endpoint.target.as_ref();
+    if let Some((target, life)) = target.and_then(|target| Some((target, context.current(target)?)))
     {
+        // A target that is not ready yet is registered all the same: it serves.
         waits.retain(|wait| *wait != target.to_string());
+        // What served before goes on, however others are by now.
+        if context.memory.adopted.contains(&life.id) {
+            waits.clear();
+        }
     }
     let (gate, steps) = if waits.is_empty() {
         (

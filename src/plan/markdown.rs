@@ -2,48 +2,140 @@
 
 use anstream::adapter::strip_str;
 
-use super::model::Change;
-use super::text::{summary, text, visible};
-use super::view::PlanView;
+use super::model::{Change, Detail, Gate};
+use super::render::REASONS;
+use super::text::{line_counts, summary, text, visible};
+use super::view::{ItemView, PlanView};
+use crate::spec::node::Kind;
 
+/// The longest plan, in characters: a comment on GitHub has 65,536 at most.
+const MOST: usize = 60_000;
+/// What the table may have of them; the rest is the whole plan's.
+const TABLE: usize = 25_000;
+/// What is set aside for the words around the whole plan.
+const AROUND: usize = 1_000;
 /// Rows of the table; the rest is counted.
 const ROWS: usize = 200;
-/// The whole plan is cut here, in characters: a comment on GitHub has 65,536 at most.
-const WHOLE: usize = 40_000;
+/// A name is cut here, in characters; the spec allows fewer.
+const NAME: usize = 400;
 /// A reason is cut here, in characters.
 const REASON: usize = 200;
+/// More backticks in a row are none.
+const TICKS: usize = 20;
+/// What is said instead of words that may quote a file.
+const ASK: &str = "`hatchery plan` says why";
 
-/// The plan as Markdown: a table of what becomes of what, and everything else folded away.
+/// The plan as Markdown: a table of what becomes of what, and everything else folded away. It is
+/// read by more people than may read this machine's files, and a template that somebody proposes
+/// may read any of them: nothing is shown that could come from a file.
 pub fn markdown(view: &PlanView) -> String {
     let stack = cell(&view.stack);
     if view.items.is_empty() {
         return format!("### Stack {stack}: no changes\n");
     }
-    let mut out = format!("### Stack {stack}\n\n{}\n\n", summary(view));
+    let view = without_contents(view);
+    let mut out = format!("### Stack {stack}\n\n{}\n\n", summary(&view));
     out.push_str("| | node | why |\n|---|---|---|\n");
+    let mut room = TABLE;
+    let mut left_out = view.items.len();
     for item in view.items.iter().take(ROWS) {
-        let sign = match item.change {
-            Change::Add => "add",
-            Change::Change => "change",
-            Change::Replace => "replace",
-            Change::Remove => "**destroy**",
+        let row = row(item);
+        let Some(rest) = room.checked_sub(row.chars().count()) else {
+            break;
         };
-        let (node, reason) = (cell(&item.node.to_string()), plain(&item.reason));
-        out.push_str(&format!("| {sign} | {node} | {reason} |\n"));
+        room = rest;
+        left_out -= 1;
+        out.push_str(&row);
     }
-    if let Some(more) = view.items.len().checked_sub(ROWS).filter(|more| *more > 0) {
-        out.push_str(&format!("\n… and {more} more\n"));
-    }
-    let whole = strip_str(&text(view)).to_string();
-    let mut shown: String = whole.chars().take(WHOLE).collect();
-    if shown.len() < whole.len() {
-        shown.push_str("\n… cut\n");
-    }
-    let fence = fence(&shown);
+    let whole = strip_str(&text(&view)).to_string();
+    let whole = match fence(&whole).len() > TICKS {
+        true => whole.replace('`', "'"),
+        false => whole,
+    };
+    let room = MOST.saturating_sub(out.chars().count() + AROUND);
+    let (shown, lines_left_out) = cut(&whole, room);
+    let fence = fence(shown);
     out.push_str(&format!(
         "\n<details><summary>The whole plan</summary>\n\n{fence}text\n{shown}{fence}\n\n</details>\n"
     ));
+    let cut = [
+        (left_out, "row", "the table"),
+        (lines_left_out, "line", "the whole plan"),
+    ];
+    let cut: Vec<String> = cut
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, what, of)| format!("{} of {of}", counted(count, what)))
+        .collect();
+    if !cut.is_empty() {
+        let cut = cut.join(" and ");
+        out.push_str(&format!("\nToo long for a comment: {cut} are left out.\n"));
+    }
     out
+}
+
+/// The plan without what a template may have read.
+fn without_contents(view: &PlanView) -> PlanView {
+    let mut view = view.clone();
+    let templates = view.items.iter_mut();
+    for item in templates.filter(|item| item.node.kind == Kind::Templates) {
+        let diff = item.diff.take();
+        let content = diff.map(|diff| match &diff.new {
+            Some(new) => {
+                let (come, go) = line_counts(diff.old.as_deref().unwrap_or_default(), new);
+                format!("{} added, {go} removed", counted(come, "line"))
+            }
+            None => "not known yet".to_owned(),
+        });
+        item.details.extend(content.map(|content| Detail {
+            name: "content".to_owned(),
+            old: Some(content.clone()),
+            new: Some(content),
+        }));
+        if item.change != Change::Remove && !REASONS.contains(&item.reason.as_str()) {
+            item.reason = format!("cannot be written; {ASK}");
+        }
+        match &mut item.gate {
+            Gate::Ready | Gate::Running => {}
+            Gate::Waiting(on) => *on = vec![format!("others; {ASK}")],
+            Gate::Blocked(why) => ASK.clone_into(why),
+        }
+    }
+    view
+}
+
+/// `1 line`, `2 lines`.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+fn row(item: &ItemView) -> String {
+    let sign = match item.change {
+        Change::Add => "add",
+        Change::Change => "change",
+        Change::Replace => "replace",
+        Change::Remove => "**destroy**",
+    };
+    let (node, reason) = (cell(&item.node.to_string()), plain(&item.reason));
+    format!("| {sign} | {node} | {reason} |\n")
+}
+
+/// The first lines of a text that have at most so many characters, and how many are left out.
+fn cut(text: &str, most: usize) -> (&str, usize) {
+    let mut room = most;
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        let Some(rest) = room.checked_sub(line.chars().count()) else {
+            break;
+        };
+        room = rest;
+        end += line.len();
+    }
+    let (shown, left_out) = text.split_at(end);
+    (shown, left_out.lines().count())
 }
 
 /// Backticks that the text does not hold so many of in a row.
@@ -59,6 +151,7 @@ fn fence(text: &str) -> String {
 /// A name in a cell of a table.
 fn cell(name: &str) -> String {
     let name = visible(name).replace(['`', '|', '\n'], " ");
+    let name: String = name.chars().take(NAME).collect();
     format!("`{name}`")
 }
 
@@ -81,9 +174,8 @@ fn plain(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::model::Gate;
-    use crate::plan::view::ItemView;
-    use crate::spec::node::{Kind, NodeId};
+    use crate::plan::model::FileDiff;
+    use crate::spec::node::NodeId;
 
     fn item(change: Change, reason: &str) -> ItemView {
         ItemView {
@@ -138,20 +230,82 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_cut_and_counted() {
-        let rows = |count| {
-            let items = (0..count).map(|_| item(Change::Add, "new"));
-            markdown(&view(items.collect()))
+        let of = |count, reason: &str| {
+            let items = (0..count).map(|_| item(Change::Add, reason));
+            let out = markdown(&view(items.collect()));
+            assert!(out.chars().count() <= MOST, "{}", out.chars().count());
+            out
         };
-        assert!(!rows(ROWS).contains(" more\n"));
-        assert!(rows(ROWS + 3).contains("\n… and 3 more\n"));
+        assert!(!of(ROWS, "new").contains("left out"));
+        let more = of(ROWS + 3, "new");
+        assert!(
+            more.ends_with("\nToo long for a comment: 3 rows of the table are left out.\n"),
+            "{more}"
+        );
         let most = "r".repeat(REASON);
         for (length, shown) in [(REASON, most.clone()), (REASON + 1, format!("{most}…"))] {
-            let whole = markdown(&view(vec![item(Change::Add, &"r".repeat(length))]));
+            let whole = of(1, &"r".repeat(length));
             assert!(whole.contains(&format!("| {shown} |\n")), "{length}");
         }
-        assert!(!rows(1).contains("… cut"));
-        let long = markdown(&view(vec![item(Change::Add, &"r".repeat(WHOLE))]));
-        assert!(long.contains("\n… cut\n```\n"));
+        let long = of(1, &"r".repeat(MOST));
+        assert!(
+            long.contains("lines of the whole plan are left out.\n"),
+            "{long}"
+        );
+        // Characters that take more room in Markdown, or several bytes.
+        for reason in ["|".repeat(REASON), "ä".repeat(300), "`".repeat(5000)] {
+            let out = of(ROWS + 20, &reason);
+            assert!(out.contains(" rows of the table and "), "{out}");
+            assert!(out.contains("</details>\n"));
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_file_is_shown() {
+        let secret = "root:$6$salt";
+        let template = |change, reason: &str, gate| {
+            let mut item = item(change, reason);
+            item.node = NodeId::new(Kind::Templates, "upstream");
+            item.gate = gate;
+            item.diff = Some(FileDiff {
+                path: "/etc/x".into(),
+                old: Some(format!("old {secret}\nsame\n")),
+                new: Some(format!("same\n{secret}\nmore\n")),
+                unknown: Some(format!("known after {secret} passes")),
+            });
+            item
+        };
+        let out = markdown(&view(vec![
+            template(Change::Change, "content changed", Gate::Ready),
+            template(
+                Change::Add,
+                &format!("cannot read `{secret}`"),
+                Gate::Blocked(secret.to_owned()),
+            ),
+            template(
+                Change::Add,
+                "not rendered",
+                Gate::Waiting(vec![format!("an instance of `{secret}` that passes")]),
+            ),
+        ]));
+        assert!(!out.contains("salt"), "{out}");
+        assert!(
+            out.contains("content = 2 lines added, 1 removed\n"),
+            "{out}"
+        );
+        assert!(
+            out.contains("| `templates/upstream` | content changed |"),
+            "{out}"
+        );
+        assert!(
+            out.contains("| `templates/upstream` | cannot be written; "),
+            "{out}"
+        );
+        let mut unknown = template(Change::Add, "not rendered", Gate::Ready);
+        if let Some(diff) = &mut unknown.diff {
+            diff.new = None;
+        }
+        assert!(markdown(&view(vec![unknown])).contains("content = not known yet\n"));
     }
 
     #[test]

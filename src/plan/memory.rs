@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::context::words;
 use super::model::{ErrorKind, Notes};
 use super::permit::Permit;
-use super::world::{Exit, LifeId};
-use crate::graph::desired::{Attachment, Farewell};
+use super::world::{Exit, Life, LifeId};
+use crate::graph::desired::{Attachment, Farewell, ReadyNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::Restart;
 use crate::spec::node::NodeId;
@@ -31,6 +32,9 @@ pub struct Memory {
     pub starting: BTreeSet<LifeId>,
     /// Lives that were asked to end, and when.
     pub asked: BTreeMap<LifeId, Time>,
+    /// Lives that ran when this controller began. Whether they said that they are ready while none
+    /// listened is known to nobody.
+    pub adopted: BTreeSet<LifeId>,
     /// Since when this controller waits for a life's readiness under this spec.
     pub seen: BTreeMap<LifeId, Time>,
     /// Lives that were asked to end because they did not become ready in time.
@@ -106,6 +110,9 @@ pub struct WorkloadMemory {
     pub incarnation: u64,
     /// How it is to end, kept for when it leaves the spec.
     pub farewell: Option<Farewell>,
+    /// It gave up under an earlier controller, and nothing of it began since.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// How a life ended.
@@ -151,7 +158,7 @@ pub struct TemplateMemory {
     pub pending: Option<Pending>,
     /// Rendered with what it needs at least once since this controller began.
     pub good: bool,
-    /// What a reload command has told, by the file's hash.
+    /// What a reload command has told: a hash of the command, the place and the content.
     pub told: Option<String>,
 }
 
@@ -180,9 +187,14 @@ pub struct Verdict {
 }
 
 impl WorkloadMemory {
-    /// Remembers an end once. `lasted` is how long that life ran, `restart` what the spec says
-    /// of its node, if it still says something.
-    pub fn note_exit(&mut self, last: LastExit, lasted: Duration, restart: Option<&Restart>) {
+    /// Remembers an end once. `served` is how long that life ran, if it ever was ready, `restart`
+    /// what the spec says of its node, if it still says something.
+    pub fn note_exit(
+        &mut self,
+        last: LastExit,
+        served: Option<Duration>,
+        restart: Option<&Restart>,
+    ) {
         self.incarnation = self.incarnation.max(last.incarnation);
         if self
             .last_exit
@@ -198,12 +210,12 @@ impl WorkloadMemory {
             self.forget_failures();
             return;
         }
-        self.failures = if restart.is_some_and(|restart| lasted >= restart.reset_after)
-            && !planted::has(Bug::BackoffNeverReset)
-        {
-            1
-        } else {
-            self.failures.saturating_add(1)
+        let healthy = served.zip(restart).is_some_and(|(served, restart)| {
+            served >= restart.reset_after && !planted::has(Bug::BackoffNeverReset)
+        });
+        self.failures = match healthy {
+            true => 1,
+            false => self.failures.saturating_add(1),
         };
         let Some((window, most)) = restart.and_then(|r| Some((r.window?, r.max_attempts?))) else {
             self.failed_at.clear();
@@ -221,6 +233,48 @@ impl WorkloadMemory {
     pub fn forget_failures(&mut self) {
         self.failures = 0;
         self.failed_at.clear();
+        self.kept = false;
+    }
+
+    /// Whether it failed more often than its limit allows, in words.
+    pub fn gave_up(&self, restart: &Restart) -> Option<String> {
+        let most = restart.max_attempts?;
+        let last = self.last_exit.filter(|last| !last.asked)?;
+        let Some(window) = restart.window else {
+            let failures = self.failures.max(1);
+            return (failures > most)
+                .then(|| format!("gave up after {failures} failures in a row"));
+        };
+        // Counted back from the last end, so that waiting alone does not begin it anew.
+        let failed = self.failed_at.iter();
+        let within = failed.filter(|at| last.at.since(**at) <= window).count();
+        u32::try_from(within)
+            .is_ok_and(|within| within > most)
+            .then(|| format!("gave up after {within} failures within {}", words(window)))
+    }
+}
+
+/// Workloads that gave up, as they are kept for the next controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The generation under which they did: another one gives them another try.
+    pub generation: u64,
+    /// Which, and their past.
+    pub workloads: Vec<(NodeId, WorkloadMemory)>,
+}
+
+impl GivenUp {
+    /// Brings them back into a memory that begins with the same generation.
+    pub fn recall(self, workloads: &mut BTreeMap<NodeId, WorkloadMemory>) {
+        for (node, past) in self.workloads {
+            let farewell = workloads.remove(&node).and_then(|known| known.farewell);
+            let kept = WorkloadMemory {
+                kept: true,
+                farewell,
+                ..past
+            };
+            workloads.insert(node, kept);
+        }
     }
 }
 
@@ -297,6 +351,16 @@ impl Memory {
                 // What could not be counted is no quiet.
                 _ => draining.quiet = None,
             }
+        }
+    }
+
+    /// Whether a life that runs has become ready; once it was, it stays so.
+    pub fn is_ready(&self, ready: &ReadyNode, life: &Life) -> bool {
+        match ready {
+            ReadyNode::Started => true,
+            // Where nobody can tell whether it said so, it was given its time.
+            ReadyNode::Notify { .. } => life.notified || self.ready.contains(&life.id),
+            ReadyNode::Check { .. } => self.ready.contains(&life.id),
         }
     }
 

@@ -4,13 +4,25 @@ use super::backoff::verdict_delay;
 use super::context::{Context, Level, Planned, detail, earliest, status, words};
 use super::model::{Change, FileDiff, Gate, Item, NodeState, Note, Notes, Step};
 use super::template::{
-    TemplateState, Text, adoptable, candidate, candidates, told, verdict_key, writes_soon,
+    TemplateState, Text, adoptable, candidate, candidates, telling, told, verdict_key, writes_soon,
 };
 use crate::graph::desired::{Need, ReloadNode, WorkloadNode};
 use crate::planted::{self, Bug};
 use crate::spec::model::Condition;
 use crate::spec::node::{Kind, NodeId};
 use crate::spec::time::Time;
+
+/// The file is not there.
+const ABSENT: &str = "not there";
+/// It has another text.
+const CHANGED: &str = "content changed";
+/// There is no text yet.
+const NOT_RENDERED: &str = "not rendered";
+/// Who reads it was not told.
+const NOT_TOLD: &str = "its reload command has not run for this content";
+
+/// The reasons that quote nothing of what was read, or of what somebody said about it.
+pub(super) const REASONS: [&str; 4] = [ABSENT, CHANGED, NOT_RENDERED, NOT_TOLD];
 
 /// Plans one template.
 pub(super) fn plan(context: &Context<'_>, id: &NodeId, notes: &mut Notes) -> Option<Planned> {
@@ -77,7 +89,7 @@ fn waiting(id: &NodeId, state: &TemplateState<'_>, on: &str, level: Level) -> Pl
     let item = Item {
         node: id.clone(),
         change: change_of(state),
-        reason: "not rendered".to_owned(),
+        reason: NOT_RENDERED.to_owned(),
         gate: Gate::Waiting(vec![on.to_owned()]),
         steps: Vec::new(),
         details: vec![detail("destination", state.node.destination.display())],
@@ -127,9 +139,9 @@ fn write(
         node: id.clone(),
         change: change_of(state),
         reason: if state.on_disk.is_some() {
-            "content changed"
+            CHANGED
         } else {
-            "not there"
+            ABSENT
         }
         .to_owned(),
         gate: Gate::Ready,
@@ -185,7 +197,7 @@ fn readers<'a>(context: &Context<'a>, state: &TemplateState<'_>) -> Vec<&'a Work
 
 /// Processes that read the file at this very moment, as far as anybody can tell: they are being
 /// started or told. Which text they have read would be known to nobody if it changed now.
-fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
+pub(super) fn busy_readers(context: &Context<'_>, state: &TemplateState<'_>) -> Vec<String> {
     let readers = readers(context, state).into_iter();
     readers
         .filter(|reader| context.is_busy(&reader.id))
@@ -338,12 +350,15 @@ fn tell(
     let applied = sharing
         .iter()
         .filter(|other| other.written())
-        .filter_map(|other| Some((other.node.name.clone(), other.hash()?.to_owned())))
+        .filter_map(|other| {
+            let telling = telling(other.node, command, other.hash()?);
+            Some((other.node.name.clone(), telling))
+        })
         .collect();
     let item = Item {
         node: id.clone(),
         change: Change::Change,
-        reason: "its reload command has not run for this content".to_owned(),
+        reason: NOT_TOLD.to_owned(),
         gate: if unsettled {
             Gate::Waiting(vec!["the other templates that share the reload".to_owned()])
         } else {

@@ -12,7 +12,7 @@ use super::workload::{difference, exit_words, wanted};
 use super::world::{Exit, Identity, Life, LifeId, LifeState};
 use super::{network, template};
 use crate::graph::desired::{ProbeNode, ReadyNode, RootRun, WorkloadNode};
-use crate::spec::model::{Restart, RestartPolicy, RootMode};
+use crate::spec::model::{RestartPolicy, RootMode};
 
 /// Nothing of it runs.
 pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
@@ -42,7 +42,7 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         };
     } else if let Some(memory) = memory
         && let Some(last) = memory.last_exit
-        && ended.is_some_and(|life| life.id.incarnation == last.incarnation)
+        && ended.map_or(memory.kept, |life| life.id.incarnation == last.incarnation)
     {
         match after_exit(context, node, memory, last) {
             Ok(after) => due = after,
@@ -126,7 +126,7 @@ fn after_exit(
             level,
         )));
     }
-    if let Some(gave_up) = gave_up(&node.restart, memory, last) {
+    if let Some(gave_up) = memory.gave_up(&node.restart) {
         let error = format!("{reason}; {gave_up}");
         return Err(Box::new(cannot_start(node, error)));
     }
@@ -137,24 +137,6 @@ fn after_exit(
         reason,
         at: Some(at),
     })
-}
-
-/// Whether it failed more often than its limit allows, in words.
-fn gave_up(restart: &Restart, memory: &WorkloadMemory, last: LastExit) -> Option<String> {
-    let most = restart.max_attempts?;
-    let Some(window) = restart.window else {
-        let failures = memory.failures.max(1);
-        return (failures > most).then(|| format!("gave up after {failures} failures in a row"));
-    };
-    // Counted back from the last end, so that waiting alone does not begin it anew.
-    let within = memory
-        .failed_at
-        .iter()
-        .filter(|at| last.at.since(**at) <= window)
-        .count();
-    u32::try_from(within)
-        .is_ok_and(|within| within > most)
-        .then(|| format!("gave up after {within} failures within {}", words(window)))
 }
 
 fn cannot_start(node: &WorkloadNode, error: String) -> Planned {

@@ -236,13 +236,10 @@ fn unread(context: &Context<'_>, state: &TemplateState<'_>) -> bool {
 pub(super) fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bool {
     match &node.reload {
         None => true,
-        Some(ReloadNode::Command(_)) => {
-            context
-                .memory
-                .templates
-                .get(&node.name)
-                .and_then(|memory| memory.told.as_deref())
-                == Some(hash)
+        Some(ReloadNode::Command(command)) => {
+            let memory = context.memory.templates.get(&node.name);
+            let told = memory.and_then(|memory| memory.told.as_deref());
+            told.is_some_and(|told| told == telling(node, command, hash))
         }
         Some(ReloadNode::Signal { process, .. }) => {
             context.group_named(process).iter().all(|workload| {
@@ -252,6 +249,19 @@ pub(super) fn told(context: &Context<'_>, node: &TemplateNode, hash: &str) -> bo
             })
         }
     }
+}
+
+/// What is remembered of a reload command that was run for this content: another command, or
+/// another place, has been told nothing yet.
+pub(super) fn telling(node: &TemplateNode, command: &[String], hash: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for word in command {
+        hasher.update(word.as_bytes()).update(&[0]);
+    }
+    let path = node.destination.as_os_str().as_encoded_bytes();
+    hasher.update(&[1]).update(path);
+    hasher.update(&[0]).update(hash.as_bytes());
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The file that a template would become; `None` while it has no text.

@@ -206,6 +206,23 @@ fn attribute(out: &mut String, detail: &Detail) {
     }
 }
 
+fn compared<'t>(old: &'t str, new: &'t str) -> TextDiff<'t, 't, str> {
+    let mut comparing = TextDiff::configure();
+    comparing.timeout(COMPARING).diff_lines(old, new)
+}
+
+/// How many lines of a text come, and how many go.
+pub(super) fn line_counts(old: &str, new: &str) -> (usize, usize) {
+    let compared = compared(old, new);
+    let of = |tag| {
+        compared
+            .iter_all_changes()
+            .filter(|change| change.tag() == tag)
+            .count()
+    };
+    (of(ChangeTag::Insert), of(ChangeTag::Delete))
+}
+
 fn file(out: &mut String, diff: &FileDiff) {
     let path = visible(&diff.path.display().to_string());
     if let Some(unknown) = &diff.unknown {
@@ -224,9 +241,7 @@ fn file(out: &mut String, diff: &FileDiff) {
         out,
         format_args!("      {BOLD}--- {from}{BOLD:#}\n      {BOLD}+++ {path}{BOLD:#}\n"),
     );
-    let compared = TextDiff::configure()
-        .timeout(COMPARING)
-        .diff_lines(old, new);
+    let compared = compared(old, new);
     let mut unified = compared.unified_diff();
     unified.context_radius(CONTEXT);
     let mut lines = 0;

@@ -235,6 +235,8 @@ fn lost_network(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
 pub(super) fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<String> {
     let timeout = match &node.ready {
         ReadyNode::Started => return None,
+        // It may have said so while nobody listened: no reason to end what may be well.
+        ReadyNode::Notify { .. } if context.memory.adopted.contains(&life.id) => return None,
         ReadyNode::Notify { timeout } | ReadyNode::Check { timeout, .. } => *timeout,
     };
     // An adopted life, or one whose spec changed, is asked from now on, however old it is.
@@ -255,11 +257,7 @@ pub(super) fn is_ready(context: &Context<'_>, node: &WorkloadNode, life: &Life) 
     if life.state != LifeState::Up || coming {
         return false;
     }
-    match &node.ready {
-        ReadyNode::Started => true,
-        ReadyNode::Notify { .. } => life.notified,
-        ReadyNode::Check { .. } => context.memory.ready.contains(&life.id),
-    }
+    context.memory.is_ready(&node.ready, life)
 }
 
 /// Leaves when the rest of its group allows it; one that does not serve costs nothing.

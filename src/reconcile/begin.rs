@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tokio::sync::broadcast;
 
 use super::checks::unchecked;
-use super::controller::{Controller, Dirty, held, remember_stops};
+use super::controller::{Controller, Dirty, held};
 use super::engine::Beginning;
 use super::handle::{Happening, SpecText};
 use super::history::History;
@@ -20,7 +20,7 @@ use crate::plan::memory::{Down, Memory};
 use crate::plan::model::Plan;
 use crate::plan::permit::Permit;
 use crate::plan::saved::SavedPlan;
-use crate::plan::world::Observed;
+use crate::plan::world::{LifeState, Observed};
 use crate::spec::generation::Cause;
 
 pub(super) fn begin(
@@ -83,12 +83,12 @@ pub(super) fn begin(
     };
     controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
+    controller.recall_given_up(&past);
     controller.memory.permitted = permit;
     let left = left.map(|spec| controller.out_of_force(spec));
     controller.pass_over(left);
     controller.memory.past_needs.clear();
     controller.recall_proven(&past);
-    remember_stops(&mut controller.memory, &controller.desired);
     see(controller)
 }
 
@@ -99,6 +99,9 @@ fn see(mut controller: Controller) -> Result<Controller, String> {
         // Planning on what was not seen would start everything a second time.
         return Err("cannot see what runs on this host; the warnings above say why".to_owned());
     }
+    let lives = controller.observed.lives.iter();
+    let up = lives.filter(|life| life.state == LifeState::Up);
+    controller.memory.adopted = up.map(|life| life.id.clone()).collect();
     controller.tell_adopted();
     controller.memory.unchecked = unchecked(&controller.desired, &controller.observed);
     Ok(controller)

@@ -13,15 +13,16 @@ use super::history::History;
 use super::host::Host;
 use super::load::{Loaded, Surroundings};
 use super::schedule::Wanted;
+use super::turn::turn_to;
 use crate::graph::container_of;
-use crate::graph::desired::{Desired, EndpointNode, Node, ProbeNode, WorkloadNode};
+use crate::graph::desired::{Desired, Node, WorkloadNode};
 use crate::plan::backoff::retry_delay;
 use crate::plan::memory::{Attempt, Memory};
 use crate::plan::model::{Gate, NodeStatus, Plan, Step};
 use crate::plan::world::{LifeId, LifeState, Observed};
 use crate::planted::{self, Bug};
 use crate::spec::generation::Cause;
-use crate::spec::node::{Kind, NodeId};
+use crate::spec::node::NodeId;
 use crate::spec::time::Time;
 
 /// After so long the same steps are no repetition.
@@ -159,67 +160,42 @@ impl Controller {
 
     /// Takes a new desired world.
     pub fn adopt_spec(&mut self, spec: SpecText, loaded: Loaded, cause: Cause) {
-        self.forget_left(&loaded.desired);
-        remember_needs(&mut self.memory, &self.desired);
-        // What an earlier spec that did not converge changed is on trial still.
-        let changed = changed(&self.desired, &loaded.desired);
-        self.memory.changed.extend(changed);
-        let new = new_checks(&self.desired, &loaded.desired, &self.observed);
-        self.memory.unchecked.extend(new);
+        turn_to(
+            &mut self.memory,
+            &self.desired,
+            &loaded.desired,
+            &self.observed,
+        );
+        let now = self.host.clock.now();
+        self.done_before
+            .retain(|_, done| now.since(done.at) < FORGOTTEN);
         self.desired = loaded.desired;
         self.spec = spec;
         self.spec_error = None;
         self.passed_over = None;
         self.enter_generation(cause);
-        remember_stops(&mut self.memory, &self.desired);
-        self.memory.seen.clear();
-        self.memory.trying.clear();
-        let desired = &self.desired;
-        self.memory
-            .stopped
-            .retain(|node| desired.nodes.contains_key(node));
-        // An instance that has two seats from now on is stopped in both.
-        let other = |node| desired.pairs.get(node).cloned();
-        let others: Vec<NodeId> = self.memory.stopped.iter().filter_map(other).collect();
-        self.memory.stopped.extend(others);
         // Noted before anything is written, so that whoever takes the stack down finds it.
         let mut rendered = self.host.keep.rendered();
-        rendered.extend(desired.nodes.values().filter_map(|node| match node {
+        let nodes = self.desired.nodes.values();
+        rendered.extend(nodes.filter_map(|node| match node {
             Node::Template(template) => Some(template.destination.clone()),
             _ => None,
         }));
-        if let Err(error) = self.host.keep.set_rendered(&rendered) {
-            self.warn(error.message);
+        // A stop that ended with what it was about is not to come back with the next controller.
+        let stops = self.host.keep.stopped(&self.memory.stopped);
+        for kept in [self.host.keep.set_rendered(&rendered), stops] {
+            if let Err(error) = kept {
+                self.warn(error.message);
+            }
         }
         let env = self.around.env.clone();
         self.observed.inputs.env = env;
         self.observed.inputs.vars = self.desired.vars.clone();
         self.observed.inputs.spec_dir = self.desired.spec_dir.clone();
         self.observed.inputs.files = loaded.sources;
-        self.memory.begin_generation();
+        self.converged = false;
+        self.busy_since = now;
         self.dirty = Dirty::ALL;
-    }
-
-    /// Forgets what left with an earlier spec and is gone: names may come and go for years.
-    fn forget_left(&mut self, new: &Desired) {
-        let now = self.host.clock.now();
-        let memory = &mut self.memory;
-        let lives = self.observed.lives.iter().map(|life| &life.id.node);
-        let there: HashSet<&NodeId> = lives.chain(memory.attempts.keys()).collect();
-        let old = &self.desired;
-        let named = |node: &NodeId| new.nodes.contains_key(node) || old.nodes.contains_key(node);
-        // One that is gone may stand between two that are there, in the order of their ends.
-        if there.iter().all(|node| named(node)) {
-            memory.past_needs.retain(|node, _| named(node));
-        }
-        let known = |node: &NodeId| named(node) || there.contains(node);
-        memory.workloads.retain(|node, _| known(node));
-        memory.templates.retain(|name, _| {
-            let node = NodeId::new(Kind::Templates, name.as_str());
-            known(&node)
-        });
-        self.done_before
-            .retain(|_, done| now.since(done.at) < FORGOTTEN);
     }
 
     /// The addresses that instances hold now, which a new compilation is to keep.
@@ -275,6 +251,9 @@ impl Controller {
                 }
                 if let Step::Kill(life) = step {
                     self.memory.killed.insert(life.clone(), now);
+                }
+                if let Step::Write(_) = step {
+                    self.forget_told(&node);
                 }
                 if let Step::Register(endpoint) = step
                     && let Some(target) = &endpoint.target
@@ -399,69 +378,4 @@ pub(super) fn step_hash(steps: &[Step]) -> u64 {
     let mut hasher = DefaultHasher::new();
     format!("{steps:?}").hash(&mut hasher);
     hasher.finish()
-}
-
-/// Workloads that are new, or that are not what they were in what they run, when they are
-/// ready or what they serve.
-pub(super) fn changed(old: &Desired, new: &Desired) -> BTreeSet<NodeId> {
-    let mut changed = BTreeSet::new();
-    for (id, node) in &new.nodes {
-        if old.nodes.get(id) == Some(node) {
-            continue;
-        }
-        match node {
-            Node::Workload(_) => {
-                changed.insert(id.clone());
-            }
-            Node::Endpoint(endpoint) => changed.extend(endpoint.target.clone()),
-            _ => {}
-        }
-    }
-    changed
-}
-
-/// Checks that are new for endpoints that serve already: one that was not asked yet must not
-/// take its endpoint away.
-fn new_checks(old: &Desired, new: &Desired, observed: &Observed) -> BTreeSet<String> {
-    let known: BTreeSet<&str> = endpoints(old)
-        .flat_map(|endpoint| &endpoint.checks)
-        .map(|check| check.id.as_str())
-        .collect();
-    endpoints(new)
-        .filter(|endpoint| observed.registered.contains_key(&endpoint.service_id))
-        .flat_map(|endpoint| &endpoint.checks)
-        .filter(|check| !known.contains(check.id.as_str()))
-        .filter(|check| !matches!(check.probe, ProbeNode::Ttl(_)))
-        .map(|check| check.id.clone())
-        .collect()
-}
-
-fn endpoints(desired: &Desired) -> impl Iterator<Item = &EndpointNode> {
-    desired.nodes.values().filter_map(|node| match node {
-        Node::Endpoint(endpoint) => Some(endpoint),
-        _ => None,
-    })
-}
-
-/// Keeps what needed what, so that what leaves with a later spec leaves in order.
-fn remember_needs(memory: &mut Memory, desired: &Desired) {
-    for (node, needs) in &desired.needs {
-        let on = needs.iter().map(|need| need.on.clone()).collect();
-        memory.past_needs.insert(node.clone(), on);
-    }
-}
-
-/// Keeps how each workload is asked to end, for when it leaves the spec.
-pub(super) fn remember_stops(memory: &mut Memory, desired: &Desired) {
-    for node in desired.nodes.values() {
-        if let Node::Workload(workload) = node {
-            let memory = memory.workloads.entry(workload.id.clone()).or_default();
-            let mut farewell = workload.farewell();
-            // Connections may outlive the service that led them here.
-            if let Some(before) = &memory.farewell {
-                farewell.ports.extend(&before.ports);
-            }
-            memory.farewell = Some(farewell);
-        }
-    }
 }

@@ -172,6 +172,7 @@ impl Engine {
             controller.wake_at(now + LOOK_AGAIN);
         }
         controller.report();
+        controller.keep_given_up();
         let jobs = controller.dispatch();
         controller.follow_files();
         let watch = std::mem::take(&mut controller.rewatch).then(|| controller.watched.clone());

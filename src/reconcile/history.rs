@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::controller::{Controller, Proven, changed};
+use super::controller::{Controller, Proven};
 use super::handle::{EventKind, Happening, Level, SpecText};
 use super::happening::one_line;
 use super::host::Host;
 use super::load::load;
+use super::turn::changed;
 use crate::driver::Result;
+use crate::graph::desired::Node;
+use crate::plan::memory::GivenUp;
 use crate::plan::model::{NodeState, NodeStatus, Plan};
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
 use crate::plan::{exit_words, words};
@@ -41,6 +44,8 @@ pub(super) struct History {
     unkept: Vec<Happening>,
     /// The last try to keep something failed.
     failing: bool,
+    /// The generation of which it was told that there is nothing to go back to.
+    no_way_back: Option<u64>,
 }
 
 impl History {
@@ -66,6 +71,7 @@ impl History {
             adopted: false,
             unkept: Vec::new(),
             failing: false,
+            no_way_back: None,
         }
     }
 }
@@ -303,12 +309,19 @@ impl Controller {
         }
     }
 
-    /// Finds out which earlier spec was proven. One that was in force already and converged is
-    /// not on trial any more.
+    /// Finds out which spec was proven. One that was in force already and converged is not on
+    /// trial any more.
     pub(super) fn recall_proven(&mut self, past: &Past) {
         let current = &self.history.current;
-        let converged = matches!(current.outcome, Outcome::Converged { .. });
-        let before = last_converged(&past.generations, current.number).filter(|_| !converged);
+        if matches!(current.outcome, Outcome::Converged { .. }) {
+            self.memory.changed.clear();
+            self.proven = Some(Proven {
+                generation: current.number,
+                spec: self.spec.clone(),
+            });
+            return;
+        }
+        let before = last_converged(&past.generations, current.number);
         self.proven = before.and_then(|before| {
             Some(Proven {
                 generation: before.number,
@@ -325,6 +338,55 @@ impl Controller {
         if let Ok(loaded) = load(&proven.spec, &self.around, &held, files.as_ref(), false) {
             self.memory.changed = changed(&loaded.desired, &self.desired);
         }
+    }
+
+    /// Keeps which workloads gave up, so that the next controller leaves them so.
+    pub(super) fn keep_given_up(&mut self) {
+        let failed = self.plan.nodes.iter();
+        let failed = failed.filter(|status| status.state == NodeState::Failed);
+        let workloads = failed.filter_map(|status| {
+            let Some(Node::Workload(node)) = self.desired.nodes.get(&status.node) else {
+                return None;
+            };
+            let past = self.memory.workloads.get(&node.id)?;
+            past.gave_up(&node.restart)?;
+            Some((node.id.clone(), past.clone()))
+        });
+        let workloads: Vec<_> = workloads.collect();
+        let generation = match workloads.is_empty() {
+            true => 0,
+            false => self.history.current.number,
+        };
+        let given_up = GivenUp {
+            generation,
+            workloads,
+        };
+        if let Err(error) = self.host.keep.given_up(&given_up) {
+            self.warn(error.message);
+        }
+    }
+
+    /// What gave up stays so, if the spec is the one under which it did.
+    pub(super) fn recall_given_up(&mut self, past: &Past) {
+        let number = self.history.current.number;
+        let given_up = self.host.keep.had_given_up();
+        if number <= past.newest && number == given_up.generation {
+            given_up.recall(&mut self.memory.workloads);
+        }
+    }
+
+    /// The generation in force is to give way, and there is nothing to go back to: told once.
+    pub(super) fn tell_no_way_back(&mut self, why: &str) {
+        let number = self.history.current.number;
+        if self.history.no_way_back == Some(number) {
+            return;
+        }
+        self.history.no_way_back = Some(number);
+        let text = format!(
+            "generation {number} failed: {why}; it stays in force, because no other one that \
+             converged is known to go back to"
+        );
+        self.tell(EventKind::Failed, None, Level::Error, text);
     }
 
     /// The generation converged.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::handle::{Happening, SpecText};
 use super::shared::SharedCatalog;
 use crate::driver::{Clock, Commands, Files, Networks, Probes, Result, Workloads};
+use crate::plan::memory::GivenUp;
 use crate::plan::world::LifeId;
 use crate::spec::generation::{Generation, Past};
 
@@ -59,10 +60,14 @@ pub trait Keep: Send + Sync {
     fn stopped(&self, nodes: &BTreeSet<crate::spec::node::NodeId>) -> Result<()>;
     /// Which ones those were.
     fn was_stopped(&self) -> BTreeSet<crate::spec::node::NodeId>;
-    /// Notes which content of each template its reload command was told about, by hash.
+    /// Notes what each template's reload command was told about.
     fn told(&self, told: &BTreeMap<String, String>) -> Result<()>;
     /// What they were told.
     fn was_told(&self) -> BTreeMap<String, String>;
+    /// Notes which workloads gave up.
+    fn given_up(&self, given_up: &GivenUp) -> Result<()>;
+    /// Which ones those were, if the machine was not started anew since.
+    fn had_given_up(&self) -> GivenUp;
     /// Adds to the log of events. What is added survives the controller; it need not survive
     /// the machine's sudden end.
     fn record(&self, happenings: &[Happening]) -> Result<()>;

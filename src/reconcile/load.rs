@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub dirs: Arc<dyn Fn(&str) -> Dirs + Send + Sync>,
     /// The environment that expressions see.
     pub env: Env,
+    /// Specs are only compared: where they run, their paths may lead into no commit's tree.
+    pub compares: bool,
 }
 
 /// Reads, checks and compiles a spec. The error is the whole report, ready to be printed.
@@ -74,7 +76,7 @@ pub fn check(
             .collect();
     let inputs = CompileInputs {
         spec_dir,
-        tree: tree(text, files)?,
+        tree: tree(text, around, files)?,
         dirs: (around.dirs)(&parsed.name),
         env: around.env.clone(),
         template_sources: sources.clone(),
@@ -97,7 +99,11 @@ pub fn check(
 }
 
 /// The tree of the commit that a spec was read from.
-fn tree(text: &SpecText, files: &dyn Files) -> Result<Option<Arc<Tree>>, Vec<Diagnostic>> {
+fn tree(
+    text: &SpecText,
+    around: &Surroundings,
+    files: &dyn Files,
+) -> Result<Option<Arc<Tree>>, Vec<Diagnostic>> {
     let Some(origin) = &text.further.origin else {
         return Ok(None);
     };
@@ -112,6 +118,7 @@ fn tree(text: &SpecText, files: &dyn Files) -> Result<Option<Arc<Tree>>, Vec<Dia
         commit: origin.commit.id.clone(),
         root: origin.tree.clone(),
         objects: Objects::read(&objects),
+        may_be_written: around.compares,
     })))
 }
 

@@ -24,6 +24,7 @@ mod run;
 mod schedule;
 pub mod shared;
 pub mod sync;
+mod turn;
 
 pub use controller::held;
 pub use engine::Beginning;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::controller::Controller;
 use super::execute::life_check;
+use super::handle::{EventKind, Level};
 use super::load::INPUT_LIMIT;
 use crate::driver::DriverError;
 use crate::graph::desired::{Node, ReadyNode};
@@ -14,6 +15,7 @@ use crate::plan::world::{Life, LifeId, LifeState, Registered, RegistryView};
 use crate::planted::{self, Bug};
 use crate::spec::model::Status;
 use crate::spec::node::NodeId;
+use crate::spec::time::Time;
 
 impl Controller {
     /// Observes what is dirty. What cannot be observed stays dirty, and as it was.
@@ -196,10 +198,41 @@ impl Controller {
         memory.ending.retain(|life, _| there.contains(life));
         memory.restart.retain(|life| there.contains(life));
         memory.seen.retain(|life, _| there.contains(life));
+        memory.adopted.retain(|life| there.contains(life));
         memory.late.retain(|life| there.contains(life));
         memory.killed.retain(|life, _| there.contains(life));
         memory.draining.retain(|life, _| there.contains(life));
+        self.settle_adopted(now);
         self.tell_ends(&there);
+    }
+
+    /// Adopted lives that were to say that they are ready, and may have while nobody listened,
+    /// count as ready once they had their time to say it again.
+    fn settle_adopted(&mut self, now: Time) {
+        let nodes = &self.desired.nodes;
+        let lives = self.observed.lives.iter().filter(|life| {
+            let timeout = match nodes.get(&life.id.node) {
+                Some(Node::Workload(node)) => match node.ready {
+                    ReadyNode::Notify { timeout } => timeout,
+                    _ => return false,
+                },
+                _ => return false,
+            };
+            let seen = self.memory.seen.get(&life.id);
+            life.state == LifeState::Up
+                && life.main_pid > 0
+                && self.memory.adopted.contains(&life.id)
+                && !life.notified
+                && !self.memory.ready.contains(&life.id)
+                && seen.is_some_and(|seen| now.since(*seen) >= timeout)
+        });
+        let lives: Vec<LifeId> = lives.map(|life| life.id.clone()).collect();
+        for life in lives {
+            let text = "counts as ready: it ran before this controller, which cannot know whether \
+                        it said so";
+            self.tell_life(EventKind::Warning, &life, Level::Warning, text);
+            self.memory.ready.insert(life);
+        }
     }
 
     /// The newest life of every node that has one.
@@ -228,11 +261,7 @@ impl Controller {
             }
         }
         let ready = match self.desired.nodes.get(node) {
-            Some(Node::Workload(workload)) => match workload.ready {
-                ReadyNode::Started => true,
-                ReadyNode::Notify { .. } => life.notified,
-                ReadyNode::Check { .. } => self.memory.ready.contains(&life.id),
-            },
+            Some(Node::Workload(workload)) => self.memory.is_ready(&workload.ready, life),
             _ => true,
         };
         if ready {
@@ -311,10 +340,13 @@ fn note_exit(
     life: &Life,
     last: LastExit,
 ) {
-    let restart = match desired.nodes.get(&life.id.node) {
-        Some(Node::Workload(node)) => Some(&node.restart),
+    let node = match desired.nodes.get(&life.id.node) {
+        Some(Node::Workload(node)) => Some(node.as_ref()),
         _ => None,
     };
+    let ready = node.is_some_and(|node| memory.is_ready(&node.ready, life));
+    let served = ready.then(|| last.at.since(life.started));
+    let restart = node.map(|node| &node.restart);
     let workload = memory.workloads.entry(life.id.node.clone()).or_default();
-    workload.note_exit(last, last.at.since(life.started), restart);
+    workload.note_exit(last, served, restart);
 }

@@ -9,6 +9,7 @@ use super::handle::{Proposal, SpecText};
 use super::load::{INPUT_LIMIT, Loaded, load};
 use super::observe::network_names;
 use super::report::view;
+use super::turn::turn_to;
 use crate::driver::Files;
 use crate::graph::desired::Node;
 use crate::plan::explain::{Answers, Explanation, explain};
@@ -180,7 +181,7 @@ impl Controller {
         observed.lives = (self.host.workloads.observe()).map_err(|error| error.message)?;
         let mut memory: Memory = self.memory.clone();
         if loaded.desired != self.desired {
-            memory.begin_generation();
+            turn_to(&mut memory, &self.desired, &loaded.desired, &observed);
         }
         memory.permitted = None;
         let world = World {

@@ -90,6 +90,7 @@ impl Controller {
             .clone()
             .filter(|proven| proven.spec != self.spec)
         else {
+            self.tell_no_way_back(why);
             return;
         };
         let held = self.held();
@@ -154,8 +155,6 @@ impl Controller {
         self.reread = false;
         self.memory.permitted = permit;
         self.pass_over(over);
-        self.converged = false;
-        self.busy_since = self.host.clock.now();
         Ok(self.history.current.number)
     }
 
@@ -193,8 +192,6 @@ impl Controller {
             self.pass_over(None);
         } else {
             self.adopt_spec(spec, loaded, Cause::FileEdit);
-            self.converged = false;
-            self.busy_since = self.host.clock.now();
         }
         Ok(self.history.current.number)
     }
@@ -394,6 +391,7 @@ impl Controller {
                     .entry(start.id.node.clone())
                     .or_default();
                 memory.incarnation = start.id.incarnation;
+                memory.kept = false;
                 let before = |last: LastExit| last.incarnation < start.id.incarnation;
                 if memory
                     .last_exit
@@ -419,6 +417,14 @@ impl Controller {
     fn renders(&self, path: &std::path::Path) -> bool {
         let mut nodes = self.desired.nodes.values();
         nodes.any(|node| matches!(node, Node::Template(template) if template.destination == path))
+    }
+
+    /// Whoever read a file whose text is written again may have met another one meanwhile.
+    pub(super) fn forget_told(&mut self, template: &NodeId) {
+        let memory = self.memory.templates.get_mut(&template.name);
+        if memory.is_some_and(|memory| memory.told.take().is_some()) {
+            self.keep_told();
+        }
     }
 
     /// What reload commands have told is kept: the next controller need not tell it again.

@@ -3,6 +3,7 @@
 //! Strings that depend on the instance are kept as [`Expr`], unevaluated: the template
 //! engine alone reads them.
 
+mod objects;
 mod rolling;
 mod source;
 
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::node::NodeId;
 
+pub use objects::{Object, Objects};
 pub use rolling::{Drain, FailureAction, Update, UpdateOrder};
-pub use source::{Commit, GitSource, Objects, OnFailure, Provenance, Verify, Webhook};
+pub use source::{Commit, GitSource, OnFailure, Provenance, Verify, Webhook};
 
 /// A string that may hold minijinja expressions over `name`, `replica`, `address`, `port`,
 /// `spec_dir`, `vars` and `env`.

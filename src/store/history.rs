@@ -179,7 +179,7 @@ impl Store {
 }
 
 /// The kernel's id of this boot; empty where there is none.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
         .unwrap_or_default()

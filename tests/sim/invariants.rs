@@ -135,7 +135,11 @@ fn unmet_node(
     let rests = completed && matches!(work.policy, "no" | "on-failure");
     let ready = |cgroup: &Cgroup| match work.ready {
         Ready::Started => cgroup.ran,
-        Ready::Notify(_) => cgroup.notified,
+        // An adopted one may have said so while nobody listened: it counts after its time.
+        Ready::Notify(timeout) => {
+            let adopted = cgroup.begun_by != world.epoch;
+            cgroup.notified || adopted && world.now - world.began >= timeout * MILLI
+        }
         Ready::Tcp(_) | Ready::Check(_) => cgroup.was_ready,
     };
     let up = world

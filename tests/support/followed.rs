@@ -53,7 +53,13 @@ impl Followed {
     }
 
     pub fn git(&self, arguments: &[&str]) -> String {
+        self.git_at(None, arguments)
+    }
+
+    /// The same at another time, as far as git is told.
+    pub fn git_at(&self, date: Option<&str>, arguments: &[&str]) -> String {
         let output = Command::new("git")
+            .envs(date.map(|date| ("GIT_COMMITTER_DATE", date)))
             .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
             .args(arguments)
             .current_dir(self.home())

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::GitArgs;
-use super::begin::{head_of, repository, scratch};
+use super::begin::{head_of, repository};
+use super::repository::sought;
+use super::scratch::Scratch;
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::SpecArgs;
 use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Repository};
 use crate::source::git::Checkout;
+use crate::spec::gather::Sought;
 use crate::spec::model::GitSource;
 
 /// What is compared; the trees of commits lie there for as long as this lives.
@@ -18,7 +21,9 @@ pub struct Compared {
     pub new: SpecText,
     /// What was; `None` where there was no spec yet.
     pub old: Option<SpecText>,
-    _trees: Vec<tempfile::TempDir>,
+    /// A stack would follow the repository: what it refuses is refused.
+    pub followed: bool,
+    _trees: Vec<Scratch>,
 }
 
 /// The spec that is named, and that of the file or the revision `against`.
@@ -26,13 +31,14 @@ pub struct Compared {
 /// # Errors
 /// When either cannot be read.
 pub fn compared(spec: &SpecArgs, git: &GitArgs, against: &str) -> Result<Compared, CommandError> {
-    if let Some(source) = git.source()? {
+    if let Some(source) = git.source(spec)? {
         return branches(source, against);
     }
     match Path::new(against).exists() {
         true => Ok(Compared {
             new: spec.read()?,
             old: Some(SpecArgs::of(Path::new(against)).read()?),
+            followed: false,
             _trees: Vec::new(),
         }),
         false => work_tree(spec, against),
@@ -51,26 +57,33 @@ fn branches(source: GitSource, against: &str) -> Result<Compared, CommandError> 
         ..source.clone()
     };
     let (new, tree) = super::look(&source)?;
-    let other = scratch()?;
+    let other = Scratch::new()?;
     let repository = repository(&before, other.path(), None)?;
     let commit = repository.fetch().map_err(failed)?;
     let laid_out = repository.tree(&commit).map_err(failed)?;
-    let old = match laid_out.tree.join(&before.path).exists() {
+    let old = match is_there(&sought(&before, &laid_out.tree)) {
         true => Some(head_of(&repository)?),
         false => None,
     };
     Ok(Compared {
         new,
         old,
+        followed: true,
         _trees: vec![tree, other],
     })
+}
+
+/// Whether there is such a spec: with an overlay that is not there yet there is none.
+fn is_there(sought: &Sought) -> bool {
+    let further = sought.overlays.iter().chain(&sought.vars);
+    further.chain([&sought.path]).all(|path| path.exists())
 }
 
 /// What lies in the work tree around a spec, and a revision of its repository. Both are laid out
 /// as commits are for a stack that follows the repository, so that they differ where it would
 /// find a difference.
 fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
-    let scratch = scratch()?;
+    let scratch = Scratch::new()?;
     let named = std::path::absolute(spec.first())
         .and_then(|path| path.canonicalize())
         .map_err(|error| {
@@ -94,7 +107,7 @@ fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
         let commit = repository.fetch().map_err(failed)?;
         let origin = repository.tree(&commit).map_err(failed)?;
         let sought = spec.sought_in_tree(checkout.top(), &origin.tree)?;
-        if !sought.path.exists() {
+        if !is_there(&sought) {
             return Ok(None);
         }
         let mut text = spec_file::read(&sought)?;
@@ -111,6 +124,7 @@ fn work_tree(spec: &SpecArgs, against: &str) -> Result<Compared, CommandError> {
     Ok(Compared {
         new,
         old,
+        followed: false,
         _trees: vec![scratch],
     })
 }

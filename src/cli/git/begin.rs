@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::repository::sought;
+use super::scratch::Scratch;
 use super::{GitRepository, Named, NamedBy, keep};
 use crate::cli::error::CommandError;
 use crate::cli::spec_args::IN_FOLDER;
@@ -86,12 +88,15 @@ pub fn resume(named: &Named, stack: &str) -> Option<Found> {
     is_at(&spec, &named.source).then(|| ground.found(named.source.clone(), spec, left))
 }
 
-/// Whether a spec came from the file or folder of its commit's tree that `source` names.
+/// Whether a spec came from those files of its commit's tree that `source` names.
 fn is_at(spec: &SpecText, source: &GitSource) -> bool {
     // By names alone: the tree need not be there any more.
-    spec.further.origin.as_ref().is_some_and(|origin| {
-        let named = origin.tree.join(&source.path);
-        spec.path == named || spec.path == named.join(IN_FOLDER)
+    let further = &spec.further;
+    further.origin.as_ref().is_some_and(|origin| {
+        let named = sought(source, &origin.tree);
+        let overlays = further.overlays.iter().map(|overlay| &overlay.path);
+        let is_first = spec.path == named.path || spec.path == named.path.join(IN_FOLDER);
+        is_first && overlays.eq(&named.overlays) && further.vars == named.vars
     })
 }
 
@@ -213,7 +218,7 @@ fn prepared(
 /// The name of the stack that the head describes: fetched into a folder that goes again, since
 /// nobody knows yet where it is to stay.
 fn name_of(source: &GitSource) -> Result<String, CommandError> {
-    let scratch = scratch()?;
+    let scratch = Scratch::new()?;
     let repository = repository(source, scratch.path(), None)?;
     let spec = head_of(&repository)?;
     let name = wiring::compile(&spec)?.stack;
@@ -240,29 +245,10 @@ pub(super) fn head_of(repository: &GitRepository) -> Result<SpecText, CommandErr
 ///
 /// # Errors
 /// When it cannot be had.
-pub fn look(source: &GitSource) -> Result<(SpecText, tempfile::TempDir), CommandError> {
-    let scratch = scratch()?;
+pub fn look(source: &GitSource) -> Result<(SpecText, Scratch), CommandError> {
+    let scratch = Scratch::new()?;
     let repository = repository(source, scratch.path(), None)?;
     Ok((head_of(&repository)?, scratch))
-}
-
-/// A folder that only we may enter: where our state is, or wherever who only looks may write.
-pub(super) fn scratch() -> Result<tempfile::TempDir, CommandError> {
-    let root = wiring::roots().state;
-    let mut folder = tempfile::Builder::new();
-    folder.prefix(".git-");
-    let made = std::fs::create_dir_all(&root)
-        .and_then(|()| folder.tempdir_in(&root))
-        .or_else(|_| folder.tempdir());
-    made.map_err(|error| {
-        let temporary = std::env::temp_dir();
-        CommandError::new(format!(
-            "cannot make a folder in `{}` or `{}`",
-            root.display(),
-            temporary.display()
-        ))
-        .because(&error)
-    })
 }
 
 /// What earlier controllers of the stack left behind.

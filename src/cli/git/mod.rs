@@ -3,6 +3,7 @@
 pub mod against;
 mod begin;
 mod repository;
+mod scratch;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 pub use self::begin::{Following, Found, begin, look, resume};
 pub use self::repository::GitRepository;
+pub use self::scratch::Scratch;
 
 use super::error::CommandError;
-use super::spec_args::lasting;
+use super::spec_args::{SpecArgs, lasting};
 use super::spec_file;
 use super::wiring;
 use crate::driver::because;
@@ -24,16 +26,16 @@ use crate::spec::text::parse_duration;
 
 /// What else says where a spec is. That `--git` is required counts for nothing beside what it
 /// conflicts with, so what belongs to it conflicts with the same.
-const ELSEWHERE: [&str; 3] = ["spec", "file", "source"];
+const ELSEWHERE: [&str; 2] = ["spec", "source"];
 
 /// Which repository.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct GitArgs {
-    /// Follow the spec in this git repository
-    #[arg(long, value_name = "URL", conflicts_with_all = ["spec", "file"])]
+    /// Follow the spec in this git repository; `-f` and `--vars` are files of it then
+    #[arg(long, value_name = "URL", conflicts_with = "spec")]
     git: Option<String>,
     /// Follow the repository that this file names, as `source: { git: URL, … }`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["spec", "file", "git"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["spec", "file", "vars", "git"])]
     source: Option<PathBuf>,
     /// With `--git`: the branch or tag; `main` unless given
     #[arg(long = "ref", value_name = "REF", requires = "git", conflicts_with_all = ELSEWHERE)]
@@ -63,14 +65,15 @@ impl GitArgs {
         self.git.is_some() || self.source.is_some()
     }
 
-    /// The repository that is named, for who looks at it once.
+    /// The repository that is named, for who looks at it once. What `over` lays over the spec, and
+    /// its variables, are files of the repository.
     ///
     /// # Errors
     /// What is wrong with the file that names it, or with a path.
-    pub fn source(&self) -> Result<Option<GitSource>, CommandError> {
+    pub fn source(&self, over: &SpecArgs) -> Result<Option<GitSource>, CommandError> {
         match &self.source {
             Some(file) => read(file).map(|read| Some(read.source)),
-            None => self.described(),
+            None => self.described(over),
         }
     }
 
@@ -84,9 +87,13 @@ impl GitArgs {
     ///
     /// # Errors
     /// As [`GitArgs::source`], and when the address holds a secret.
-    pub fn followed(&self, kept: Option<&str>) -> Result<Option<Named>, CommandError> {
+    pub fn followed(
+        &self,
+        over: &SpecArgs,
+        kept: Option<&str>,
+    ) -> Result<Option<Named>, CommandError> {
         let Some(path) = &self.source else {
-            let Some(source) = self.described()? else {
+            let Some(source) = self.described(over)? else {
                 return Ok(None);
             };
             demand_no_secret(&source.url)?;
@@ -103,21 +110,20 @@ impl GitArgs {
     }
 
     /// What the arguments themselves say.
-    fn described(&self) -> Result<Option<GitSource>, CommandError> {
+    fn described(&self, over: &SpecArgs) -> Result<Option<GitSource>, CommandError> {
         let Some(url) = &self.git else {
             return Ok(None);
         };
-        let path = self.path.clone().unwrap_or_default();
-        let inner = crate::spec::within_tree(&path).ok_or_else(|| {
-            CommandError::new(format!(
-                "`{}` is not a path inside the repository",
-                path.display()
-            ))
-            .hint("as `--path specs/prime`, without `..`")
-        })?;
+        let inner = inside(self.path.as_deref().unwrap_or(Path::new("")))?;
+        let all = |paths: &[PathBuf]| -> Result<Vec<PathBuf>, CommandError> {
+            paths.iter().map(|path| inside(path)).collect()
+        };
+        let (overlays, vars) = over.laid_over();
         let reference = self.reference.clone();
         let reference = reference.unwrap_or_else(|| GitSource::REFERENCE.to_owned());
         let mut source = GitSource::new(absolute_url(url), reference, inner);
+        source.overlays = all(overlays)?;
+        source.vars = all(vars)?;
         source.interval = self.interval.unwrap_or(source.interval);
         source.allow_rewrite = self.allow_rewrite;
         Ok(Some(source))
@@ -132,7 +138,7 @@ impl GitArgs {
     ///
     /// # Errors
     /// When a folder on the way is not there.
-    pub fn argv(&self) -> Result<Vec<OsString>, CommandError> {
+    pub fn argv(&self, over: &SpecArgs) -> Result<Vec<OsString>, CommandError> {
         let mut argv: Vec<OsString> = Vec::new();
         if let Some(file) = &self.source {
             let file = lasting(file).map_err(|error| {
@@ -148,7 +154,14 @@ impl GitArgs {
                 .iter()
                 .map(|name| joined("--ref", name.clone())),
         );
-        argv.extend(self.path.iter().map(|path| joined("--path", path.clone())));
+        let (overlays, vars) = over.laid_over();
+        for (name, paths) in [
+            ("--path", self.path.as_slice()),
+            ("--file", overlays),
+            ("--vars", vars),
+        ] {
+            argv.extend(paths.iter().map(|path| joined(name, path.clone())));
+        }
         let interval = self
             .interval
             .map(|interval| format!("{}ms", interval.as_millis()));
@@ -158,13 +171,40 @@ impl GitArgs {
     }
 
     /// The arguments as people know them, for hints.
-    pub fn shown(&self) -> String {
-        match (&self.source, &self.git) {
-            (Some(file), _) => format!("--source {}", file.display()),
-            (None, Some(url)) => format!("--git {}", crate::source::git::shown(url)),
-            (None, None) => String::new(),
+    pub fn shown(&self, over: &SpecArgs) -> String {
+        let mut text = match (&self.source, &self.git) {
+            (Some(file), _) => return format!("--source {}", file.display()),
+            (None, Some(url)) => format!("--git {}", shown(url)),
+            (None, None) => return String::new(),
+        };
+        if let Some(name) = &self.reference {
+            text.push_str(&format!(" --ref {name}"));
         }
+        let (overlays, vars) = over.laid_over();
+        for (name, paths) in [
+            ("--path", self.path.as_slice()),
+            ("-f", overlays),
+            ("--vars", vars),
+        ] {
+            for path in paths {
+                text.push_str(&format!(" {name} {}", path.display()));
+            }
+        }
+        text
     }
+}
+
+/// A path inside the repository.
+fn inside(path: &Path) -> Result<PathBuf, CommandError> {
+    crate::spec::within_tree(path).ok_or_else(|| {
+        CommandError::new(format!(
+            "`{}` is not a path inside the repository",
+            path.display()
+        ))
+        .hint(
+            "with `--git`, other paths are relative to its top: `--path specs/prime`, without `..`",
+        )
+    })
 }
 
 /// One argument, so that a value that begins with `-` is none.
@@ -242,6 +282,8 @@ fn keep(stack: &str, file: &NamedBy) {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let mut copy = tempfile::NamedTempFile::new_in(folder)?;
         copy.write_all(file.text.as_bytes())?;
+        // What was not written yet when the power went would be no copy.
+        copy.as_file().sync_all()?;
         copy.persist(&path).map_err(|error| error.error)?;
         Ok(())
     };
@@ -268,6 +310,8 @@ fn demand_no_secret(url: &str) -> Result<(), CommandError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use clap::{Args, FromArgMatches};
+
     use super::*;
 
     fn of_url(url: &str) -> GitArgs {
@@ -277,14 +321,70 @@ mod tests {
         }
     }
 
+    fn nothing() -> SpecArgs {
+        SpecArgs::default()
+    }
+
+    /// What a command line of `up` says of a repository.
+    fn of_line(line: &str) -> Result<(GitArgs, SpecArgs), clap::Error> {
+        let words = line.split_whitespace();
+        let command = GitArgs::augment_args(SpecArgs::augment_args(clap::Command::new("up")));
+        let found = command.try_get_matches_from(std::iter::once("up").chain(words))?;
+        Ok((
+            GitArgs::from_arg_matches(&found)?,
+            SpecArgs::from_arg_matches(&found)?,
+        ))
+    }
+
+    #[test]
+    fn overlays_and_variables_are_files_of_the_repository() {
+        let line = "--git /g --path ./base.yaml -f env/prod.yaml -f more.yaml --vars prod.env";
+        let (git, over) = of_line(line).unwrap();
+        let source = git.source(&over).unwrap().unwrap();
+        assert_eq!(source.path, Path::new("base.yaml"));
+        let overlays: [PathBuf; 2] = ["env/prod.yaml".into(), "more.yaml".into()];
+        assert_eq!(source.overlays, overlays);
+        assert_eq!(source.vars, [Path::new("prod.env")]);
+        // Another process understands the same.
+        let argv = git.argv(&over).unwrap();
+        let argv: Vec<String> = argv
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let (git, over) = of_line(&argv.join(" ")).unwrap();
+        assert_eq!(git.source(&over).unwrap().unwrap(), source);
+
+        for outside in ["-f ../prod.yaml", "-f /etc/prod.yaml", "--vars a/../../b"] {
+            let (git, over) = of_line(&format!("--git /g {outside}")).unwrap();
+            let error = git.followed(&over, None).unwrap_err().to_string();
+            assert!(
+                error.contains("is not a path inside the repository"),
+                "{error}"
+            );
+        }
+        for mixed in [
+            "--source s.yaml -f prod.yaml",
+            "--source s.yaml --vars prod.env",
+            "--git /g base.yaml",
+            "base.yaml --path x",
+            "-f base.yaml --ref main",
+        ] {
+            assert!(of_line(mixed).is_err(), "{mixed}");
+        }
+    }
+
     #[test]
     fn a_controller_is_told_no_secret() {
         let secret = of_url("https://ada:hunter2@host/specs.git");
-        let error = secret.followed(None).unwrap_err().to_string();
+        let error = secret.followed(&nothing(), None).unwrap_err().to_string();
         assert!(error.contains("credential.helper"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
-        assert!(secret.source().is_ok(), "one look is allowed");
-        assert!(of_url("git@host:specs.git").followed(None).is_ok());
+        assert!(secret.source(&nothing()).is_ok(), "one look is allowed");
+        assert!(
+            of_url("git@host:specs.git")
+                .followed(&nothing(), None)
+                .is_ok()
+        );
 
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("source.yaml");
@@ -293,7 +393,7 @@ mod tests {
             source: Some(file),
             ..GitArgs::default()
         };
-        let error = by_file.followed(None).unwrap_err().to_string();
+        let error = by_file.followed(&nothing(), None).unwrap_err().to_string();
         assert!(!error.contains("t0ken"), "{error}");
     }
 
@@ -307,7 +407,7 @@ mod tests {
             source: Some(path.clone()),
             ..GitArgs::default()
         };
-        let named = args.followed(None).unwrap().unwrap();
+        let named = args.followed(&nothing(), None).unwrap().unwrap();
         let file = named.file.unwrap();
         assert!(file.still_names(&named.source));
         write("# ours\nsource: { git: /srv/specs.git }\n");

@@ -1,7 +1,7 @@
 //! A git mirror as the syncer knows repositories.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::NamedBy;
 use crate::cli::spec_args::sought_in;
@@ -9,6 +9,7 @@ use crate::cli::spec_file;
 use crate::reconcile::handle::SpecText;
 use crate::reconcile::sync::{Fault, Repository};
 use crate::source::git::{CommitId, GitError, Mirror};
+use crate::spec::gather::Sought;
 use crate::spec::model::{Commit, GitSource, Provenance};
 
 /// A mirror, and what of it is the spec.
@@ -34,6 +35,16 @@ impl GitRepository {
     /// What of it is not taken.
     pub fn tree(&self, commit: &Commit) -> Result<Provenance, Fault> {
         Ok(self.mirror.lay_out(commit)?)
+    }
+}
+
+/// Which files of a commit's tree are the spec.
+pub(super) fn sought(source: &GitSource, tree: &Path) -> Sought {
+    let all = |paths: &[PathBuf]| paths.iter().map(|path| tree.join(path)).collect();
+    Sought {
+        overlays: all(&source.overlays),
+        vars: all(&source.vars),
+        ..sought_in(&tree.join(&source.path))
     }
 }
 
@@ -67,8 +78,7 @@ impl Repository for GitRepository {
         }
         let origin = self.tree(commit)?;
         let refused = |why: String| Fault::Refused(why);
-        let sought = sought_in(&origin.tree.join(&self.source.path));
-        let read = spec_file::read(&sought);
+        let read = spec_file::read(&sought(&self.source, &origin.tree));
         let mut spec = read.map_err(|error| refused(error.message().to_owned()))?;
         spec.further.origin = Some(origin);
         Ok(spec)

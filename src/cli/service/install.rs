@@ -100,7 +100,7 @@ impl InstallArgs {
     /// What is installed, for hints.
     fn shown(&self) -> String {
         match self.git.is_given() {
-            true => self.git.shown(),
+            true => self.git.shown(&self.from),
             false => self.from.shown(),
         }
     }
@@ -116,7 +116,7 @@ impl InstallArgs {
     /// What the service would begin with. A controller may work with the stack's own mirror of
     /// the repository meanwhile, so that is left alone.
     fn desired(&self, stack: Option<&str>) -> Result<Desired, CommandError> {
-        let Some(named) = self.git.followed(None)? else {
+        let Some(named) = self.git.followed(&self.from, None)? else {
             return wiring::compile(&self.from.read()?);
         };
         let error = match git::look(&named.source) {
@@ -160,7 +160,7 @@ fn definition(args: &InstallArgs, stack: &str) -> Result<String, CommandError> {
     let program = own_path()?;
     let asks = args.git.is_given();
     let from = match asks {
-        true => args.git.argv()?,
+        true => args.git.argv(&args.from)?,
         false => args.from.argv()?,
     };
     let mut needs: Vec<PathBuf> = match asks {

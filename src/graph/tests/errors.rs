@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::model::Mount;
+use crate::spec::model::RootMode;
 
 /// A spec with one process, changed.
 fn changed(change: impl FnOnce(&mut Process)) -> Spec {
@@ -58,12 +58,9 @@ fn empty_commands_and_paths_are_refused() {
 fn mounts_stay_inside() {
     let mut spec = empty();
     let mut one = container(None, None);
-    let mount = |destination: &str| Mount {
-        source: expr("/a"),
-        destination: expr(destination),
-        read_only: true,
-    };
-    one.mounts = ["srv", "/srv/../etc", "/", "/b", "/b"].map(mount).into();
+    one.mounts = ["srv", "/srv/../etc", "/", "/b", "/b"]
+        .map(|destination| mount("/a", destination, true))
+        .into();
     one.tmpfs = exprs(&["/../x"]);
     spec.containers.insert("one".to_owned(), one);
     let places: Vec<String> = (0..5)
@@ -82,6 +79,70 @@ fn mounts_stay_inside() {
             (not("/../x"), None),
         ]
     );
+}
+
+#[test]
+fn no_container_writes_into_a_commit() {
+    let mut spec = empty();
+    let mut one = container(None, None);
+    one.mounts = vec![
+        mount("./data", "/data", false),
+        mount("../shared", "/shared", false),
+        mount("./site", "/site", true),
+        mount("/srv/data", "/srv/data", false),
+    ];
+    let with_root = |mode| Container {
+        root: Root::Path {
+            path: expr("./rootfs"),
+            mode,
+        },
+        ..container(None, None)
+    };
+    spec.containers.insert("one".to_owned(), one);
+    for (name, mode) in [
+        ("kept", RootMode::Persistent),
+        ("shared", RootMode::ReadOnly),
+        ("dropped", RootMode::Ephemeral),
+    ] {
+        spec.containers.insert(name.to_owned(), with_root(mode));
+    }
+    let inside = inputs_in_tree("aa", "");
+    let places = [
+        "containers.one.mounts[0]",
+        "containers.one.mounts[1]",
+        "containers.kept.root.path",
+    ];
+    let found = compile_with(&spec, &Numbered(&places), &inside).unwrap_err();
+    let part = |path: &str| {
+        format!(
+            "cannot let a container write to `{path}`: it is part of a commit, whose tree is \
+             never changed"
+        )
+    };
+    let messages: Vec<&str> = found.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(messages, ["./data", "shared", "./rootfs"].map(part));
+    let numbers: Vec<usize> = found
+        .iter()
+        .filter_map(|error| Some(error.span.clone()?.start))
+        .collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert_eq!(
+        found[0].help.as_deref(),
+        Some("add `:ro`, or use an absolute path outside of the repository")
+    );
+    assert!(
+        found[2]
+            .help
+            .as_ref()
+            .unwrap()
+            .contains("`ephemeral: true`")
+    );
+
+    // What is only compared may be meant for another place, and there is no tree around a file.
+    let mut compared = inside;
+    Arc::make_mut(compared.tree.as_mut().unwrap()).may_be_written = true;
+    assert!(compile_here(&spec, &compared).is_ok());
+    assert!(compile_here(&spec, &inputs()).is_ok());
 }
 
 #[test]

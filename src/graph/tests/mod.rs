@@ -16,9 +16,9 @@ use indexmap::IndexMap;
 use super::desired::{ReadyNode, WorkloadNode};
 use super::*;
 use crate::spec::model::{
-    Check, CheckRef, Condition, Confirm, Container, Dependency, Expr, LogLimit, Network,
-    NetworkMode, Probe, Process, Ready, Registry, Reload, Restart, RestartPolicy, Root, Service,
-    Signal, Template, Wait, WhenEmpty, Workload,
+    Check, CheckRef, Condition, Confirm, Container, Dependency, Expr, LogLimit, Mount, Network,
+    NetworkMode, Objects, Probe, Process, Ready, Registry, Reload, Restart, RestartPolicy, Root,
+    Service, Signal, Template, Wait, WhenEmpty, Workload,
 };
 use crate::spec::places as spec_places;
 
@@ -250,6 +250,29 @@ impl Locate for Numbered<'_> {
         _: std::ops::Range<usize>,
     ) -> Option<std::ops::Range<usize>> {
         self.nearest(path)
+    }
+}
+
+/// The same, where the spec lies in the folder `spec` of a commit's tree that holds this.
+fn inputs_in_tree(commit: &str, objects: &str) -> CompileInputs {
+    let root = PathBuf::from(format!("/trees/{commit}"));
+    CompileInputs {
+        spec_dir: root.join("spec"),
+        tree: Some(Arc::new(Tree {
+            commit: commit.to_owned(),
+            root,
+            objects: Objects::read(objects),
+            may_be_written: false,
+        })),
+        ..inputs()
+    }
+}
+
+fn mount(source: &str, destination: &str, read_only: bool) -> Mount {
+    Mount {
+        source: expr(source),
+        destination: expr(destination),
+        read_only,
     }
 }
 

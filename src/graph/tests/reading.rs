@@ -94,6 +94,50 @@ fn an_edit_of_a_watched_file_is_named_by_its_file() {
 }
 
 #[test]
+fn what_a_container_has_of_a_commit_is_part_of_what_runs() {
+    let mut spec = empty();
+    let mut one = container(None, None);
+    one.root = Root::Path {
+        path: expr("./rootfs"),
+        mode: RootMode::ReadOnly,
+    };
+    one.mounts = vec![
+        mount("./link", "/a", true),
+        mount("./current/x", "/b", true),
+        mount("../plain", "/c", true),
+        mount("/etc/x", "/d", true),
+    ];
+    spec.containers.insert("one".to_owned(), one);
+    let of = |commit: &str, objects: &str| {
+        let desired = compile_here(&spec, &inputs_in_tree(commit, objects)).unwrap();
+        let node = run_of(&desired, "containers/one");
+        identity(node, &BTreeMap::new(), desired.origin())
+    };
+    let before = "11 plain\n22 spec/link\t../far/real\n33 far/real\n44 spec/current\tv1\n55 \
+                  spec/v1/x\n66 spec/rootfs\n77 README\n";
+    let running = of("aa", before);
+    let names: Vec<&str> = running
+        .fields()
+        .keys()
+        .filter_map(|name| name.strip_prefix("watch:"))
+        .collect();
+    assert_eq!(names, ["./current/x", "./link", "./rootfs", "plain"]);
+    assert_eq!(running, of("bb", &before.replace("77", "88")));
+    for (from, to, field) in [
+        ("33 far", "34 far", "watch:./link"),
+        ("55 spec", "56 spec", "watch:./current/x"),
+        ("66 ", "67 ", "watch:./rootfs"),
+        ("11 ", "12 ", "watch:plain"),
+    ] {
+        let edited = of("bb", &before.replace(from, to));
+        assert_eq!(running.differences(&edited), [field]);
+    }
+    // The link itself leads elsewhere, where the same lies.
+    let moved = before.replace("../far/real", "../far/same") + "33 far/same\n";
+    assert_eq!(running, of("bb", &moved));
+}
+
+#[test]
 fn a_hosts_file_names_everybody() {
     let mut spec = farm();
     spec.containers

@@ -186,6 +186,12 @@ fn before(past: &Past) -> Vec<String> {
     lines
 }
 
+/// Whether it waits for nothing but to try again what failed.
+fn waits_to_retry(story: &Story, on: &[String]) -> bool {
+    let error = story.past.last_error.as_deref();
+    error.is_some_and(|error| on.iter().all(|on| on.ends_with(error)))
+}
+
 fn next(story: &Story) -> Vec<String> {
     let mut lines = Vec::new();
     match &story.action {
@@ -197,7 +203,7 @@ fn next(story: &Story) -> Vec<String> {
                 Gate::Ready => lines.push("it can be done now".to_owned()),
                 Gate::Running => lines.push("it is under way".to_owned()),
                 // Its next try is told below, and what failed above.
-                Gate::Waiting(_) if story.past.last_error.is_some() => {}
+                Gate::Waiting(on) if waits_to_retry(story, on) => {}
                 Gate::Waiting(on) => {
                     let on: Vec<String> = on.iter().map(|on| one_line(on)).collect();
                     lines.push(format!("waits for {}", on.join(", ")));

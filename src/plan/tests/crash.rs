@@ -124,7 +124,7 @@ fn no_more_failures_are_kept_than_count() {
             asked,
             late: false,
         };
-        memory.note_exit(last, Duration::ZERO, Some(&restart));
+        memory.note_exit(last, None, Some(&restart));
     };
     for incarnation in 1..=10 {
         note(&mut memory, incarnation, false);

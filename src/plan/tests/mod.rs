@@ -24,6 +24,7 @@ mod seats;
 mod shared;
 mod standing;
 mod texts;
+mod waits;
 pub(super) mod world;
 
 use std::collections::BTreeSet;

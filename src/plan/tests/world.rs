@@ -289,7 +289,7 @@ impl World {
             late: false,
         };
         let memory = self.memory.workloads.entry(node.clone()).or_default();
-        memory.note_exit(last, now.since(life.started), restart);
+        memory.note_exit(last, Some(now.since(life.started)), restart);
     }
 
     pub fn edit(&mut self, desired: Desired) {

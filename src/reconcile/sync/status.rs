@@ -82,6 +82,12 @@ pub struct SourceStatus {
     pub reference: String,
     /// The spec in its tree.
     pub path: PathBuf,
+    /// What of the tree is laid over it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlays: Vec<PathBuf>,
+    /// Its files of variables in the tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vars: Vec<PathBuf>,
     /// Whether its head is in force.
     pub sync: Sync,
     /// Whether what is in force is well; filled in by whoever asks.
@@ -121,6 +127,8 @@ impl SourceStatus {
             url: shown_url,
             reference: source.reference.clone(),
             path: source.path.clone(),
+            overlays: source.overlays.clone(),
+            vars: source.vars.clone(),
             sync: Sync::OutOfSync,
             health: None,
             commit: None,

@@ -1,6 +1,5 @@
 //! The mirror: a bare repository that holds what the remote one had when it was asked last.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -71,6 +70,8 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub struct Mirror {
     pub(super) folder: PathBuf,
+    /// Where the mirrors of submodules are.
+    pub(super) modules: PathBuf,
     pub(super) remote: Remote,
     pub(super) limits: Limits,
 }
@@ -87,6 +88,7 @@ impl Mirror {
         private_folder(folder)?;
         let mirror = Mirror {
             folder: folder.to_owned(),
+            modules: folder.join("modules"),
             remote,
             limits,
         };
@@ -165,18 +167,25 @@ impl Mirror {
     /// [`GitError::Refused`] when it is too large, or broken.
     pub fn fetch(&self) -> Result<CommitId, GitError> {
         self.prepare()?;
-        self.fetch_reference()?;
-        if size(&self.repository()) > self.limits.mirror {
-            // What was fetched over the years may be more than what is there.
-            self.discard()?;
-            self.prepare()?;
-            self.fetch_reference()?;
-            if size(&self.repository()) > self.limits.mirror {
-                self.discard()?;
-                return Err(self.too_large());
-            }
-        }
+        self.bounded(|| self.fetch_reference())?;
         self.resolve(HEAD)
+    }
+
+    /// Fetches so that no more stays than a mirror may have.
+    pub(super) fn bounded(&self, fetch: impl Fn() -> Result<(), GitError>) -> Result<(), GitError> {
+        fetch()?;
+        if size(&self.repository()) <= self.limits.mirror {
+            return Ok(());
+        }
+        // What was fetched over the years may be more than what is there.
+        self.discard()?;
+        self.prepare()?;
+        fetch()?;
+        if size(&self.repository()) <= self.limits.mirror {
+            return Ok(());
+        }
+        self.discard()?;
+        Err(self.too_large())
     }
 
     fn fetch_reference(&self) -> Result<(), GitError> {
@@ -349,43 +358,6 @@ impl Mirror {
         verify::verify(&self.parsed(id)?, by).map_err(|error| error.of(id))
     }
 
-    /// The trees of all other commits go.
-    ///
-    /// # Errors
-    /// What the disk said.
-    pub fn keep_trees(&self, needed: &BTreeSet<CommitId>) -> Result<(), GitError> {
-        let trees = self.trees();
-        let entries = match fs::read_dir(&trees) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(GitError::disk("read", &trees))?,
-        };
-        // What says that a tree is whole goes before the tree: one that is removed in part only
-        // never counts as whole.
-        let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let mut entries: Vec<fs::DirEntry> = entries.flatten().collect();
-        entries.sort_by_key(is_folder);
-        for entry in entries {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let id = CommitId::new(name.split('.').next().unwrap_or_default());
-            if id.is_some_and(|id| needed.contains(&id)) {
-                continue;
-            }
-            let path = entry.path();
-            let removed = match is_folder(&entry) {
-                true => fs::remove_dir_all(&path),
-                false => fs::remove_file(&path),
-            };
-            match removed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(GitError::disk("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn trees(&self) -> PathBuf {
         self.folder.join("trees")
     }
@@ -423,7 +395,7 @@ pub(super) fn private_folder(path: &Path) -> Result<(), GitError> {
 }
 
 /// What lies below a folder, in bytes.
-fn size(folder: &Path) -> u64 {
+pub(super) fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(found) if found.is_dir() => size(&entry.path()),

@@ -8,10 +8,11 @@
 //!
 //! Everything here blocks.
 
+mod batch;
 mod checkout;
 mod commit;
 mod error;
-mod links;
+mod kept;
 mod mirror;
 mod run;
 mod submodules;

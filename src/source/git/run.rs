@@ -4,12 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use super::GitError;
 use super::error::quoted;
@@ -157,15 +161,52 @@ impl Ran {
 }
 
 /// A program that runs, in a session of its own: it is killed with its children when its time is
-/// over, and finds no terminal on which to ask.
+/// over or nobody waits for its end any more, and finds no terminal on which to ask.
 pub(super) struct Running {
-    child: Child,
+    program: Program,
     pub input: Option<ChildStdin>,
     pub output: ChildStdout,
     words: JoinHandle<String>,
-    ended: mpsc::Sender<()>,
-    watch: JoinHandle<()>,
     late: Arc<AtomicBool>,
+}
+
+/// A child that does not outlive this.
+struct Program {
+    child: Child,
+    /// Kills it when its time is over; `None` once it was waited for.
+    watch: Option<Watch>,
+}
+
+struct Watch {
+    ended: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    fn stop(self) {
+        drop(self.ended);
+        let _ = self.thread.join();
+    }
+}
+
+impl Program {
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        wait_without_reaping(&self.child)?;
+        if let Some(watch) = self.watch.take() {
+            watch.stop();
+        }
+        self.child.wait()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            kill(self.child.id());
+            watch.stop();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 impl Running {
@@ -202,19 +243,18 @@ impl Running {
         let (ended, end) = mpsc::channel();
         let late = Arc::new(AtomicBool::new(false));
         let is_late = Arc::clone(&late);
-        let watch = std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             if end.recv_timeout(bounds.time) == Err(RecvTimeoutError::Timeout) {
                 is_late.store(true, Ordering::Release);
                 kill(group);
             }
         });
+        let watch = Some(Watch { ended, thread });
         Ok(Running {
-            child,
+            program: Program { child, watch },
             input,
             output,
             words,
-            ended,
-            watch,
             late,
         })
     }
@@ -225,20 +265,15 @@ impl Running {
     /// What the kernel said.
     pub fn end(self, output: Vec<u8>) -> Result<Ran, GitError> {
         let Running {
-            mut child,
+            mut program,
             input,
             output: pipe,
             words,
-            ended,
-            watch,
             late,
         } = self;
         drop((input, pipe));
         let said = words.join().unwrap_or_default();
-        let status = child.wait();
-        // The watch is over before the number of the group may be another's.
-        drop(ended);
-        let _ = watch.join();
+        let status = program.wait();
         let status = status.map_err(|error| GitError::Local(format!("cannot wait: {error}")))?;
         Ok(Ran {
             success: status.success(),
@@ -249,6 +284,18 @@ impl Running {
     }
 }
 
+/// Until a child is reaped its number is no other's, and the watch may still use it.
+fn wait_without_reaping(child: &Child) -> io::Result<()> {
+    let child = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let end = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::Pid(child), end) {
+            Err(Errno::EINTR) => {}
+            waited => return Ok(waited.map(|_| ())?),
+        }
+    }
+}
+
 /// Runs a program to its end, with this as its input.
 ///
 /// # Errors
@@ -256,7 +303,7 @@ impl Running {
 pub(super) fn run(command: Command, input: &[u8], bounds: Bounds) -> Result<Ran, GitError> {
     let program = command.get_program().to_owned();
     let mut running = Running::start(command, bounds)?;
-    let group = running.child.id();
+    let group = running.program.child.id();
     let pipe = running.input.take();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
@@ -364,6 +411,28 @@ mod tests {
         };
         let ran = shell("sleep 600 & sleep 600", bounds).unwrap();
         assert!(ran.late && !ran.success);
+    }
+
+    #[test]
+    fn one_that_nobody_waits_for_is_killed_and_leaves_nothing() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & echo $!; cat"]);
+        let mut running = Running::start(command, BOUNDS).unwrap();
+        let mut child = String::new();
+        let mut output = io::BufReader::new(&mut running.output);
+        io::BufRead::read_line(&mut output, &mut child).unwrap();
+        let leader = running.program.child.id();
+        drop(running);
+        let there = |pid: &str| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        // Its child is reaped by whoever adopted it.
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+        let ended = || state().is_err() || state().is_ok_and(|stat| stat.contains(" Z "));
+        assert!(!there(&leader.to_string()), "not even a zombie");
+        let begin = std::time::Instant::now();
+        while !ended() {
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

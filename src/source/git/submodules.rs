@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::mirror::{Mirror, Remote};
 use super::run::{git, run};
-use super::tree::{Content, Entry, Used};
+use super::tree::{Entry, Used};
 use super::url::{beside, shown};
 use super::{CommitId, GitError};
+use crate::spec::model::Objects;
 
 /// For reading `.gitmodules`, which is no larger than this, in bytes.
 const TIME: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ impl Mirror {
         entry: &Entry,
         folder: &Path,
         prefix: &str,
-        contents: &mut BTreeMap<String, Content>,
+        contents: &mut Objects,
         used: &mut Used,
         depth: u32,
     ) -> Result<(), GitError> {
@@ -47,15 +48,18 @@ impl Mirror {
         let url = beside(&self.remote.url, url)?;
         let id = CommitId::new(&entry.hash).ok_or_else(|| refused("is of no commit".to_owned()))?;
         let name = blake3::hash(url.as_bytes()).to_hex();
-        let place = self.folder.join("modules").join(name.as_str());
+        let place = self.modules.join(name.as_str());
+        used.modules.insert(name.to_string());
         let remote = Remote {
             url: url.clone(),
             // Not fetched by name: what counts is the commit.
             reference: "HEAD".to_owned(),
             submodules: true,
         };
-        let inner = Mirror::open(&place, remote, self.limits)
+        let mut inner = Mirror::open(&place, remote, self.limits)
             .map_err(|error| refused(format!("is not taken: {error}")))?;
+        // Whatever has submodules in its turn, all of one address share a mirror.
+        inner.modules.clone_from(&self.modules);
         inner.bring(&id).map_err(|error| match error {
             GitError::Unreachable(why) => {
                 GitError::Unreachable(format!("the submodule `{path}` is not there: {why}"))
@@ -66,8 +70,13 @@ impl Mirror {
         inner.write_tree(&id, folder, prefix, contents, used, depth + 1)
     }
 
-    /// Fetches a commit: with the branches, or on its own where a server gives it so.
+    /// Fetches a commit, unless it is there, and no more than may be.
     fn bring(&self, id: &CommitId) -> Result<(), GitError> {
+        self.bounded(|| self.fetch_commit(id))
+    }
+
+    /// With the branches, or on its own where a server gives it so.
+    fn fetch_commit(&self, id: &CommitId) -> Result<(), GitError> {
         if self.resolve(id.as_str()).is_err() {
             self.fetch_into("+refs/heads/*:refs/hatchery/heads/*")?;
         }
@@ -120,7 +129,74 @@ fn read(text: &str) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::io::Read;
+    use std::process::Command;
+
+    use super::super::mirror::{Limits, size};
     use super::*;
+
+    /// What `git` says in a folder.
+    fn said(folder: &Path, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[test]
+    fn what_a_submodule_had_once_does_not_pile_up() {
+        let root = tempfile::tempdir().unwrap();
+        let (lib, top) = (root.path().join("lib"), root.path().join("top"));
+        for folder in [&lib, &top] {
+            fs::create_dir(folder).unwrap();
+            said(folder, &["init", "--quiet", "-b", "main"]);
+        }
+        said(&lib, &["config", "uploadpack.allowFilter", "true"]);
+        let remote = Remote {
+            url: top.display().to_string(),
+            reference: "main".to_owned(),
+            submodules: true,
+        };
+        let limits = Limits {
+            mirror: 512 << 10,
+            ..Limits::default()
+        };
+        let mirror = Mirror::open(&root.path().join("git"), remote, limits).unwrap();
+        let modules = format!(
+            "[submodule \"lib\"]\n\tpath = lib\n\turl = {}\n",
+            lib.display()
+        );
+        fs::write(top.join(".gitmodules"), modules).unwrap();
+        fs::create_dir(top.join("lib")).unwrap();
+        for round in 0..5 {
+            let mut noise = Vec::new();
+            let mut random = fs::File::open("/dev/urandom").unwrap().take(200 << 10);
+            random.read_to_end(&mut noise).unwrap();
+            fs::write(lib.join("noise"), &noise).unwrap();
+            said(&lib, &["add", "--all"]);
+            let amend = match round {
+                0 => "--quiet",
+                _ => "--amend",
+            };
+            said(&lib, &["commit", "--quiet", amend, "-m", "noise"]);
+            let commit = said(&lib, &["rev-parse", "HEAD"]);
+            let place = format!("160000,{commit},lib");
+            said(&top, &["add", ".gitmodules"]);
+            said(&top, &["update-index", "--add", "--cacheinfo", &place]);
+            said(&top, &["commit", "--quiet", "-m", "another"]);
+            let head = mirror.commit(&mirror.fetch().unwrap()).unwrap();
+            let tree = mirror.lay_out(&head).unwrap().tree;
+            assert_eq!(fs::read(tree.join("lib/noise")).unwrap(), noise);
+            let taken = size(&mirror.modules);
+            assert!(taken < 550 << 10, "{round}: {taken} bytes");
+        }
+    }
 
     #[test]
     fn addresses_are_found_by_path() {

@@ -1,26 +1,31 @@
 //! The tree of a commit, laid out: whole or not at all, from the objects alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use super::links::stays_inside;
+use tempfile::NamedTempFile;
+
+use super::batch::Batch;
 use super::mirror::{Mirror, private_folder};
-use super::run::{Running, git, run};
+use super::run::{git, run};
 use super::{CommitId, GitError};
-use crate::spec::model::{Commit, Provenance};
+use crate::spec::model::{Commit, Object, Objects, Provenance};
 
 /// For listing and for laying out.
-const TIME: Duration = Duration::from_secs(120);
+pub(super) const TIME: Duration = Duration::from_secs(120);
 /// A list of a tree's contents is no longer, in bytes.
-const LIST: u64 = 16 << 20;
+pub(super) const LIST: u64 = 16 << 20;
 /// The longest path in a tree, in bytes.
 const PATH: usize = 1024;
 /// The longest target of a symlink, in bytes.
 const TARGET: u64 = 1024;
+
+/// Beside a tree, a file of this ending names the mirrors of its submodules.
+pub(super) const MODULES: &str = ".modules";
 
 /// What stands at one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub(super) struct Used {
     pub entries: usize,
     pub bytes: u64,
     pub submodules: usize,
+    /// The mirrors of its submodules, by the names of their folders.
+    pub modules: BTreeSet<String>,
 }
 
 fn refused(why: impl Into<String>) -> GitError {
@@ -114,27 +121,31 @@ impl Mirror {
             .prefix(".new-")
             .tempdir_in(&trees)
             .map_err(GitError::disk("make a folder in", &trees))?;
-        let mut contents = BTreeMap::new();
+        let mut contents = Objects::default();
         let mut used = Used::default();
         let top = fresh.path().join("tree");
         self.write_tree(&id, &top, "", &mut contents, &mut used, 0)?;
         keep_inside(&contents)?;
-        let lines: String = contents
-            .iter()
-            .map(|(path, entry)| format!("{} {path}\n", entry.hash))
-            .collect();
-        let mut file =
-            tempfile::NamedTempFile::new_in(&trees).map_err(GitError::disk("write in", &trees))?;
-        let written = file.write_all(lines.as_bytes());
-        written.map_err(GitError::disk("write", &objects))?;
-        for (path, entry) in &contents {
-            if let Some(target) = &entry.target {
-                symlink(target, top.join(path)).map_err(GitError::disk("write", &tree))?;
-            }
+        for (path, target) in contents.links() {
+            symlink(target, top.join(path)).map_err(GitError::disk("write", &tree))?;
         }
-        file.persist(&objects)
-            .map_err(|error| GitError::disk("write", &objects)(error.error))?;
+        let modules = trees.join(format!("{id}{MODULES}"));
+        let names: String = used
+            .modules
+            .iter()
+            .map(|name| format!("{name}\n"))
+            .collect();
+        let modules_file = beside(&trees, &names, &modules)?;
+        let marker = beside(&trees, &contents.text(), &objects)?;
+        // What says that the tree is whole must not outlive a power cut that the tree's files do
+        // not.
+        File::open(&trees)
+            .and_then(|folder| Ok(rustix::fs::syncfs(folder)?))
+            .map_err(GitError::disk("write to the disk of", &trees))?;
+        put(modules_file, &modules)?;
+        put(marker, &objects)?;
         fs::rename(&top, &tree).map_err(GitError::disk("write", &tree))?;
+        sync_folder(&trees)?;
         Ok(origin)
     }
 
@@ -144,7 +155,7 @@ impl Mirror {
         id: &CommitId,
         folder: &Path,
         prefix: &str,
-        contents: &mut BTreeMap<String, Content>,
+        contents: &mut Objects,
         used: &mut Used,
         depth: u32,
     ) -> Result<(), GitError> {
@@ -159,23 +170,23 @@ impl Mirror {
         self.weigh(&list, used)?;
         make_folder(folder)?;
         let own = self.tree_hash(id)?;
-        contents.insert(prefix.trim_end_matches('/').to_owned(), Content::plain(own));
-        let mut objects = Objects::open(self)?;
+        contents.insert(prefix.trim_end_matches('/').to_owned(), Object::plain(own));
+        let mut batch = Batch::open(self)?;
         for entry in &list {
             let below = folder.join(&entry.path);
-            let mut content = Content::plain(entry.hash.clone());
+            let mut object = Object::plain(entry.hash.clone());
             match entry.kind {
                 Kind::Folder => make_folder(&below)?,
-                Kind::File { executable } => objects.write(entry, &below, executable)?,
-                Kind::Link => content.target = Some(objects.target(entry)?),
+                Kind::File { executable } => batch.write(entry, &below, executable)?,
+                Kind::Link => object.target = Some(batch.target(entry)?),
                 Kind::Submodule => {
                     let under = format!("{prefix}{}/", entry.path);
                     self.submodule(id, entry, &below, &under, contents, used, depth)?;
                 }
             }
-            contents.insert(format!("{prefix}{}", entry.path), content);
+            contents.insert(format!("{prefix}{}", entry.path), object);
         }
-        objects.end()
+        batch.end()
     }
 
     fn list(&self, id: &CommitId) -> Result<Vec<Entry>, GitError> {
@@ -243,27 +254,10 @@ impl Mirror {
     }
 }
 
-/// What lies at a path: its hash, and where it leads if it is a symlink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Content {
-    pub hash: String,
-    pub target: Option<String>,
-}
-
-impl Content {
-    fn plain(hash: String) -> Self {
-        Content { hash, target: None }
-    }
-}
-
 /// Refuses symlinks that lead out of the tree, by whatever way.
-fn keep_inside(contents: &BTreeMap<String, Content>) -> Result<(), GitError> {
-    let links: BTreeMap<String, String> = contents
-        .iter()
-        .filter_map(|(path, content)| Some((path.clone(), content.target.clone()?)))
-        .collect();
-    for (path, target) in &links {
-        if !stays_inside(path, &links) {
+fn keep_inside(contents: &Objects) -> Result<(), GitError> {
+    for (path, target) in contents.links() {
+        if contents.real(path).is_none() {
             return Err(refused(format!(
                 "the symlink `{path}` leads out of the tree, to `{}`",
                 target.escape_debug()
@@ -273,6 +267,27 @@ fn keep_inside(contents: &BTreeMap<String, Content>) -> Result<(), GitError> {
     Ok(())
 }
 
+/// A file that is to become `path`, with this text.
+fn beside(folder: &Path, text: &str, path: &Path) -> Result<NamedTempFile, GitError> {
+    let mut file = NamedTempFile::new_in(folder).map_err(GitError::disk("write in", folder))?;
+    let written = file.write_all(text.as_bytes());
+    written.map_err(GitError::disk("write", path))?;
+    Ok(file)
+}
+
+fn put(file: NamedTempFile, path: &Path) -> Result<(), GitError> {
+    let put = file.persist(path);
+    put.map_err(|error| GitError::disk("write", path)(error.error))?;
+    Ok(())
+}
+
+/// Names that came or went are on the disk.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), GitError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(GitError::disk("write to the disk of", folder))
+}
+
 /// A folder that others may enter: what is mounted from it is read by other users.
 fn make_folder(path: &Path) -> Result<(), GitError> {
     DirBuilder::new()
@@ -280,84 +295,6 @@ fn make_folder(path: &Path) -> Result<(), GitError> {
         .create(path)
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
         .map_err(GitError::disk("make", path))
-}
-
-/// The contents of files, one after another from one git.
-struct Objects {
-    git: Running,
-    limit: u64,
-}
-
-impl Objects {
-    fn open(mirror: &Mirror) -> Result<Objects, GitError> {
-        let mut batch = git(&mirror.repository());
-        batch.args(["cat-file", "--batch"]);
-        Ok(Objects {
-            git: Running::start(batch, mirror.bounds(TIME, LIST))?,
-            limit: mirror.limits.blob,
-        })
-    }
-
-    /// Asks for one object, and gives its bytes to `take`.
-    fn read(&mut self, entry: &Entry, mut take: impl Write) -> Result<(), GitError> {
-        let lost = |error: std::io::Error| {
-            GitError::Local(format!("cannot read `{}`: {error}", entry.path))
-        };
-        let odd = || GitError::Local(format!("cannot read `{}`: git says odd things", entry.path));
-        let input = self.git.input.as_mut().ok_or_else(odd)?;
-        writeln!(input, "{}", entry.hash).map_err(lost)?;
-        let mut head = Vec::new();
-        // One byte at a time, so that nothing of the content is read with it.
-        let mut output = BufReader::with_capacity(1, &mut self.git.output);
-        (&mut output)
-            .take(256)
-            .read_until(b'\n', &mut head)
-            .map_err(lost)?;
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let mut words = head.split_whitespace();
-        let size = match (words.next(), words.next(), words.next()) {
-            (Some(_), Some("blob"), Some(size)) => size.parse::<u64>().map_err(|_| odd())?,
-            _ => return Err(odd()),
-        };
-        if size > self.limit {
-            return Err(odd());
-        }
-        let output = &mut self.git.output;
-        let copied = std::io::copy(&mut output.take(size), &mut take).map_err(lost)?;
-        let mut end = [0];
-        output.read_exact(&mut end).map_err(lost)?;
-        match copied == size {
-            true => Ok(()),
-            false => Err(odd()),
-        }
-    }
-
-    fn write(&mut self, entry: &Entry, path: &Path, executable: bool) -> Result<(), GitError> {
-        let mode = if executable { 0o755 } else { 0o644 };
-        let mut file: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(GitError::disk("write", path))?;
-        self.read(entry, &mut file)?;
-        file.set_permissions(Permissions::from_mode(mode))
-            .map_err(GitError::disk("write", path))
-    }
-
-    fn target(&mut self, entry: &Entry) -> Result<String, GitError> {
-        let mut target = Vec::new();
-        self.read(entry, &mut target)?;
-        String::from_utf8(target)
-            .ok()
-            .filter(|target| !target.contains('\0'))
-            .ok_or_else(|| refused(format!("the target of `{}` is no text", entry.path)))
-    }
-
-    fn end(self) -> Result<(), GitError> {
-        self.git.end(Vec::new()).map(|_| ())
-    }
 }
 
 #[cfg(test)]

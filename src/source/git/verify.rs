@@ -101,17 +101,16 @@ impl Scene<'_> {
         Ok(path)
     }
 
-    /// As git does it (`gpg-interface.c` calls the same two commands): who could have signed,
-    /// at the time of the commit, and whether one of them did.
+    /// Who could have signed, and whether one of them did. git (`gpg-interface.c`) calls the same
+    /// two commands with the time of the commit, but that is what its signer says it is: keys
+    /// must be good today, as those of a ring must.
     fn ssh(&self, signature: &Path, signers: &Path) -> Result<Signer, GitError> {
-        let time = stamp(self.commit.committed_s);
-        let at = format!("-Overify-time={time}");
-        let mut find = keygen(&["-Y", "find-principals", &at]);
+        let mut find = keygen(&["-Y", "find-principals"]);
         find.arg("-f").arg(signers).arg("-s").arg(signature);
         let found = run(find, b"", BOUNDS)?;
         let names = found.text();
         for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
-            let mut verify = keygen(&["-Y", "verify", "-n", "git", &at, "-I", name]);
+            let mut verify = keygen(&["-Y", "verify", "-n", "git", "-I", name]);
             verify.arg("-f").arg(signers).arg("-s").arg(signature);
             let ran = run(verify, &self.commit.payload, BOUNDS)?;
             if ran.success {
@@ -119,7 +118,7 @@ impl Scene<'_> {
             }
         }
         Err(refused(format!(
-            "is not signed by a key in `{}`",
+            "is not signed by a key in `{}` that is good today",
             signers.display()
         )))
     }
@@ -206,45 +205,10 @@ fn keygen(arguments: &[&str]) -> Command {
     command
 }
 
-/// `YYYYMMDDHHMMSS` in UTC.
-fn stamp(seconds: i64) -> String {
-    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = date(day);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
-}
-
-/// The date so many days after 1970-01-01, in years that begin with March.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days.clamp(0, 2_932_896) + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn moments_are_written_as_ssh_keygen_reads_them() {
-        assert_eq!(stamp(0), "19700101000000");
-        assert_eq!(stamp(951_782_399), "20000228235959");
-        assert_eq!(stamp(951_782_400), "20000229000000");
-        assert_eq!(stamp(1_795_392_000), "20261123000000");
-        assert_eq!(stamp(-5), "19700101235955");
-    }
 
     fn ran(success: bool, output: &str) -> Ran {
         Ran {

@@ -45,6 +45,8 @@ fn source(d: &mut Decoder, slot: &Slot<'_>) -> Option<GitSource> {
         .and_then(|slot| inner_path(d, &slot))
         .unwrap_or_default();
     let mut source = GitSource::new(url.unwrap_or_default(), reference, path);
+    source.overlays = inner_paths(d, &mut fields, "overlays");
+    source.vars = inner_paths(d, &mut fields, "vars");
     let (interval, least) = (source.interval, GitSource::LEAST_INTERVAL);
     source.interval = fields.duration(d, "interval", least, interval);
     if let Some(slot) = fields.take(d, "verify") {
@@ -114,6 +116,12 @@ fn inner_path(d: &mut Decoder, slot: &Slot<'_>) -> Option<PathBuf> {
     path
 }
 
+fn inner_paths(d: &mut Decoder, fields: &mut Fields<'_>, field: &'static str) -> Vec<PathBuf> {
+    let list = fields.take(d, field);
+    let read = |slot: Slot<'_>| slot.list(d, "a list of paths", inner_path);
+    list.and_then(read).unwrap_or_default()
+}
+
 /// A path inside a repository's tree without `.`; `None` when it may lead out of it.
 pub(in crate::spec) fn within_tree(path: &Path) -> Option<PathBuf> {
     let mut inner = PathBuf::new();
@@ -148,13 +156,15 @@ mod tests {
     #[test]
     fn everything_is_read() {
         let text = "source:\n  git: ssh://git@host/specs\n  ref: prod\n  path: ./specs/prime\n  \
-                    interval: 2s\n  verify: { gpg_keyring: /k.gpg }\n  submodules: true\n  \
+                    overlays: [ specs/prod.yaml, ./more.yaml ]\n  vars: prod.env\n  interval: 2s\n  verify: { gpg_keyring: /k.gpg }\n  submodules: true\n  \
                     allow_rewrite: true\n  health_timeout: 90s\n  on_failure: hold\n  prune: \
                     false\n  allow_empty: true\n  webhook: { listen: \"127.0.0.1:9000\", \
                     secret_file: /s }\n";
         let source = read_source("s", text).unwrap();
         let path = "specs/prime".into();
         let expected = GitSource {
+            overlays: vec!["specs/prod.yaml".into(), "more.yaml".into()],
+            vars: vec!["prod.env".into()],
             interval: Duration::from_secs(2),
             verify: Some(Verify::GpgKeyring("/k.gpg".into())),
             submodules: true,
@@ -187,6 +197,9 @@ mod tests {
         ] {
             assert!(out.contains(part), "{part}: {out}");
         }
+        let out = errors("source: { git: /g, overlays: [ a.yaml, ../b ], vars: /etc/env }\n");
+        let outside = out.matches("must be a path inside the repository").count();
+        assert_eq!(outside, 2, "{out}");
         assert!(errors("source: {}\n").contains("git"));
         assert!(errors("[]\n").contains("mapping"));
     }

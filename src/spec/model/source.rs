@@ -1,9 +1,8 @@
 //! Where a stack's specs come from when they are kept in git, and what is made of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,10 @@ pub struct GitSource {
     pub reference: String,
     /// The spec's file or folder in the tree; relative, without `..`.
     pub path: PathBuf,
+    /// What is laid over it, in order: files of the tree, as `path`.
+    pub overlays: Vec<PathBuf>,
+    /// Files of variables in the tree, as `path`; the later wins.
+    pub vars: Vec<PathBuf>,
     /// Between two looks at the repository.
     pub interval: Duration,
     /// Whose commits are applied; everybody's if `None`.
@@ -44,6 +47,8 @@ impl GitSource {
             url,
             reference,
             path,
+            overlays: Vec::new(),
+            vars: Vec::new(),
             interval: Self::INTERVAL,
             verify: None,
             submodules: false,
@@ -125,29 +130,6 @@ pub struct Provenance {
     pub commit: Commit,
     /// The folder with everything that the commit holds; absolute. It is never changed.
     pub tree: PathBuf,
-    /// A file with the hash of everything in that folder, as [`Objects`] reads it.
+    /// A file with the hash of everything in that folder, as [`Objects`](super::Objects) reads it.
     pub objects: PathBuf,
-}
-
-/// What tells the contents of a tree's files and folders apart: their hashes by their paths.
-/// Nothing of it has to be read again, because a tree is never changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects(BTreeMap<PathBuf, String>);
-
-impl Objects {
-    /// Reads lines of a hash, a blank, and a path; the path of the whole tree is empty. No path
-    /// holds a line end: a commit with such a name is refused.
-    pub fn read(text: &str) -> Objects {
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        Objects(
-            pairs
-                .map(|(hash, path)| (PathBuf::from(path), hash.to_owned()))
-                .collect(),
-        )
-    }
-
-    /// The hash of what lies at this path of the tree.
-    pub fn hash(&self, path: &Path) -> Option<&str> {
-        self.0.get(path).map(String::as_str)
-    }
 }

@@ -77,6 +77,7 @@ impl Run {
             world.decay();
             world.epochs += 1;
             world.epoch = world.epochs;
+            world.began = world.now;
             world.beginning = true;
             world.failures_begin();
             let file = world.files.get(std::path::Path::new(SPEC));
@@ -112,6 +113,7 @@ impl Run {
             around: Surroundings {
                 dirs: Arc::new(dirs),
                 env: BTreeMap::new(),
+                compares: false,
             },
             spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hatchery::driver::{ErrorKind, Result};
+use hatchery::plan::memory::GivenUp;
 use hatchery::plan::world::LifeId;
 use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
@@ -25,6 +26,7 @@ pub struct Kept {
     pub stopped: BTreeSet<NodeId>,
     pub told: BTreeMap<String, String>,
     pub rendered: BTreeSet<PathBuf>,
+    pub given_up: GivenUp,
     pub generations: BTreeMap<u64, (Generation, Arc<str>)>,
     /// Lives whose end is on record.
     pub ends: BTreeSet<LifeId>,
@@ -42,6 +44,7 @@ impl Kept {
             stopped: self.stopped.clone(),
             told: self.told.clone(),
             rendered: self.rendered.clone(),
+            given_up: self.given_up.clone(),
             generations: self.generations.clone(),
             ends: self.ends.clone(),
             lossy: self.lossy,
@@ -123,6 +126,17 @@ impl Keep for Shared {
 
     fn was_told(&self) -> BTreeMap<String, String> {
         self.lock().kept.told.clone()
+    }
+
+    fn given_up(&self, given_up: &GivenUp) -> Result<()> {
+        if self.lock().kept.given_up == *given_up {
+            return Ok(());
+        }
+        self.lock().keep(|kept| kept.given_up = given_up.clone())
+    }
+
+    fn had_given_up(&self) -> GivenUp {
+        self.lock().kept.given_up.clone()
     }
 
     fn record(&self, happenings: &[Happening]) -> Result<()> {

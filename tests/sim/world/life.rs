@@ -65,6 +65,8 @@ pub struct Cgroup {
     /// Which faults a check met already.
     pub met: BTreeSet<Fault>,
     pub proxy: Option<Proxy>,
+    /// Which controller started it.
+    pub begun_by: u64,
     /// Which controller holds its processes, and so learns how they end.
     pub tracked: u64,
     /// How it ended, if the drivers know.
@@ -143,6 +145,7 @@ impl World {
             hanging: false,
             met: BTreeSet::new(),
             proxy: None,
+            begun_by: self.epoch,
             tracked: self.epoch,
             exit: None,
             emptied: None,

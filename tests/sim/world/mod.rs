@@ -137,6 +137,8 @@ pub struct World {
     /// Which controller lives; 0 for none.
     pub epoch: u64,
     pub epochs: u64,
+    /// When the controller that lives began.
+    pub began: u64,
     /// The controller is to die as soon as it comes back from its driver.
     pub crashed: bool,
     pub cgroups: BTreeMap<LifeId, Cgroup>,
@@ -247,6 +249,7 @@ impl World {
             seq: 0,
             epoch: 0,
             epochs: 0,
+            began: 0,
             crashed: false,
             cgroups: BTreeMap::new(),
             serials: 0,
@@ -473,6 +476,8 @@ impl World {
     /// All that a reboot leaves is on disk.
     pub fn reboot(&mut self) {
         self.boot = self.now;
+        // It is kept with the id of the boot.
+        self.kept.given_up = Default::default();
         self.cgroups.clear();
         self.pids.clear();
         self.net = Net::default();
