@@ -390,6 +390,16 @@ pub fn takes(world: &mut World, text: &str) {
     world.took_at = now;
     // Half a file that a controller began with has nobody that we know of.
     let model = world.in_force.as_ref();
+    match model.map(|model| model.nodes()) {
+        Some(nodes) => {
+            let perhaps = &mut world.perhaps_stopped;
+            perhaps.retain(|node| nodes.contains(&instance(node)));
+        }
+        None => {
+            let stopped = world.operator_stopped.keys().cloned();
+            world.perhaps_stopped.extend(stopped);
+        }
+    }
     let nodes = model.map(|model| model.nodes()).unwrap_or_default();
     world
         .operator_stopped

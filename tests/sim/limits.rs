@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hatchery::plan::model::{NodeState, NodeStatus, Plan};
-use hatchery::spec::node::NodeId;
+use hatchery::spec::node::{Kind, NodeId};
 
 use crate::faults::{Action, Fault};
-use crate::specs::Work;
+use crate::specs::{Work, instance};
 use crate::world::{End, MILLI, SECOND, World};
 
 /// The last life ended by itself, and nothing changed since.
@@ -94,6 +94,28 @@ fn too_many(world: &World, node: &NodeId, work: &Work, end: &End) -> Option<(u32
         }
     };
     (count > most).then_some((count, most))
+}
+
+/// What is stopped is so because an operator said it, and neither took that back nor took it out
+/// of the spec since.
+pub fn stopped(world: &mut World, plan: &Plan) {
+    if world.kept.lossy {
+        return;
+    }
+    let is_work = |node: &NodeId| matches!(node.kind, Kind::Containers | Kind::Processes);
+    let stopped = plan
+        .nodes
+        .iter()
+        .filter(|status| status.state == NodeState::Stopped && is_work(&status.node));
+    let asked = |node: &NodeId| {
+        let all = world.operator_stopped.keys().chain(&world.perhaps_stopped);
+        all.map(instance).any(|other| other == instance(node))
+    };
+    let stray = stopped.map(|status| &status.node).find(|node| !asked(node));
+    if let Some(node) = stray {
+        let what = format!("{node} is stopped, and no operator wants it to be");
+        world.violate(what);
+    }
 }
 
 /// What is said to pause is to do so.

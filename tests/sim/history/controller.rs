@@ -309,6 +309,7 @@ impl Run {
         crate::limits::backs_off(&mut world, plan);
         crate::limits::gave_up(&mut world, plan);
         crate::limits::pauses(&mut world, plan);
+        crate::limits::stopped(&mut world, plan);
         crate::always::knows(&mut world, plan);
         for item in plan
             .items

@@ -199,6 +199,9 @@ impl Run {
         match what {
             Happening::Exec(serial) => world.exec(serial),
             Happening::Ready(serial) => world.ready(serial),
+            // What is tried is judged by what comes of that alone.
+            Happening::Exit(_, _, faults)
+                if self.trial.is_some() && faults.contains(&Fault::LateExit) => {}
             Happening::Exit(serial, exit, faults) => world.exit(serial, exit, faults),
             Happening::Gone(serial) => world.gone(serial),
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
@@ -389,8 +392,10 @@ impl Run {
                         .cgroups
                         .iter()
                         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
-                    let stopped =
-                        world.operator_stopped.keys().any(of) || world.kept.stopped.iter().any(of);
+                    // What was lost may have brought an old stop back.
+                    let kept = world.kept.lossy && world.kept.stopped.iter().any(of);
+                    let perhaps = world.perhaps_stopped.iter().any(of);
+                    let stopped = world.operator_stopped.keys().any(of) || perhaps || kept;
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
                     // What ended well may have others wait for what it serves, for good.
                     let late = self.nudges > 2 && work.role == Role::App;

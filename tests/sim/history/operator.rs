@@ -77,6 +77,9 @@ impl Run {
             world
                 .operator_stopped
                 .retain(|stopped, _| instance(stopped) != started);
+            world
+                .perhaps_stopped
+                .retain(|stopped| instance(stopped) != started);
             if verb == Verb::Restart {
                 for (_, cgroup) in world.cgroups.iter_mut().filter(|(id, _)| id.node == node) {
                     cgroup.restarting = true;
@@ -135,6 +138,7 @@ impl Run {
         world.controller_gone();
         world.facts.clear();
         world.operator_stopped.clear();
+        world.perhaps_stopped.clear();
         let again = world.rng.millis(100, 4_000);
         world.after(again, Happening::Up);
         drop(world);

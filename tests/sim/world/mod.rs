@@ -169,6 +169,8 @@ pub struct World {
     pub draining: BTreeMap<LifeId, u64>,
     /// What an operator stopped, and when.
     pub operator_stopped: BTreeMap<NodeId, u64>,
+    /// What was, before a controller began with half a file that may say it still.
+    pub perhaps_stopped: BTreeSet<NodeId>,
     /// When the record of each node that had completed was cleared away.
     pub cleared: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
@@ -271,6 +273,7 @@ impl World {
             leaving: BTreeMap::new(),
             draining: BTreeMap::new(),
             operator_stopped: BTreeMap::new(),
+            perhaps_stopped: BTreeSet::new(),
             acting: None,
             acted: None,
             stood: Stood::default(),
