@@ -15,6 +15,7 @@ const DEEDS: &[Fault] = &[
     Fault::Crash,
     Fault::Reboot,
     Fault::Suspend,
+    Fault::WallJump,
     Fault::EditValid,
     Fault::EditBack,
     Fault::EditInvalid,
@@ -70,6 +71,7 @@ impl Run {
             Fault::Crash | Fault::Leave | Fault::Down => return false,
             Fault::Reboot => self.reboot(),
             Fault::Suspend => self.suspend(),
+            Fault::WallJump => self.world.lock().jump(),
             Fault::Operate => return self.request(),
             Fault::Meddle => {
                 let mut world = self.world.lock();

@@ -29,7 +29,10 @@ pub struct Kept {
     pub given_up: GivenUp,
     pub generations: BTreeMap<u64, (Generation, Arc<str>)>,
     /// Lives whose end is on record.
-    pub ends: BTreeSet<LifeId>,
+    pub ends: BTreeMap<LifeId, u64>,
+    /// The highest number that a generation ever had, and those that cannot be read.
+    newest: u64,
+    unread: Vec<String>,
     /// It was lost or could not be written: what was stopped may run again.
     pub lossy: bool,
     older: Option<Box<Kept>>,
@@ -47,6 +50,8 @@ impl Kept {
             given_up: self.given_up.clone(),
             generations: self.generations.clone(),
             ends: self.ends.clone(),
+            newest: self.newest,
+            unread: self.unread.clone(),
             lossy: self.lossy,
             older: None,
             disk: None,
@@ -60,17 +65,21 @@ impl World {
             return Err(error(ErrorKind::Failed, "the controller is dead"));
         }
         let older = self.kept.alone();
-        let fails = self.draws(Fault::KeepFails);
+        let whys = [
+            (Fault::KeepFails, "no space left on device"),
+            (Fault::KeepBroken, "input/output error"),
+        ];
+        let fails = whys.into_iter().find(|(fault, _)| self.draws(*fault));
         let disk = self.kept.disk.take();
         change(&mut self.kept);
-        if fails {
+        if let Some((fault, why)) = fails {
             if self.kept.alone() != older {
                 self.kept.lossy = true;
             }
-            self.note(Fault::KeepFails, Action::Keep);
+            self.note(fault, Action::Keep);
             // The controller itself knows it all the same, as long as it lives.
             self.kept.disk = disk.or(Some(Box::new(older)));
-            return Err(error(ErrorKind::Failed, "no space left on device"));
+            return Err(error(ErrorKind::Failed, why));
         }
         self.kept.older = Some(Box::new(older));
         self.kept.disk = None;
@@ -97,9 +106,23 @@ impl World {
                 0 => self.kept.stopped.clear(),
                 1 => self.kept.rendered.clear(),
                 2 => self.kept.ends.clear(),
-                _ => drop(self.kept.generations.pop_last()),
+                _ => {
+                    let torn = self.kept.generations.pop_last();
+                    let unread = torn.map(|(number, _)| format!("generation {number} is torn"));
+                    self.kept.unread.extend(unread);
+                }
             }
             Fault::KeepTorn
+        } else if self.draws(Fault::KeepNewer) {
+            // What another version wrote is read by nobody.
+            let numbers = self.kept.generations.keys();
+            let unread = numbers.map(|number| format!("generation {number} is of another version"));
+            self.kept = Kept {
+                newest: self.kept.newest,
+                unread: unread.collect(),
+                ..Kept::default()
+            };
+            Fault::KeepNewer
         } else {
             return;
         };
@@ -145,13 +168,16 @@ impl Keep for Shared {
                 node: happening.exit.and(happening.node.clone())?,
                 incarnation: happening.incarnation?,
             })
+            .map(|life| (life, happening.at_ms))
         });
-        let ends: Vec<LifeId> = ends.collect();
+        let ends: Vec<(LifeId, u64)> = ends.collect();
         self.lock().keep(|kept| kept.ends.extend(ends))
     }
 
-    fn ends(&self, _since_ms: u64) -> BTreeSet<LifeId> {
-        self.lock().kept.ends.clone()
+    fn ends(&self, since_ms: u64) -> BTreeSet<LifeId> {
+        let world = self.lock();
+        let ends = world.kept.ends.iter().filter(|(_, at)| **at >= since_ms);
+        ends.map(|(life, _)| life.clone()).collect()
     }
 
     fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
@@ -167,6 +193,7 @@ impl Keep for Shared {
             world.note(Fault::RolledBack, Action::Keep);
         }
         world.keep(|kept| {
+            kept.newest = kept.newest.max(generation.number);
             let before = kept.generations.remove(&generation.number);
             let text = text.map_or_else(|| before.map_or(Arc::default(), |b| b.1), Arc::from);
             kept.generations
@@ -181,9 +208,9 @@ impl Keep for Shared {
         let world = self.lock();
         let generations = &world.kept.generations;
         Past {
-            newest: generations.keys().next_back().copied().unwrap_or(0),
+            newest: world.kept.newest,
             generations: generations.values().map(|(g, _)| g.clone()).collect(),
-            unread: Vec::new(),
+            unread: world.kept.unread.clone(),
         }
     }
 

@@ -128,6 +128,10 @@ pub struct World {
     /// Since the run began. The boot clock is this less `boot`.
     pub now: u64,
     pub boot: u64,
+    /// What the wall clock showed when the run began, in milliseconds, and how far it was set
+    /// since.
+    wall: u64,
+    off: i64,
     pub rng: Rng,
     pub faults: Faults,
     pub trace: Trace,
@@ -202,6 +206,7 @@ pub struct World {
     pub allow_empty: bool,
     pub down_kill: bool,
     pub last_view: Option<(u64, Vec<hatchery::plan::world::Life>)>,
+    pub last_net: Option<(u64, Net)>,
     /// How often something was changed through a driver.
     pub mutations: u64,
     /// An event was lost, or a view was withheld, at that time.
@@ -244,6 +249,8 @@ impl World {
         World {
             now: 0,
             boot: 0,
+            wall: 1_400_000_000_000,
+            off: 0,
             faults,
             trace: Trace::new(print),
             queue: BinaryHeap::new(),
@@ -292,6 +299,7 @@ impl World {
             allow_empty: false,
             down_kill: false,
             last_view: None,
+            last_net: None,
             mutations: 0,
             blind_at: None,
             old_kernel,
@@ -382,7 +390,7 @@ impl World {
             return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
         }
         self.mutations += 1;
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
         if self.fires(Fault::CrashBefore, action) {
             self.crashed = true;
             return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
@@ -420,9 +428,7 @@ impl World {
         if self.epoch == 0 {
             return;
         }
-        let spec = matches!(&event, Event::Files(paths)
-            if paths.iter().any(|path| path.as_os_str() == crate::specs::SPEC));
-        if !spec && self.fires(Fault::LostEvent, Action::Event) {
+        if self.fires(Fault::LostEvent, Action::Event) {
             self.blind_at = Some(self.now);
             return;
         }
@@ -476,6 +482,15 @@ impl World {
         }
     }
 
+    /// Somebody sets the wall clock, forward or back.
+    pub fn jump(&mut self) {
+        let most = *self.rng.pick(&[2_000, 600_000, 200_000_000]);
+        let far = self.rng.range(1_000, most) as i64;
+        self.off += if self.rng.chance(500) { far } else { -far };
+        let off = self.off;
+        self.log(format_args!("the wall clock is {off} ms off"));
+    }
+
     /// All that a reboot leaves is on disk.
     pub fn reboot(&mut self) {
         self.boot = self.now;
@@ -489,7 +504,7 @@ impl World {
         self.facts.clear();
         self.leaving.clear();
         self.draining.clear();
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
     }
 
     /// The controller is gone; nothing else changes.
@@ -500,7 +515,7 @@ impl World {
         self.followed.clear();
         self.leaving.clear();
         self.draining.clear();
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
         self.catalog = None;
         self.down = false;
         self.down_kill = false;
@@ -521,6 +536,7 @@ impl Clock for Shared {
     }
 
     fn wall_ms(&self) -> u64 {
-        1_400_000_000_000 + self.lock().now / 1_000_000
+        let world = self.lock();
+        world.wall.saturating_add_signed(world.off) + world.now / MILLI
     }
 }

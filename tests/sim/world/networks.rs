@@ -10,7 +10,7 @@ use hatchery::plan::world::{AttachmentView, BridgeView, NetworkView};
 use hatchery::spec::model::Firewall;
 use ipnet::Ipv4Net;
 
-use super::{Reach, Shared, World, error};
+use super::{Reach, SECOND, Shared, World, error};
 use crate::faults::{Action, Fault};
 use crate::specs::STACK;
 
@@ -38,6 +38,25 @@ pub struct Net {
 }
 
 impl World {
+    /// What is there, or was a moment ago: what happened by itself may be seen late, what was done
+    /// through the driver never.
+    fn net_seen(&mut self) -> Net {
+        let now = self.now;
+        if self.faults.rate(Fault::StaleView) == 0 {
+            return self.net.clone();
+        }
+        let old = self.last_net.clone();
+        let old = old.filter(|(at, net)| now - at < SECOND / 2 && *net != self.net);
+        if let Some((_, net)) = old
+            && self.fires(Fault::StaleView, Action::ObserveNetwork)
+        {
+            self.blind_at = Some(now);
+            return net;
+        }
+        self.last_net = Some((now, self.net.clone()));
+        self.net.clone()
+    }
+
     /// A namespace without anything in it.
     pub fn half_attach(&mut self, attachment: &Attachment) {
         let bridge = self.net.bridges.get(&attachment.bridge);
@@ -48,6 +67,7 @@ impl World {
             .namespaces
             .entry(attachment.namespace.clone())
             .or_default();
+        self.last_net = None;
     }
 
     /// Somebody else takes away a part of what is there; whether there was one.
@@ -99,7 +119,7 @@ impl Networks for Shared {
             world.blind_at = Some(world.now);
             return Err(error(ErrorKind::Failed, "no view"));
         }
-        let net = &world.net;
+        let net = &world.net_seen();
         let mut view = NetworkView {
             forward: net.forward,
             ..NetworkView::default()

@@ -154,7 +154,10 @@ impl Workloads for Shared {
     }
 
     fn connections(&self, life: &LifeId, ports: &BTreeSet<u16>) -> Result<u32> {
-        let world = self.lock();
+        let mut world = self.lock();
+        if world.fires(Fault::Uncounted, Action::Count) {
+            return Err(error(ErrorKind::Failed, "no answer from the kernel"));
+        }
         let Some(cgroup) = world.cgroups.get(life) else {
             return Err(error(ErrorKind::Gone, "it is gone"));
         };
