@@ -138,7 +138,10 @@ fn unmet_node(
         // An adopted one may have said so while nobody listened: it counts after its time.
         Ready::Notify(timeout) => {
             let adopted = cgroup.begun_by != world.epoch;
-            cgroup.notified || adopted && world.now - world.began >= timeout * MILLI
+            let had_time = adopted && world.now - world.began >= timeout * MILLI;
+            // One that was begun under a spec that asked it otherwise has nobody to tell.
+            let other = !cgroup.notify && cgroup.was_ready;
+            cgroup.notified || had_time || other
         }
         Ready::Tcp(_) | Ready::Check(_) => cgroup.was_ready,
     };

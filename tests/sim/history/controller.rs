@@ -454,7 +454,8 @@ impl Run {
         {
             let mut world = self.world.lock();
             world.acting = running.under.clone();
-            world.acted = running.under.clone();
+            // What goes down keeps nothing.
+            world.acted = running.under.clone().filter(|_| !world.down);
             world.planned_at = running.since;
             world.starts = running.starts;
             let (node, step) = (running.job.node(), step::name(running.job.next_step()));
