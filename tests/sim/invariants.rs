@@ -11,7 +11,8 @@ use crate::specs::{Model, Ready, STACK, Work, instance};
 use crate::world::proxy::servers;
 use crate::world::{Cgroup, End, MILLI, SECOND, World};
 
-/// How long a proxy may keep up the end of an instance: `plan/ending.rs`.
+/// How long a proxy may keep up the end of an instance, beyond the time that templates wait:
+/// `plan/ending.rs`.
 const LEAVE_AT_MOST: u64 = 10 * SECOND;
 
 /// How long after something changed a plan may still build on what was.
@@ -59,7 +60,7 @@ pub fn before_start(world: &mut World, start: &Start) {
     }
     let facts = world.facts.get(&node).cloned().unwrap_or_default();
     if let Some(end) = facts.ends.last().filter(|_| !facts.forgiven)
-        && !end.asked
+        && end.failed()
         && end.identity == start.identity
     {
         limits::again(world, &node, work, end);
@@ -195,7 +196,7 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
     let waited = world
         .leaving
         .get(life)
-        .is_some_and(|since| world.now - since + MILLI >= LEAVE_AT_MOST);
+        .is_some_and(|since| world.now - since + MILLI >= leave_at_most(world));
     if waited {
         return;
     }
@@ -294,6 +295,14 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
         }
     }
     (work.files.len() == proxy.read.len()).then(|| id.node.clone())
+}
+
+/// How long the proxies get under the spec that the end was planned by.
+fn leave_at_most(world: &World) -> u64 {
+    let model = world.acting.as_ref().or(world.in_force.as_ref());
+    let waits = model.into_iter().flat_map(|model| &model.templates);
+    let longest = waits.map(|template| template.wait.1).max();
+    LEAVE_AT_MOST + longest.unwrap_or(0) * MILLI
 }
 
 /// How long connections are waited for, in milliseconds.

@@ -6,7 +6,7 @@ use hatchery::plan::model::{NodeState, NodeStatus, Plan};
 use hatchery::spec::node::{Kind, NodeId};
 
 use crate::faults::{Action, Fault};
-use crate::specs::{Work, instance};
+use crate::specs::{Ready, Work, instance};
 use crate::world::{End, MILLI, SECOND, World};
 
 /// The last life ended by itself, and nothing changed since.
@@ -88,12 +88,35 @@ fn too_many(world: &World, node: &NodeId, work: &Work, end: &End) -> Option<(u32
                 .saturating_sub((window * MILLI).saturating_sub(SECOND));
             let facts = world.facts.get(node)?;
             let row = facts.ends.iter().rev();
-            let row = row.take_while(|end| !end.asked && end.epoch == world.epoch);
+            let row = row.take_while(|end| end.failed() && end.epoch == world.epoch);
             let since = world.took_at.max(facts.forgotten);
             row.filter(|end| end.at > near.max(since)).count() as u32
         }
     };
     (count > most).then_some((count, most))
+}
+
+/// Who is to end because it is not ready in time, unless it turns ready before it is asked. One
+/// that may have said so while nobody listened is not.
+pub fn lateness(world: &mut World, plan: &Plan) {
+    let model = world.in_force.clone();
+    let mut wronged = None;
+    for (id, cgroup) in &mut world.cgroups {
+        if cgroup.ending_planned.is_some() || cgroup.asked.is_some() {
+            continue;
+        }
+        cgroup.late = plan.notes.late.contains(id);
+        let work = model.as_ref().and_then(|model| model.work_of(&id.node));
+        let tells = work.is_some_and(|work| matches!(work.ready, Ready::Notify(_)));
+        if cgroup.late && tells && cgroup.begun_by != world.epoch {
+            wronged = Some(id.node.clone());
+        }
+    }
+    if let Some(node) = wronged {
+        world.violate(format!(
+            "{node} is to end as late, and may have said that it is ready"
+        ));
+    }
 }
 
 /// What is stopped is so because an operator said it, and neither took that back nor took it out

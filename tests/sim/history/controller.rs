@@ -321,11 +321,7 @@ impl Run {
                 world.facts.entry(item.node.clone()).or_default().forgiven = true;
             }
         }
-        for life in &plan.notes.late {
-            if let Some(cgroup) = world.cgroups.get_mut(life) {
-                cgroup.late = true;
-            }
-        }
+        crate::limits::lateness(&mut world, plan);
         let leaving = &plan.notes.leaving;
         // What is just being asked to end waited until it was.
         let is_asked = |life: &LifeId| {

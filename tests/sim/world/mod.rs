@@ -102,6 +102,8 @@ pub struct End {
     pub known: bool,
     pub at: u64,
     pub lasted: u64,
+    /// It was ready at some time.
+    pub was_ready: bool,
     /// When nothing of it was left.
     pub gone: Option<u64>,
     /// Somebody had asked for it.
@@ -117,6 +119,11 @@ pub struct End {
 }
 
 impl End {
+    /// Nobody asked for it, or only because it was not ready in time.
+    pub fn failed(&self) -> bool {
+        !self.asked || self.late
+    }
+
     /// It did what it was to do, as far as anybody could tell.
     pub fn completed(&self) -> bool {
         self.exit == hatchery::plan::world::Exit::Code(0) && self.known && !self.late
@@ -511,6 +518,10 @@ impl World {
     pub fn controller_gone(&mut self) {
         self.epoch = 0;
         self.crashed = false;
+        // Why something is to end is known to nobody else.
+        for cgroup in self.cgroups.values_mut() {
+            cgroup.late = false;
+        }
         self.listener = None;
         self.followed.clear();
         self.leaving.clear();

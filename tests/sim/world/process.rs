@@ -10,7 +10,7 @@ use hatchery::spec::node::NodeId;
 use super::proxy::Proxy;
 use super::{End, Happening, MILLI, Main, SECOND, World};
 use crate::faults::{Action, Fault};
-use crate::specs::{Defect, Work, instance};
+use crate::specs::{Defect, Ready, Work, instance};
 
 impl World {
     /// The program begins.
@@ -211,6 +211,7 @@ impl World {
             known,
             at: now,
             lasted: now - main.since,
+            was_ready: cgroup.was_ready,
             gone: None,
             asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some() || cgroup.restarting,
             epoch,
@@ -273,16 +274,19 @@ impl World {
     fn count(&mut self, node: &NodeId, lasted: u64) {
         let now = self.now;
         let model = self.in_force.clone();
-        let reset = model.and_then(|model| Some(model.work_of(node)?.reset_after));
+        let work = model.as_ref().and_then(|model| model.work_of(node));
+        let reset = work.map(|work| work.reset_after);
+        let is_started = work.is_some_and(|work| work.ready == Ready::Started);
         let facts = self.facts.entry(node.clone()).or_default();
         let Some(end) = facts.ends.last_mut() else {
             return;
         };
         end.lasted = lasted;
         end.gone = Some(now);
-        facts.failures = if end.asked || facts.restarting {
+        let was_ready = end.was_ready || is_started;
+        facts.failures = if !end.failed() || facts.restarting {
             0
-        } else if reset.is_some_and(|reset| lasted >= reset * MILLI) {
+        } else if was_ready && reset.is_some_and(|reset| lasted >= reset * MILLI) {
             1
         } else {
             facts.failures + 1
@@ -301,8 +305,9 @@ impl World {
         // One that was well for long and failed by itself is the first of a new row: what was
         // before it does not count any more.
         let fresh = |end: &End| {
-            let well = end.lasted / MILLI > work.reset_after + 1_000;
-            well && !end.asked && !end.late && end.epoch == self.epoch
+            let was_ready = end.was_ready || work.ready == Ready::Started;
+            let well = was_ready && end.lasted / MILLI > work.reset_after + 1_000;
+            well && end.failed() && end.epoch == self.epoch
         };
         let first = ends.iter().rposition(fresh).unwrap_or(0);
         let row = ends.get(first..).unwrap_or_default();
@@ -310,7 +315,7 @@ impl World {
             .iter()
             .rev()
             .take(12)
-            .any(|end| end.late || near(end) && !end.asked);
+            .any(|end| near(end) && end.failed());
         // Which of an edit and an end was seen first is not always known.
         let edited = row
             .iter()
