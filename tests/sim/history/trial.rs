@@ -46,7 +46,7 @@ impl Run {
     /// Edits a group into what cannot run, if chance will have it.
     pub(super) fn begin_trial(&mut self) -> bool {
         let mut world = self.world.lock();
-        if !world.rng.chance(300) {
+        if !world.rng.chance(120) {
             return false;
         }
         let expects = *world.rng.pick(&[
