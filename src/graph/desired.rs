@@ -61,6 +61,12 @@ impl Desired {
         let first = || first_seat(node).is_some_and(|first| self.nodes.contains_key(&first));
         self.nodes.contains_key(node) || first()
     }
+
+    /// Whether anything is to run by this spec.
+    pub fn has_workloads(&self) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| matches!(node, Node::Workload(_)))
+    }
 }
 
 impl Desired {

@@ -328,7 +328,14 @@ fn going(
     notes: &mut Notes,
 ) -> Planned {
     if life.state == LifeState::Up && !context.memory.stopped.contains(&node.id) {
-        return leave(context, node, life, "it was replaced", notes);
+        // One that leaves because it was not ready in time failed, and is no other's loss.
+        let asked = context.memory.asked.contains_key(&life.id);
+        let late = workload::too_late(context, node, life).filter(|_| !asked);
+        if late.is_some() {
+            notes.late.insert(life.id.clone());
+        }
+        let reason = late.unwrap_or_else(|| "it was replaced".to_owned());
+        return leave(context, node, life, &reason, notes);
     }
     workload::alive(context, node, life, notes)
 }

@@ -6,6 +6,7 @@ use super::context::{Context, earliest, words};
 use super::model::{Gate, NodeState, NodeStatus, Notes, Plan};
 use super::start;
 use super::workload::{is_ready, outdated};
+use super::world::{Life, LifeState};
 use crate::graph::desired::{Node, WorkloadNode};
 use crate::spec::model::{FailureAction, Status};
 use crate::spec::node::NodeId;
@@ -193,7 +194,10 @@ pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
         let Some(Node::Workload(node)) = context.desired.nodes.get(id) else {
             continue;
         };
-        if !is_tried(context, node, status.state, begun.contains(id)) {
+        let is_late = context
+            .current(id)
+            .is_some_and(|life| plan.notes.late.contains(&life.id));
+        if !is_late && !is_tried(context, node, status.state, begun.contains(id)) {
             continue;
         }
         let first = context.first_seat(id).clone();
@@ -217,7 +221,7 @@ fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState, begun:
     match context.current(&node.id) {
         Some(life) => {
             outdated(context, node, life).is_none()
-                && state != NodeState::Stopping
+                && (state != NodeState::Stopping || fails(context, life))
                 && is_well(context, node).is_err()
         }
         None => match state {
@@ -226,6 +230,15 @@ fn is_tried(context: &Context<'_>, node: &WorkloadNode, state: NodeState, begun:
             _ => false,
         },
     }
+}
+
+/// Whether a life that goes does so by its own doing. It is tried until then: what fails again and
+/// again would have a new deadline each time.
+fn fails(context: &Context<'_>, life: &Life) -> bool {
+    let memory = context.memory;
+    let by_itself = life.state == LifeState::Ending && !memory.asked.contains_key(&life.id);
+    let stopped = memory.stopped.contains(&life.id.node);
+    !stopped && (by_itself || memory.late.contains(&life.id))
 }
 
 fn fail(node: &WorkloadNode, first: &NodeId, detail: &str, notes: &mut Notes) {

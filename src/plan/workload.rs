@@ -231,7 +231,8 @@ fn lost_network(context: &Context<'_>, node: &WorkloadNode) -> Option<String> {
     (!there).then(|| "its network namespace is gone".to_owned())
 }
 
-fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<String> {
+/// Why a life is to end that did not become ready in its time.
+pub(super) fn too_late(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Option<String> {
     let timeout = match &node.ready {
         ReadyNode::Started => return None,
         // It may have said so while nobody listened: no reason to end what may be well.

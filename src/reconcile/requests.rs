@@ -56,7 +56,13 @@ impl Controller {
         };
         let held = self.held();
         let files = self.host.files.clone();
-        let loaded = match load(&proven.spec, &self.around, &held, files.as_ref(), false) {
+        let loaded = load(&proven.spec, &self.around, &held, files.as_ref(), false);
+        // Nothing is well where nothing runs, and what is well now would end.
+        let runs = loaded.and_then(|loaded| match loaded.desired.has_workloads() {
+            true => Ok(loaded),
+            false => Err("error: it has no container and no process".to_owned()),
+        });
+        let loaded = match runs {
             Ok(loaded) => loaded,
             Err(report) => {
                 let number = proven.generation;

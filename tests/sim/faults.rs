@@ -35,6 +35,7 @@ names! {
         Crash "crash between events",
         Reboot "reboot",
         Suspend "suspend",
+        WallJump "wall clock jumps",
         InstantExit "instant exit",
         LateExit "exit by itself",
         BadCode "another exit code",
@@ -46,13 +47,16 @@ names! {
         HangingProbe "hanging probe",
         StaleView "stale observation",
         NoView "no observation",
+        Uncounted "uncounted connections",
         Unreadable "unreadable file",
         LostEvent "lost notification",
         TwiceEvent "duplicated notification",
         KeepFails "state cannot be written",
+        KeepBroken "state meets an input/output error",
         KeepGone "state is gone",
         KeepOld "state is older",
         KeepTorn "state is torn",
+        KeepNewer "state is of a newer version",
         EditValid "valid edit",
         EditBack "back to an earlier spec",
         EditInvalid "invalid edit",
@@ -68,6 +72,11 @@ names! {
         Leave "controller leaves",
         Meddle "somebody changes the network",
         Stranger "foreign thing in the way",
+        // What comes of a bad update, and of what fails again and again.
+        BadUpdate "update to what cannot run",
+        RolledBack "automatic rollback",
+        Paused "update pauses",
+        GaveUp "crash loop gives up",
     }
 }
 
@@ -93,6 +102,7 @@ names! {
         OpenRegistry "open registry",
         Observe "observe lives",
         ObserveNetwork "observe network",
+        Count "count connections",
         Look "look at file",
         Read "read file",
         Keep "keep",
@@ -127,6 +137,7 @@ impl Faults {
                     Fault::CrashBefore | Fault::CrashAfter | Fault::CrashWithin => 15,
                     Fault::Foreign | Fault::Failed | Fault::TimedOut | Fault::Gone => 40,
                     Fault::NoView | Fault::StaleView | Fault::Unreadable => 60,
+                    Fault::Uncounted => 100,
                     _ => 300,
                 };
                 rng.range(1, top)
@@ -148,16 +159,13 @@ impl Faults {
         }
     }
 
-    /// Whether it happens now. Draws nothing when it cannot.
-    pub fn fires(&mut self, rng: &mut Rng, fault: Fault, action: Action) -> bool {
+    /// Whether it is to happen now. Draws nothing when it cannot.
+    pub fn draws(&self, rng: &mut Rng, fault: Fault) -> bool {
         let rate = self.rate(fault);
-        let fires = rate > 0 && rng.chance(rate);
-        if fires {
-            self.note(fault, action);
-        }
-        fires
+        rate > 0 && rng.chance(rate)
     }
 
+    /// It had its effect.
     pub fn note(&mut self, fault: Fault, action: Action) {
         *self.fired.entry((fault, action)).or_default() += 1;
     }

@@ -1,19 +1,18 @@
 //! What must hold at every action of the drivers, judged by the truth of the world and by what
 //! was asked for; never by what the planner thinks.
 
-use std::time::Duration;
-
 use hatchery::driver::{NewFile, Start};
-use hatchery::plan::model::{NodeState, Plan};
 use hatchery::plan::world::LifeId;
 use hatchery::spec::model::Condition;
 use hatchery::spec::node::NodeId;
 
+use crate::limits;
 use crate::specs::{Model, Ready, STACK, Work, instance};
 use crate::world::proxy::servers;
 use crate::world::{Cgroup, End, MILLI, SECOND, World};
 
-/// How long a proxy may keep up the end of an instance: `plan/ending.rs`.
+/// How long a proxy may keep up the end of an instance, beyond the time that templates wait:
+/// `plan/ending.rs`.
 const LEAVE_AT_MOST: u64 = 10 * SECOND;
 
 /// How long after something changed a plan may still build on what was.
@@ -61,10 +60,10 @@ pub fn before_start(world: &mut World, start: &Start) {
     }
     let facts = world.facts.get(&node).cloned().unwrap_or_default();
     if let Some(end) = facts.ends.last().filter(|_| !facts.forgiven)
-        && !end.asked
+        && end.failed()
         && end.identity == start.identity
     {
-        again_too_soon(world, &node, work, end);
+        limits::again(world, &node, work, end);
     }
     let facts = world.facts.entry(node).or_default();
     facts.started = Some(now);
@@ -140,7 +139,10 @@ fn unmet_node(
         // An adopted one may have said so while nobody listened: it counts after its time.
         Ready::Notify(timeout) => {
             let adopted = cgroup.begun_by != world.epoch;
-            cgroup.notified || adopted && world.now - world.began >= timeout * MILLI
+            let had_time = adopted && world.now - world.began >= timeout * MILLI;
+            // One that was begun under a spec that asked it otherwise has nobody to tell.
+            let other = !cgroup.notify && cgroup.was_ready;
+            cgroup.notified || had_time || other
         }
         Ready::Tcp(_) | Ready::Check(_) => cgroup.was_ready,
     };
@@ -164,36 +166,6 @@ fn unmet_node(
         }
     }
     None
-}
-
-/// The last life ended by itself, and nothing changed since.
-fn again_too_soon(world: &mut World, node: &NodeId, work: &Work, end: &End) {
-    let success = end.completed();
-    let rests = match work.policy {
-        "no" => true,
-        "on-failure" => success,
-        _ => false,
-    };
-    if rests {
-        let exit = end.exit;
-        return world.violate(format!(
-            "{node} is run again after {exit:?}, and its policy is `{}`",
-            work.policy
-        ));
-    }
-    let least = delay(work, world.failures_at_least(node, work, end));
-    let passed = Duration::from_nanos(world.now - end.at);
-    if passed + Duration::from_millis(1) < least {
-        world.violate(format!(
-            "{node} starts {passed:?} after its end, its delay is {least:?}"
-        ));
-    }
-}
-
-/// The restart delay after so many failures, without jitter.
-pub fn delay(work: &Work, failures: u32) -> Duration {
-    let doubled = work.delay << failures.saturating_sub(1).min(20);
-    Duration::from_millis(doubled.min(work.max_delay.max(work.delay)))
 }
 
 /// A program begins.
@@ -224,7 +196,7 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
     let waited = world
         .leaving
         .get(life)
-        .is_some_and(|since| world.now - since + MILLI >= LEAVE_AT_MOST);
+        .is_some_and(|since| world.now - since + MILLI >= leave_at_most(world));
     if waited {
         return;
     }
@@ -325,6 +297,14 @@ fn still_sends(world: &World, at: &str) -> Option<NodeId> {
     (work.files.len() == proxy.read.len()).then(|| id.node.clone())
 }
 
+/// How long the proxies get under the spec that the end was planned by.
+fn leave_at_most(world: &World) -> u64 {
+    let model = world.acting.as_ref().or(world.in_force.as_ref());
+    let waits = model.into_iter().flat_map(|model| &model.templates);
+    let longest = waits.map(|template| template.wait.1).max();
+    LEAVE_AT_MOST + longest.unwrap_or(0) * MILLI
+}
+
 /// How long connections are waited for, in milliseconds.
 fn drain_timeout(work: &Work) -> u64 {
     work.drain.map_or(10_000, |(_, timeout)| timeout)
@@ -368,7 +348,10 @@ pub fn before_write(world: &mut World, file: &NewFile) {
         return world.violate(format!("`{path}` is written, and no template says so"));
     };
     let hash = blake3::hash(file.content.as_bytes()).to_hex().to_string();
-    if template.validate && !world.accepted.contains(&(file.path.clone(), hash)) {
+    let text = (file.path.clone(), hash);
+    if !template.validate {
+        world.accepted.insert(text);
+    } else if !world.accepted.contains(&text) {
         world.violate(format!(
             "`{path}` is written with a text that no validator accepted"
         ));
@@ -419,6 +402,16 @@ pub fn takes(world: &mut World, text: &str) {
     world.took_at = now;
     // Half a file that a controller began with has nobody that we know of.
     let model = world.in_force.as_ref();
+    match model.map(|model| model.nodes()) {
+        Some(nodes) => {
+            let perhaps = &mut world.perhaps_stopped;
+            perhaps.retain(|node| nodes.contains(&instance(node)));
+        }
+        None => {
+            let stopped = world.operator_stopped.keys().cloned();
+            world.perhaps_stopped.extend(stopped);
+        }
+    }
     let nodes = model.map(|model| model.nodes()).unwrap_or_default();
     world
         .operator_stopped
@@ -483,36 +476,5 @@ pub fn when_down(world: &mut World) {
     if let Some((path, _)) = file.filter(|_| !world.kept.lossy) {
         let what = format!("`{}` is there after `down`", path.display());
         world.violate(what);
-    }
-}
-
-/// What waits for its restart delay waits for no longer than that.
-pub fn backs_off(world: &mut World, plan: &Plan) {
-    for status in plan
-        .nodes
-        .iter()
-        .filter(|status| status.state == NodeState::Backoff)
-    {
-        let Some(model) = world.in_force.clone() else {
-            return;
-        };
-        let (Some(work), Some(end)) = (model.work_of(&status.node), world.last_end(&status.node))
-        else {
-            continue;
-        };
-        let Some(failures) = world.failures_known(&status.node, work, end) else {
-            continue;
-        };
-        let Some(gone) = end.gone else {
-            continue;
-        };
-        // A tenth of jitter, and a moment to look.
-        let most = delay(work, failures) * 11 / 10 + Duration::from_secs(1);
-        let passed = Duration::from_nanos(world.now - gone);
-        if passed > most {
-            let node = &status.node;
-            let what = format!("{node} still backs off {passed:?} after failure {failures}");
-            return world.violate(what);
-        }
     }
 }

@@ -8,9 +8,11 @@
     clippy::indexing_slicing
 )]
 
+mod always;
 mod faults;
 mod history;
 mod invariants;
+mod limits;
 mod oracle;
 mod planted;
 mod rng;
@@ -32,6 +34,9 @@ const KNOWN: &str = include_str!("../../fixtures/seeds.txt");
 
 /// How many are tried unless somebody says: a plain build is ten times slower.
 const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 2000 };
+
+/// So many say whether each fault fires, and what a history holds on average.
+const ENOUGH: u64 = 2000;
 
 struct Wanted {
     seed: Option<u64>,
@@ -145,6 +150,33 @@ impl Sums {
             self.failed.push((seed, why));
         }
     }
+
+    /// On average.
+    fn each(&self, sum: u64) -> f64 {
+        sum as f64 / self.seeds.max(1) as f64
+    }
+
+    fn faults(&self) -> f64 {
+        self.each(self.fired.values().sum())
+    }
+
+    /// In what these histories fall short of real ones.
+    fn thin(&self) -> Vec<String> {
+        let never = Fault::ALL
+            .iter()
+            .filter(|fault| !self.fired.keys().any(|(which, _)| which == *fault))
+            .map(|fault| format!("the fault `{}` never fired", fault.words()));
+        let least = [
+            ("events", self.each(self.events), 300.0),
+            ("edits", self.each(self.edits), 3.0),
+            ("faults", self.faults(), 5.0),
+        ];
+        let few = least
+            .iter()
+            .filter(|(_, each, least)| each < least)
+            .map(|(what, each, least)| format!("{each:.1} {what} a seed, fewer than {least}"));
+        never.chain(few).collect()
+    }
 }
 
 fn many(wanted: &Wanted) -> ExitCode {
@@ -199,13 +231,15 @@ fn many(wanted: &Wanted) -> ExitCode {
             });
         }
     });
-    report(sums.into_inner().unwrap(), begin.elapsed())
+    let sums = sums.into_inner().unwrap();
+    // With so many, the numbers say what the histories are worth.
+    let counts = wanted.faults && sums.seeds >= ENOUGH;
+    let thin = if counts { sums.thin() } else { Vec::new() };
+    report(sums, begin.elapsed(), &thin)
 }
 
-fn report(mut sums: Sums, took: Duration) -> ExitCode {
+fn report(mut sums: Sums, took: Duration, thin: &[String]) -> ExitCode {
     let seconds = took.as_secs_f64();
-    let each = |sum: u64| sum as f64 / sums.seeds.max(1) as f64;
-    let fired: u64 = sums.fired.values().sum();
     println!(
         "{} seeds in {seconds:.1} s: {:.1} seeds/s, {:.0} events/s",
         sums.seeds,
@@ -214,10 +248,10 @@ fn report(mut sums: Sums, took: Duration) -> ExitCode {
     );
     println!(
         "each: {:.0} events, {:.0} passes, {:.1} edits, {:.1} faults; the slowest converged after {:.1} s",
-        each(sums.events),
-        each(sums.passes),
-        each(sums.edits),
-        each(fired),
+        sums.each(sums.events),
+        sums.each(sums.passes),
+        sums.each(sums.edits),
+        sums.faults(),
         sums.slowest as f64 / 1e9
     );
     for fault in Fault::ALL {
@@ -237,8 +271,12 @@ fn report(mut sums: Sums, took: Duration) -> ExitCode {
     for (seed, why) in &sums.failed {
         println!("seed {seed}: {why}");
     }
+    for why in thin {
+        println!("too thin: {why}");
+    }
     match sums.failed.first() {
-        None => ExitCode::SUCCESS,
+        None if thin.is_empty() => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
         Some((seed, _)) => {
             println!("replay: cargo test --profile sim --test sim -- --seed {seed}");
             ExitCode::FAILURE

@@ -1,5 +1,6 @@
 //! An instance that has two seats: who sits, who joins, who goes.
 
+use super::standing::check;
 use super::world::{each_container, seated};
 use super::*;
 use crate::plan::model::{Item, NodeState, NodeStatus, Plan};
@@ -118,6 +119,31 @@ fn the_old_seat_stays_until_the_new_one_is_well() {
     assert_eq!(state(&plan, &prime(1)).state, NodeState::Running);
     world.now = until;
     assert!(leaves(&world.plan(), &prime(1)));
+}
+
+#[test]
+fn a_newcomer_that_is_not_ready_in_time_fails_while_it_leaves_as_well() {
+    let mut world = both("python3", "python4");
+    each_container(&mut world.desired, |node| {
+        node.ready = ReadyNode::Check {
+            check: check("ready"),
+            timeout: SECOND,
+        };
+    });
+    let (old, new) = (id_of(&mut world, &prime(1)), id_of(&mut world, &second(1)));
+    world.memory.ready = [old].into();
+    world.memory.seen.insert(new.clone(), world.now);
+    world.now = world.now + SECOND;
+    assert!(world.plan().notes.late.contains(&new));
+    // It leaves the registry and the proxies first, and is to count as late until it is asked.
+    world.memory.leaving.insert(new.clone(), world.now);
+    let plan = world.plan();
+    assert!(plan.notes.late.contains(&new));
+    assert_eq!(item(&plan, &second(1)).reason, "not ready after 1s");
+    // One that was asked to end for something else is not late for that.
+    world.memory.late.clear();
+    world.memory.asked.insert(new.clone(), world.now);
+    assert!(!world.plan().notes.late.contains(&new));
 }
 
 #[test]

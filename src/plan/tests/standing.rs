@@ -59,7 +59,7 @@ fn leaves(plan: &Plan, node: &NodeId) -> bool {
     plan.notes.leaving.iter().any(|life| life.node == *node)
 }
 
-fn check(id: &str) -> CheckNode {
+pub(super) fn check(id: &str) -> CheckNode {
     CheckNode {
         id: id.to_owned(),
         name: "answers".to_owned(),
@@ -235,6 +235,39 @@ fn what_is_down_is_tried_only_once_it_has_all_that_it_needs() {
     // What the spec is about to replace is judged by what comes.
     let mut world = tried(FailureAction::Rollback);
     world.edit(trying(FailureAction::Rollback, "python4"));
+    assert!(world.plan().notes.trying.is_empty());
+}
+
+#[test]
+fn what_goes_by_its_own_doing_is_tried_all_the_while() {
+    // Its main process ended, and something of it is left for a moment.
+    let mut world = tried(FailureAction::Rollback);
+    let first = id_of(&mut world, &prime(1));
+    life(&mut world, &prime(1)).state = LifeState::Ending;
+    assert!(world.plan().notes.trying.contains(&prime(1)));
+    // Somebody asked for its end.
+    let began = world.now;
+    world.memory.asked.insert(first.clone(), began);
+    assert!(world.plan().notes.trying.is_empty());
+    // It is not ready in time: for one that is to be followed by the next, time goes on.
+    let mut world = tried(FailureAction::Rollback);
+    each_container(&mut world.desired, |node| {
+        node.ready = ReadyNode::Check {
+            check: check("ready"),
+            timeout: SECOND,
+        };
+    });
+    let began = world.now;
+    world.memory.seen.insert(first.clone(), began);
+    world.now = began + SECOND;
+    let plan = world.plan();
+    assert!(plan.notes.late.contains(&first));
+    assert!(plan.notes.trying.contains(&prime(1)));
+    world.memory.late.insert(first.clone());
+    world.memory.asked.insert(first, world.now);
+    assert!(world.plan().notes.trying.contains(&prime(1)));
+    // An operator's stop is no failure.
+    world.memory.stopped.insert(prime(1));
     assert!(world.plan().notes.trying.is_empty());
 }
 

@@ -11,11 +11,12 @@ use hatchery::plan::world::LifeId;
 use hatchery::reconcile::Job;
 use hatchery::reconcile::engine::{Beginning, End, Engine, Input};
 use hatchery::reconcile::handle::SpecText;
-use hatchery::reconcile::host::Host;
+use hatchery::reconcile::host::{Host, Keep};
 use hatchery::reconcile::load::Surroundings;
 use hatchery::reconcile::monitors::Schedule;
 use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::registry::{Catalog, Config};
+use hatchery::spec::generation::went_back;
 use hatchery::spec::model::Status;
 use hatchery::spec::time::Time;
 use tokio::sync::broadcast;
@@ -85,6 +86,7 @@ impl Run {
             world.log(format_args!("controller {epoch} begins"));
             (epoch, text)
         };
+        let (text, left) = self.gone_back(text);
         let config = Config {
             node: "host".to_owned(),
             address: "127.0.0.1".to_owned(),
@@ -117,7 +119,7 @@ impl Run {
             spec: Some(SpecText::of(SPEC, text.clone())),
             stack: STACK.to_owned(),
             saved: None,
-            left: None,
+            left,
             follows: true,
             seed: self.seed,
         };
@@ -152,6 +154,20 @@ impl Run {
             }
         }
         self.after_drivers();
+    }
+
+    /// A stack that went back by itself stays so, and be it under another controller: the text
+    /// to begin with, and the one that it left.
+    fn gone_back(&self, text: String) -> (String, Option<SpecText>) {
+        let past = self.world.past();
+        let file = SpecText::of(SPEC, text.clone());
+        let back = went_back(&past.generations, &file, |generation| {
+            self.world.spec(generation)
+        });
+        match back {
+            Some(back) => (back.text, Some(file)),
+            None => (text, None),
+        }
     }
 
     /// The controller is killed at this very moment.
@@ -291,7 +307,11 @@ impl Run {
             let text = line.text;
             world.trace.remark(now, format_args!("it says: {text}"));
         }
-        crate::invariants::backs_off(&mut world, plan);
+        crate::limits::backs_off(&mut world, plan);
+        crate::limits::gave_up(&mut world, plan);
+        crate::limits::pauses(&mut world, plan);
+        crate::limits::stopped(&mut world, plan);
+        crate::always::knows(&mut world, plan);
         for item in plan
             .items
             .iter()
@@ -302,11 +322,7 @@ impl Run {
                 world.facts.entry(item.node.clone()).or_default().forgiven = true;
             }
         }
-        for life in &plan.notes.late {
-            if let Some(cgroup) = world.cgroups.get_mut(life) {
-                cgroup.late = true;
-            }
-        }
+        crate::limits::lateness(&mut world, plan);
         let leaving = &plan.notes.leaving;
         // What is just being asked to end waited until it was.
         let is_asked = |life: &LifeId| {
@@ -388,7 +404,9 @@ impl Run {
         if !self.lives(epoch) {
             return;
         }
-        if self.world.lock().fires(Fault::Crash, Action::Outside) && self.rare() {
+        let dies = self.world.lock().draws(Fault::Crash);
+        if dies && self.rare() {
+            self.world.lock().note(Fault::Crash, Action::Outside);
             return self.crash();
         }
         let Some(controller) = &mut self.controller else {
@@ -416,7 +434,7 @@ impl Run {
     }
 
     /// One time in ten.
-    fn rare(&mut self) -> bool {
+    pub(super) fn rare(&mut self) -> bool {
         self.world.lock().rng.chance(100)
     }
 
@@ -433,6 +451,8 @@ impl Run {
         {
             let mut world = self.world.lock();
             world.acting = running.under.clone();
+            // What goes down keeps nothing.
+            world.acted = running.under.clone().filter(|_| !world.down);
             world.planned_at = running.since;
             world.starts = running.starts;
             let (node, step) = (running.job.node(), step::name(running.job.next_step()));

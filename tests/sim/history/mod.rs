@@ -4,6 +4,7 @@ mod controller;
 mod operator;
 mod outside;
 mod step;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,9 +14,9 @@ use std::time::Duration;
 use hatchery::reconcile::engine::Input;
 
 use crate::faults::{Action, Fault};
-use crate::oracle;
 use crate::specs::{Model, Role, SPEC, instance};
 use crate::world::{Happening, SECOND, Shared, World};
+use crate::{always, oracle};
 
 use controller::Controller;
 
@@ -48,7 +49,9 @@ pub struct Run {
     model: Model,
     past: Vec<Arc<Model>>,
     seed: u64,
+    /// Those that came to something.
     edits: u64,
+    revisions: u64,
     passes: u64,
     events: u64,
     /// When the last fault was.
@@ -56,6 +59,8 @@ pub struct Run {
     /// Since when nothing is outstanding.
     quiet: Option<u64>,
     nudges: u32,
+    /// What is tried once all is well.
+    trial: Option<trial::Trial>,
 }
 
 /// Runs one seed.
@@ -70,11 +75,13 @@ pub fn run(seed: u64, print: bool, faults: bool) -> Outcome {
         past: Vec::new(),
         seed,
         edits: 0,
+        revisions: 1,
         passes: 0,
         events: 0,
         calm: None,
         quiet: None,
         nudges: 0,
+        trial: None,
     };
     run.prepare(faults);
     let converged_after = run.live();
@@ -110,6 +117,7 @@ impl Run {
         if faults {
             world.at(SECOND / 2, Happening::Outside);
         }
+        always::outside(&mut world);
     }
 
     /// Notes the model as one whose text may be read from now on.
@@ -147,6 +155,7 @@ impl Run {
             }
         };
         let mut end = chaos;
+        let mut converged_after = CONVERGES_WITHIN;
         loop {
             let next = self.world.lock().pop(end);
             let Some(next) = next else {
@@ -155,19 +164,32 @@ impl Run {
                     end = self.world.lock().now + CONVERGES_WITHIN;
                     continue;
                 }
-                self.not_converged();
-                return CONVERGES_WITHIN;
+                self.not_converged(end);
+                return converged_after;
             };
             self.events += 1;
+            let is_outside = matches!(next, Happening::Outside | Happening::Saved(..));
             self.happen(next);
+            match is_outside {
+                true => always::outside(&mut self.world.lock()),
+                false => always::holds(&mut self.world.lock()),
+            }
             let now = self.world.lock().now;
             if self.world.lock().violation.is_some() {
                 return 0;
             }
-            if let Some(calm) = self.calm
-                && self.is_well(now)
-            {
-                return now - calm;
+            let Some(calm) = self.calm else { continue };
+            let well = self.is_well(now);
+            if self.trial.is_some() {
+                if self.on_trial(now, well) {
+                    return converged_after;
+                }
+            } else if well {
+                converged_after = now - calm;
+                if !self.begin_trial() {
+                    return converged_after;
+                }
+                end = now + trial::TRIED_WITHIN;
             }
         }
     }
@@ -177,7 +199,10 @@ impl Run {
         match what {
             Happening::Exec(serial) => world.exec(serial),
             Happening::Ready(serial) => world.ready(serial),
-            Happening::Exit(serial, exit) => world.exit(serial, exit),
+            // What is tried is judged by what comes of that alone.
+            Happening::Exit(_, _, faults)
+                if self.trial.is_some() && faults.contains(&Fault::LateExit) => {}
+            Happening::Exit(serial, exit, faults) => world.exit(serial, exit, faults),
             Happening::Gone(serial) => world.gone(serial),
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
             Happening::ProxyReads(serial) => world.proxy_reads(serial, false),
@@ -200,7 +225,10 @@ impl Run {
                 drop(world);
                 self.outside();
             }
-            Happening::Deliver(epoch, event) => {
+            Happening::Deliver(epoch, event, again) => {
+                if let Some(fault) = again.filter(|_| world.epoch == epoch) {
+                    world.note(fault, Action::Event);
+                }
                 drop(world);
                 self.tell(epoch, Input::Event(event));
             }
@@ -289,11 +317,19 @@ impl Run {
                 work.needs.clear();
             }
         }
+        for work in &mut self.model.works {
+            work.defect = None;
+            if let Some(update) = &mut work.update {
+                // What takes long only because of what was before is not to be given up.
+                update.deadline = None;
+            }
+        }
         self.model.revision = 1_000_000;
         let text = self.publish();
         self.write_sources();
         self.world.lock().save(SPEC, text.clone());
         self.apply(text, true);
+        always::outside(&mut self.world.lock());
     }
 
     /// Whether everything is as it should be; asked after each event of the calm time.
@@ -342,6 +378,9 @@ impl Run {
         if now < calm + due * SECOND || self.controller.is_none() {
             return;
         }
+        if self.trial.is_some() {
+            return;
+        }
         self.nudges += 1;
         let names: Vec<String> = {
             let world = self.world.lock();
@@ -353,8 +392,10 @@ impl Run {
                         .cgroups
                         .iter()
                         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
-                    let stopped =
-                        world.operator_stopped.keys().any(of) || world.kept.stopped.iter().any(of);
+                    // What was lost may have brought an old stop back.
+                    let kept = world.kept.lossy && world.kept.stopped.iter().any(of);
+                    let perhaps = world.perhaps_stopped.iter().any(of);
+                    let stopped = world.operator_stopped.keys().any(of) || perhaps || kept;
                     let gave_up = work.max_attempts.is_some() || work.policy == "no";
                     // What ended well may have others wait for what it serves, for good.
                     let late = self.nudges > 2 && work.role == Role::App;
@@ -371,7 +412,7 @@ impl Run {
         }
     }
 
-    fn not_converged(&mut self) {
+    fn not_converged(&mut self, end: u64) {
         let mut why = Vec::new();
         match &self.controller {
             None => why.push("no controller runs".to_owned()),
@@ -388,7 +429,8 @@ impl Run {
         }
         let mut world = self.world.lock();
         why.extend(oracle::judge(&world, &self.model));
-        let within = CONVERGES_WITHIN / SECOND;
+        let calm = self.calm.unwrap_or_default();
+        let within = end.saturating_sub(calm) / SECOND;
         world.violate(format!(
             "not converged within {within} s: {}",
             why.join("; ")

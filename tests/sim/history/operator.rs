@@ -10,10 +10,10 @@ use crate::specs::{SPEC, instance};
 use crate::world::Happening;
 
 impl Run {
-    /// Hands over a spec.
-    pub(super) fn apply(&mut self, text: String, allow_empty: bool) {
+    /// Hands over a spec; whether it is taken.
+    pub(super) fn apply(&mut self, text: String, allow_empty: bool) -> bool {
         let Some(controller) = &self.controller else {
-            return;
+            return false;
         };
         let (answer, mut told) = oneshot::channel();
         let spec = SpecText::of(SPEC, text);
@@ -30,7 +30,8 @@ impl Run {
         let mut world = self.world.lock();
         world.allow_empty = false;
         let calm = !world.faults.on && !world.down;
-        if let Ok(Err(report)) = told.try_recv() {
+        let answer = told.try_recv();
+        if let Ok(Err(report)) = &answer {
             world
                 .trace
                 .remark(world.now, format_args!("refused: {report}"));
@@ -38,11 +39,13 @@ impl Run {
                 world.violate(format!("the last spec is refused: {report}"));
             }
         }
+        matches!(answer, Ok(Ok(_)))
     }
 
-    pub(super) fn operate(&mut self, verb: Verb, names: Vec<String>) {
+    /// Whether there was somebody to do it.
+    pub(super) fn operate(&mut self, verb: Verb, names: Vec<String>) -> bool {
         let Some(controller) = &self.controller else {
-            return;
+            return false;
         };
         let epoch = controller.epoch;
         let (answer, mut told) = oneshot::channel();
@@ -58,12 +61,14 @@ impl Run {
         // Judged before it is asked: a start may follow at once.
         self.tell(epoch, Input::Request(Box::new(request)));
         let Ok(Ok(nodes)) = told.try_recv() else {
-            return;
+            return false;
         };
+        let any = !nodes.is_empty();
         let mut world = self.world.lock();
+        let now = world.now;
         for node in nodes {
             if verb == Verb::Stop {
-                let now = world.now;
+                world.facts.entry(node.clone()).or_default().forgotten = now;
                 world.operator_stopped.insert(node, now);
                 continue;
             }
@@ -72,6 +77,9 @@ impl Run {
             world
                 .operator_stopped
                 .retain(|stopped, _| instance(stopped) != started);
+            world
+                .perhaps_stopped
+                .retain(|stopped| instance(stopped) != started);
             if verb == Verb::Restart {
                 for (_, cgroup) in world.cgroups.iter_mut().filter(|(id, _)| id.node == node) {
                     cgroup.restarting = true;
@@ -80,8 +88,9 @@ impl Run {
             let facts = world.facts.entry(node).or_default();
             facts.forgiven = true;
             facts.restarting = verb == Verb::Restart;
-            facts.failures = 0;
+            (facts.failures, facts.forgotten) = (0, now);
         }
+        any
     }
 
     /// Asks what would be done for a spec: nothing may be done for that.
@@ -129,6 +138,7 @@ impl Run {
         world.controller_gone();
         world.facts.clear();
         world.operator_stopped.clear();
+        world.perhaps_stopped.clear();
         let again = world.rng.millis(100, 4_000);
         world.after(again, Happening::Up);
         drop(world);

@@ -1,6 +1,6 @@
 //! What people and chance do to a host while a controller works on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hatchery::reconcile::handle::Verb;
@@ -15,6 +15,7 @@ const DEEDS: &[Fault] = &[
     Fault::Crash,
     Fault::Reboot,
     Fault::Suspend,
+    Fault::WallJump,
     Fault::EditValid,
     Fault::EditBack,
     Fault::EditInvalid,
@@ -52,38 +53,42 @@ impl Run {
             true => Fault::EditValid,
             false => deed,
         };
-        self.world.lock().faults.note(deed, Action::Outside);
+        if self.does(deed) {
+            self.world.lock().note(deed, Action::Outside);
+        }
+    }
+
+    /// Does it; whether it came to anything.
+    fn does(&mut self, deed: Fault) -> bool {
+        let up = self.controller.is_some();
         match deed {
-            Fault::Crash => {
-                if self.controller.is_some() {
-                    self.crash();
-                }
-            }
-            Fault::Reboot => self.reboot(),
-            Fault::Suspend => self.suspend(),
-            Fault::Operate => self.request(),
-            Fault::Down => {
+            Fault::Crash if up => self.crash(),
+            Fault::Leave if up => self.leave(),
+            Fault::Down if up => {
                 let kill = self.world.lock().rng.chance(200);
                 self.take_down(kill);
             }
-            Fault::Leave => self.leave(),
+            Fault::Crash | Fault::Leave | Fault::Down => return false,
+            Fault::Reboot => self.reboot(),
+            Fault::Suspend => self.suspend(),
+            Fault::WallJump => self.world.lock().jump(),
+            Fault::Operate => return self.request(),
             Fault::Meddle => {
                 let mut world = self.world.lock();
                 world.meddled_at = Some(world.now);
-                world.meddle();
+                return world.meddle();
             }
-            Fault::Stranger => self.stranger(),
-            Fault::EditWatched => {
-                let mut world = self.world.lock();
-                let path = format!("/spec/watched{}", world.rng.range(0, 1));
-                let text = format!("text {}", world.rng.range(0, 5));
-                world.log(format_args!("edits {path}"));
-                world.save(&path, text);
+            Fault::Stranger => return self.stranger(),
+            Fault::EditWatched => return self.edit_watched(),
+            Fault::EditRendered => return self.edit_rendered(),
+            Fault::EditSource | Fault::EditBadSource => return self.edit_source(deed),
+            _ => {
+                let edited = self.edit(deed);
+                self.edits += u64::from(edited);
+                return edited;
             }
-            Fault::EditRendered => self.edit_rendered(),
-            Fault::EditSource | Fault::EditBadSource => self.edit_source(deed),
-            _ => self.edit(deed),
         }
+        true
     }
 
     fn reboot(&mut self) {
@@ -95,6 +100,21 @@ impl Run {
         world.reboot();
     }
 
+    /// Whether it is a change of something that somebody watches.
+    fn edit_watched(&mut self) -> bool {
+        let mut world = self.world.lock();
+        let number = world.rng.range(0, 1);
+        let path = format!("/spec/watched{number}");
+        let text = format!("text {}", world.rng.range(0, 5));
+        let before = world.files.get(Path::new(&path)).map(|file| &file.text);
+        let changes = before != Some(&text);
+        world.log(format_args!("edits {path}"));
+        world.save(&path, text);
+        let name = format!("./watched{number}");
+        let mut works = self.model.works.iter();
+        changes && works.any(|work| work.watch.contains(&name))
+    }
+
     fn suspend(&mut self) {
         let mut world = self.world.lock();
         let long = world.rng.range(5, 400) * SECOND;
@@ -103,8 +123,10 @@ impl Run {
         world.blind_at = Some(world.now);
     }
 
-    fn edit(&mut self, deed: Fault) {
-        self.edits += 1;
+    /// Whether another spec came of it.
+    fn edit(&mut self, deed: Fault) -> bool {
+        let before = self.model.clone();
+        self.revisions += 1;
         let text = match deed {
             Fault::EditBack => {
                 let past = {
@@ -133,7 +155,7 @@ impl Run {
                 {
                     let mut world = self.world.lock();
                     model.edit(&mut world.rng);
-                    model.revision = self.edits + 1;
+                    model.revision = self.revisions;
                 }
                 self.model = model;
                 self.publish()
@@ -143,6 +165,11 @@ impl Run {
         let mut world = self.world.lock();
         let revision = self.model.revision;
         world.log(format_args!("{}: revision {revision}", deed.words()));
+        let saved = world.files.get(Path::new(SPEC)).map(|file| &file.text);
+        let other = match deed {
+            Fault::EditValid => !before.means(&self.model),
+            _ => saved != Some(&text),
+        };
         match deed {
             Fault::EditInvalid => world.save(SPEC, format!("{text}processes: [\n")),
             Fault::EditHalf => {
@@ -154,20 +181,22 @@ impl Run {
                 world.after(pause, Happening::Saved(SPEC.into(), text));
             }
             Fault::EditValid if world.rng.chance(150) => {
+                let apply = world.rng.chance(500);
                 drop(world);
-                let way = self.world.lock().rng.chance(500);
-                match way {
-                    true => self.apply(text, false),
-                    false => self.ask_for_plan(text),
+                if !apply {
+                    self.ask_for_plan(text);
+                    return false;
                 }
+                return self.apply(text, false) && other;
             }
             _ => world.save(SPEC, text),
         }
+        other
     }
 
-    fn edit_source(&mut self, deed: Fault) {
+    fn edit_source(&mut self, deed: Fault) -> bool {
         if self.model.templates.is_empty() {
-            return;
+            return false;
         }
         let mut world = self.world.lock();
         let at = world.rng.index(self.model.templates.len());
@@ -183,10 +212,11 @@ impl Run {
         let path = template.source();
         world.log(format_args!("{}: {path}", deed.words()));
         world.save(&path, text);
+        true
     }
 
     /// Somebody edits, replaces or removes a file that we rendered.
-    fn edit_rendered(&mut self) {
+    fn edit_rendered(&mut self) -> bool {
         let mut world = self.world.lock();
         let paths: Vec<PathBuf> = world
             .files
@@ -195,7 +225,7 @@ impl Run {
             .map(|(path, _)| path.clone())
             .collect();
         if paths.is_empty() {
-            return;
+            return false;
         }
         let path = world.rng.pick(&paths).clone();
         let way = world.rng.range(0, 3);
@@ -220,41 +250,46 @@ impl Run {
             }
         }
         world.after(Duration::from_millis(250), Happening::Settled(path));
+        true
     }
 
-    /// Something of somebody else comes, or goes.
-    fn stranger(&mut self) {
+    /// Something of somebody else comes, or goes, unless it is so already.
+    fn stranger(&mut self) -> bool {
         let mut world = self.world.lock();
         world.strangers_at = Some(world.now);
         let way = world.rng.range(0, 3);
         world.log(format_args!("a stranger, way {way}"));
-        match way {
+        let changes = match way {
             0 => {
                 let name = format!("net{}", world.rng.range(0, 1));
-                world.foreign_bridge(&name);
+                world.foreign_bridge(&name)
             }
             1 => {
                 let number = world.rng.range(1, 5);
                 let name = format!("hatchery-{STACK}-ca{number}");
-                world.foreign_namespace(&name);
+                world.foreign_namespace(&name)
             }
             2 => {
                 let port = *world.rng.pick(&[80, 8500, 9000]);
-                world.held_ports.insert(port);
+                world.held_ports.insert(port)
             }
             _ => {
+                let before = world.strange();
                 world.held_ports.clear();
                 world.net.bridges.retain(|_, bridge| bridge.ours);
                 world
                     .net
                     .namespaces
                     .retain(|_, space| space.foreign.is_none());
+                before > 0
             }
-        }
+        };
         world.tell(hatchery::driver::Event::Network);
+        changes
     }
 
-    fn request(&mut self) {
+    /// Whether a controller does as it is asked.
+    fn request(&mut self) -> bool {
         let (verb, name) = {
             let mut world = self.world.lock();
             let verb = *world
@@ -265,7 +300,7 @@ impl Run {
                 .clone()
                 .filter(|model| !model.works.is_empty())
             else {
-                return;
+                return false;
             };
             let work = world.rng.pick(&model.works);
             let nodes = work.instances();
@@ -275,7 +310,7 @@ impl Run {
             };
             (verb, name)
         };
-        self.operate(verb, vec![name]);
+        self.operate(verb, vec![name])
     }
 }
 

@@ -1,6 +1,8 @@
 //! Specs from random numbers.
 
-use super::{Check, Model, Network, Probe, Ready, Reload, Role, Service, Template, Work};
+use super::{
+    Action, Check, Model, Network, Probe, Ready, Reload, Role, Service, Template, Update, Work,
+};
 use crate::rng::Rng;
 use hatchery::spec::model::Condition;
 
@@ -62,15 +64,7 @@ impl Model {
             work.network = Some(rng.pick(&self.networks).name.clone());
             work.port = Some(8080);
             work.firewall = rng.chance(400).then_some(8080);
-            work.update = rng.chance(500).then(|| {
-                *rng.pick(&[
-                    "order: start-first",
-                    "order: start-first, min_healthy_time: 1s",
-                    "max_unavailable: 2",
-                    "min_healthy_time: 500ms",
-                    "failure_action: continue",
-                ])
-            });
+            work.update = rng.chance(600).then(|| Update::draw(rng, true));
         } else {
             work.port = None;
             if matches!(work.ready, Ready::Tcp(_) | Ready::Check(_)) {
@@ -99,6 +93,9 @@ impl Model {
                 work.ready = Ready::Started;
             }
         }
+        work.update = rng
+            .chance(400)
+            .then(|| Update::draw(rng, work.replicas.is_some()));
         let serves = work.replicas.is_none() && rng.chance(500);
         let target = work.reference();
         self.works.push(work);
@@ -196,19 +193,22 @@ impl Model {
         }
         let delay = *rng.pick(&[100, 500, 1000, 3000]);
         let timeout = *rng.pick(&[5_000, 20_000]);
+        let max_attempts = rng.chance(150).then(|| rng.range(1, 5) as u32);
         Work {
             container,
             name,
             role: Role::App,
             replicas: None,
             version: 1,
+            defect: None,
             port: None,
             network: None,
             policy: rng.pick::<&str>(&["on-failure", "on-failure", "always", "unless-stopped"]),
             delay,
             max_delay: delay * *rng.pick(&[1, 4, 20]),
             reset_after: *rng.pick(&[2_000, 10_000]),
-            max_attempts: rng.chance(100).then(|| rng.range(1, 5) as u32),
+            max_attempts,
+            window: max_attempts.and_then(|_| window(rng)),
             ready: *rng.pick(&[
                 Ready::Started,
                 Ready::Started,
@@ -232,6 +232,29 @@ impl Model {
                 .then(|| (100, *rng.pick(&[0, 500, 3_000, 20_000]))),
         }
     }
+}
+
+impl Update {
+    /// Both lives at once only where nothing keeps them from it.
+    pub(super) fn draw(rng: &mut Rng, may_be_two: bool) -> Update {
+        Update {
+            start_first: may_be_two && rng.chance(400),
+            max_unavailable: *rng.pick(&[1, 1, 1, 2]),
+            min_healthy: *rng.pick(&[None, None, Some(500), Some(1_000)]),
+            deadline: *rng.pick(&[None, Some(3_000), Some(8_000), Some(20_000)]),
+            action: *rng.pick(&[
+                Action::Rollback,
+                Action::Rollback,
+                Action::Pause,
+                Action::Continue,
+            ]),
+        }
+    }
+}
+
+/// In which time failures are counted that are too many; those in a row where there is none.
+pub(super) fn window(rng: &mut Rng) -> Option<u64> {
+    *rng.pick(&[None, Some(5_000), Some(60_000)])
 }
 
 impl Check {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Model, Ready, Reload, Role};
+use super::draw::window;
+use super::{Check, Defect, Model, Ready, Reload, Role, Update};
 use crate::rng::Rng;
 use hatchery::spec::model::Condition;
 
@@ -17,7 +18,7 @@ impl Model {
     }
 
     fn change(&mut self, rng: &mut Rng) {
-        let number = rng.range(0, 19);
+        let number = rng.range(0, 23);
         let work = match self.works.is_empty() {
             true => return self.add_group(rng),
             false => rng.index(self.works.len()),
@@ -29,7 +30,11 @@ impl Model {
                     work.replicas = Some(rng.range(0, 5) as u32);
                 }
             }
-            4..=6 => self.works[work].version += 1,
+            4..=6 => {
+                let work = &mut self.works[work];
+                work.version += 1;
+                work.defect = None;
+            }
             7 => {
                 let work = &mut self.works[work];
                 work.watch = match work.watch.is_empty() {
@@ -40,13 +45,6 @@ impl Model {
             8 => {
                 let work = &mut self.works[work];
                 work.grace = *rng.pick(&[500, 2_000, 10_000]);
-                // Not drawn on its own, so that the histories of known seeds stay what they are.
-                if work.grace == 500 && work.network.is_some() {
-                    work.update = match work.update {
-                        None => Some("order: start-first"),
-                        Some(_) => None,
-                    };
-                }
             }
             9 => {
                 let work = &mut self.works[work];
@@ -74,6 +72,26 @@ impl Model {
             }
             15..=17 => self.change_service(rng),
             18 => self.change_template(rng),
+            19 | 20 => {
+                let work = &mut self.works[work];
+                let process = work.replicas.is_some() && work.port.is_none();
+                let may_be_two = work.network.is_some() || !work.container && process;
+                work.update = rng
+                    .chance(800)
+                    .then(|| Update::draw(rng, may_be_two && work.role == Role::App));
+            }
+            21 => {
+                let work = &mut self.works[work];
+                if work.role == Role::App {
+                    work.version += 1;
+                    work.defect = Some(*rng.pick(&[Defect::Ends, Defect::Mute]));
+                }
+            }
+            22 => {
+                let work = &mut self.works[work];
+                work.max_attempts = rng.chance(500).then(|| rng.range(1, 3) as u32);
+                work.window = work.max_attempts.and_then(|_| window(rng));
+            }
             _ => {
                 let work = &mut self.works[work];
                 if work.network.is_some() {

@@ -57,6 +57,8 @@ pub struct Work {
     pub role: Role,
     pub replicas: Option<u32>,
     pub version: u64,
+    /// What is wrong with this version.
+    pub defect: Option<Defect>,
     pub port: Option<u16>,
     pub network: Option<String>,
     pub policy: &'static str,
@@ -64,6 +66,7 @@ pub struct Work {
     pub max_delay: u64,
     pub reset_after: u64,
     pub max_attempts: Option<u32>,
+    pub window: Option<u64>,
     pub ready: Ready,
     pub watch: Vec<String>,
     pub needs: Vec<(String, Condition)>,
@@ -72,10 +75,46 @@ pub struct Work {
     pub pre_start: bool,
     /// The files that a proxy reads.
     pub files: Vec<String>,
-    /// Its words under `update`, if any.
-    pub update: Option<&'static str>,
+    pub update: Option<Update>,
     /// Quiet and time-out.
     pub drain: Option<(u64, u64)>,
+}
+
+/// Why a version cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// It ends as soon as it begins.
+    Ends,
+    /// It never becomes ready.
+    Mute,
+}
+
+impl Defect {
+    /// Its argument, which says so to the world.
+    pub fn word(self) -> &'static str {
+        match self {
+            Defect::Ends => "ends",
+            Defect::Mute => "mute",
+        }
+    }
+}
+
+/// How instances are replaced. Durations are in milliseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    pub start_first: bool,
+    pub max_unavailable: u32,
+    pub min_healthy: Option<u64>,
+    pub deadline: Option<u64>,
+    pub action: Action,
+}
+
+/// What follows when an update fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Rollback,
+    Pause,
+    Continue,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -159,6 +198,9 @@ impl Work {
             Role::Proxy => "/bin/proxy",
         };
         let mut words = vec![program.to_owned(), format!("v{}", self.version)];
+        if let Some(defect) = self.defect {
+            words.push(defect.word().to_owned());
+        }
         if let Some(port) = self.port {
             words.push(format!("port={port}"));
         }
@@ -185,6 +227,15 @@ impl Template {
 }
 
 impl Model {
+    /// Whether another says the same, whatever its number.
+    pub fn means(&self, other: &Model) -> bool {
+        let revision = other.revision;
+        Model {
+            revision,
+            ..self.clone()
+        } == *other
+    }
+
     pub fn work(&self, reference: &str) -> Option<&Work> {
         self.works.iter().find(|work| work.reference() == reference)
     }

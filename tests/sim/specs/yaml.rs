@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Check, Model, Probe, Ready, Reload, STACK, Service, Template, Work};
+use super::{Action, Check, Model, Probe, Ready, Reload, STACK, Service, Template, Update, Work};
 use hatchery::spec::model::Condition;
 
 impl Model {
@@ -86,10 +86,13 @@ fn work(out: &mut String, work: &Work) -> std::fmt::Result {
         "    restart: {{ policy: \"{}\", delay: {}ms, max_delay: {}ms, reset_after: {}ms",
         work.policy, work.delay, work.max_delay, work.reset_after
     )?;
-    match work.max_attempts {
-        Some(most) => writeln!(out, ", max_attempts: {most} }}")?,
-        None => writeln!(out, " }}")?,
+    if let Some(most) = work.max_attempts {
+        write!(out, ", max_attempts: {most}")?;
     }
+    if let Some(window) = work.window {
+        write!(out, ", window: {window}ms")?;
+    }
+    writeln!(out, " }}")?;
     writeln!(out, "    stop_grace_period: {}ms", work.grace)?;
     let port = work.port.unwrap_or(1);
     let address = if work.network.is_some() {
@@ -117,8 +120,8 @@ fn work(out: &mut String, work: &Work) -> std::fmt::Result {
     if work.pre_start {
         writeln!(out, "    pre_start: [ [ /bin/prepare ] ]")?;
     }
-    if let Some(update) = &work.update {
-        writeln!(out, "    update: {{ {update} }}")?;
+    if let Some(one) = &work.update {
+        update(out, one)?;
     }
     if let Some((quiet, timeout)) = work.drain {
         writeln!(
@@ -138,6 +141,30 @@ fn work(out: &mut String, work: &Work) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn update(out: &mut String, update: &Update) -> std::fmt::Result {
+    let order = match update.start_first {
+        true => "start-first",
+        false => "stop-first",
+    };
+    let action = match update.action {
+        Action::Rollback => "rollback",
+        Action::Pause => "pause",
+        Action::Continue => "continue",
+    };
+    write!(
+        out,
+        "    update: {{ order: {order}, max_unavailable: {}, failure_action: {action}",
+        update.max_unavailable
+    )?;
+    if let Some(least) = update.min_healthy {
+        write!(out, ", min_healthy_time: {least}ms")?;
+    }
+    if let Some(deadline) = update.deadline {
+        write!(out, ", healthy_deadline: {deadline}ms")?;
+    }
+    writeln!(out, " }}")
 }
 
 fn service(out: &mut String, service: &Service) -> std::fmt::Result {

@@ -107,7 +107,12 @@ impl World {
         };
         let hangs = self.faults.on && found.is_some_and(|cgroup| cgroup.hanging);
         let well = found.is_some_and(|cgroup| self.well(cgroup));
+        let serial = found.map(|cgroup| cgroup.serial);
+        if !well && found.is_some_and(|cgroup| cgroup.listens) {
+            self.meets(serial, Fault::Flapping);
+        }
         if hangs && self.rng.chance(500) {
+            self.meets(serial, Fault::HangingProbe);
             let answer = Answer {
                 status: Status::Critical,
                 output: "timed out".to_owned(),
@@ -123,6 +128,16 @@ impl World {
             output: String::new(),
         };
         (quick, answer)
+    }
+}
+
+impl World {
+    /// A check meets what is wrong with a life: it is noted once.
+    fn meets(&mut self, serial: Option<u64>, fault: Fault) {
+        let found = serial.and_then(|serial| self.by_serial(serial));
+        if found.is_some_and(|(_, cgroup)| cgroup.met.insert(fault)) {
+            self.note(fault, Action::Process);
+        }
     }
 }
 

@@ -24,6 +24,9 @@ impl World {
     pub fn save(&mut self, path: &str, text: String) {
         let path = PathBuf::from(path);
         self.put(path.clone(), text, None);
+        if let Some(file) = self.files.get(&path) {
+            self.stood.saves(&path, &file.hash);
+        }
         self.unsettled.insert(path.clone());
         let rest = self.rng.millis(200, 400);
         self.after(rest, Happening::Settled(path));
@@ -51,7 +54,8 @@ impl World {
         }
     }
 
-    fn own(path: &Path) -> bool {
+    /// Ours by its place.
+    pub fn own(path: &Path) -> bool {
         path.starts_with("/run/hatchery") || path.starts_with("/var/lib/hatchery")
     }
 
@@ -97,10 +101,9 @@ impl Files for Shared {
 
     fn write(&self, file: &NewFile) -> Result<()> {
         let mut world = self.lock();
-        match world.reach(Action::Write, true) {
-            Reach::Whole => {}
-            // A temporary file beside it is left, which nobody sees.
-            Reach::Nothing(why) | Reach::Half(why) => return Err(why),
+        // What is half done is a temporary file beside it, which nobody sees.
+        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::Write, false) {
+            return Err(why);
         }
         if world.foreign(&file.path) {
             let same = world

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hatchery::driver::{ErrorKind, Result};
 use hatchery::plan::memory::Carried;
 use hatchery::plan::world::{LifeId, RegistryView};
 use hatchery::reconcile::handle::{Happening, SpecText};
 use hatchery::reconcile::host::{Keep, Listener};
-use hatchery::spec::generation::{Generation, Outcome, Past};
+use hatchery::spec::generation::{Cause, Generation, Outcome, Past};
 use hatchery::spec::model::Registry;
 use hatchery::spec::node::NodeId;
 
@@ -19,15 +20,18 @@ use crate::faults::{Action, Fault};
 const GENERATIONS: usize = 20;
 
 /// What is on disk.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
     pub stopped: BTreeSet<NodeId>,
     pub told: BTreeMap<String, String>,
     pub rendered: BTreeSet<PathBuf>,
     pub carried: Carried,
-    pub generations: BTreeMap<u64, (Generation, String)>,
+    pub generations: BTreeMap<u64, (Generation, Arc<str>)>,
     /// Lives whose end is on record.
-    pub ends: BTreeSet<LifeId>,
+    pub ends: BTreeMap<LifeId, u64>,
+    /// The highest number that a generation ever had, and those that cannot be read.
+    newest: u64,
+    unread: Vec<String>,
     /// It was lost or could not be written: what was stopped may run again.
     pub lossy: bool,
     older: Option<Box<Kept>>,
@@ -35,26 +39,47 @@ pub struct Kept {
     disk: Option<Box<Kept>>,
 }
 
+impl Kept {
+    /// Without what it could become.
+    fn alone(&self) -> Kept {
+        Kept {
+            stopped: self.stopped.clone(),
+            told: self.told.clone(),
+            rendered: self.rendered.clone(),
+            carried: self.carried.clone(),
+            generations: self.generations.clone(),
+            ends: self.ends.clone(),
+            newest: self.newest,
+            unread: self.unread.clone(),
+            lossy: self.lossy,
+            older: None,
+            disk: None,
+        }
+    }
+}
+
 impl World {
     fn keep(&mut self, change: impl FnOnce(&mut Kept)) -> Result<()> {
         if self.crashed {
             return Err(error(ErrorKind::Failed, "the controller is dead"));
         }
-        if self.fires(Fault::KeepFails, Action::Keep) {
-            self.kept.lossy = true;
-            // The controller itself knows it all the same, as long as it lives.
-            if self.kept.disk.is_none() {
-                self.kept.disk = Some(Box::new(self.kept.clone()));
-            }
-            change(&mut self.kept);
-            return Err(error(ErrorKind::Failed, "no space left on device"));
-        }
-        let older = Kept {
-            older: None,
-            disk: None,
-            ..self.kept.clone()
-        };
+        let older = self.kept.alone();
+        let whys = [
+            (Fault::KeepFails, "no space left on device"),
+            (Fault::KeepBroken, "input/output error"),
+        ];
+        let fails = whys.into_iter().find(|(fault, _)| self.draws(*fault));
+        let disk = self.kept.disk.take();
         change(&mut self.kept);
+        if let Some((fault, why)) = fails {
+            if self.kept.alone() != older {
+                self.kept.lossy = true;
+            }
+            self.note(fault, Action::Keep);
+            // The controller itself knows it all the same, as long as it lives.
+            self.kept.disk = disk.or(Some(Box::new(older)));
+            return Err(error(ErrorKind::Failed, why));
+        }
         self.kept.older = Some(Box::new(older));
         self.kept.disk = None;
         Ok(())
@@ -66,22 +91,44 @@ impl World {
             self.kept = *disk;
             self.kept.lossy = true;
         }
-        if self.fires(Fault::KeepGone, Action::Keep) {
+        let before = self.kept.alone();
+        let fault = if self.draws(Fault::KeepGone) {
             self.kept = Kept::default();
-            self.kept.lossy = true;
-        } else if self.fires(Fault::KeepOld, Action::Keep)
-            && let Some(older) = self.kept.older.take()
-        {
-            self.kept = *older;
-            self.kept.lossy = true;
-        } else if self.fires(Fault::KeepTorn, Action::Keep) {
-            self.kept.lossy = true;
+            Fault::KeepGone
+        } else if self.draws(Fault::KeepOld) {
+            if let Some(older) = self.kept.older.take() {
+                self.kept = *older;
+            }
+            Fault::KeepOld
+        } else if self.draws(Fault::KeepTorn) {
             match self.rng.range(0, 3) {
                 0 => self.kept.stopped.clear(),
                 1 => self.kept.rendered.clear(),
                 2 => self.kept.ends.clear(),
-                _ => drop(self.kept.generations.pop_last()),
+                _ => {
+                    let torn = self.kept.generations.pop_last();
+                    let unread = torn.map(|(number, _)| format!("generation {number} is torn"));
+                    self.kept.unread.extend(unread);
+                }
             }
+            Fault::KeepTorn
+        } else if self.draws(Fault::KeepNewer) {
+            // What another version wrote is read by nobody.
+            let numbers = self.kept.generations.keys();
+            let unread = numbers.map(|number| format!("generation {number} is of another version"));
+            self.kept = Kept {
+                newest: self.kept.newest,
+                unread: unread.collect(),
+                ..Kept::default()
+            };
+            Fault::KeepNewer
+        } else {
+            return;
+        };
+        self.kept.lossy |= before.lossy;
+        if self.kept.alone() != before {
+            self.kept.lossy = true;
+            self.note(fault, Action::Keep);
         }
     }
 }
@@ -120,13 +167,16 @@ impl Keep for Shared {
                 node: happening.exit.and(happening.node.clone())?,
                 incarnation: happening.incarnation?,
             })
+            .map(|life| (life, happening.at_ms))
         });
-        let ends: Vec<LifeId> = ends.collect();
+        let ends: Vec<(LifeId, u64)> = ends.collect();
         self.lock().keep(|kept| kept.ends.extend(ends))
     }
 
-    fn ends(&self, _since_ms: u64) -> BTreeSet<LifeId> {
-        self.lock().kept.ends.clone()
+    fn ends(&self, since_ms: u64) -> BTreeSet<LifeId> {
+        let world = self.lock();
+        let ends = world.kept.ends.iter().filter(|(_, at)| **at >= since_ms);
+        ends.map(|(life, _)| life.clone()).collect()
     }
 
     fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
@@ -138,9 +188,13 @@ impl Keep for Shared {
         {
             crate::invariants::takes(&mut world, text);
         }
+        if matches!(generation.cause, Cause::Rollback { by: None, .. }) && text.is_some() {
+            world.note(Fault::RolledBack, Action::Keep);
+        }
         world.keep(|kept| {
+            kept.newest = kept.newest.max(generation.number);
             let before = kept.generations.remove(&generation.number);
-            let text = text.map_or_else(|| before.map_or(String::new(), |b| b.1), str::to_owned);
+            let text = text.map_or_else(|| before.map_or(Arc::default(), |b| b.1), Arc::from);
             kept.generations
                 .insert(generation.number, (generation.clone(), text));
             while kept.generations.len() > GENERATIONS {
@@ -153,16 +207,16 @@ impl Keep for Shared {
         let world = self.lock();
         let generations = &world.kept.generations;
         Past {
-            newest: generations.keys().next_back().copied().unwrap_or(0),
+            newest: world.kept.newest,
             generations: generations.values().map(|(g, _)| g.clone()).collect(),
-            unread: Vec::new(),
+            unread: world.kept.unread.clone(),
         }
     }
 
     fn spec(&self, generation: &Generation) -> Option<SpecText> {
         let world = self.lock();
         let (kept, text) = world.kept.generations.get(&generation.number)?;
-        Some(SpecText::of(kept.path.clone(), text.clone()))
+        Some(SpecText::of(kept.path.clone(), text.to_string()))
     }
 
     fn rendered(&self) -> BTreeSet<PathBuf> {

@@ -1,6 +1,6 @@
 //! A life as the kernel holds it: a cgroup with its mark, and what runs in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use hatchery::graph::desired::{Farewell, NetworkRun};
@@ -10,6 +10,7 @@ use hatchery::spec::node::Kind;
 
 use super::proxy::Proxy;
 use super::{Happening, World};
+use crate::faults::Fault;
 
 /// A main process.
 #[derive(Debug, Clone)]
@@ -56,9 +57,13 @@ pub struct Cgroup {
     /// It is ready and listens.
     pub listens: bool,
     pub was_ready: bool,
+    /// It takes longer than others until it is ready.
+    pub slow: bool,
     pub deaf: bool,
     pub flapping: Option<(u64, u64)>,
     pub hanging: bool,
+    /// Which faults a check met already.
+    pub met: BTreeSet<Fault>,
     pub proxy: Option<Proxy>,
     /// Which controller started it.
     pub begun_by: u64,
@@ -134,9 +139,11 @@ impl World {
             rest: false,
             listens: false,
             was_ready: false,
+            slow: false,
             deaf: false,
             flapping: None,
             hanging: false,
+            met: BTreeSet::new(),
             proxy: None,
             begun_by: self.epoch,
             tracked: self.epoch,
@@ -288,6 +295,21 @@ impl World {
             farewell: cgroup.farewell.clone().filter(|_| cgroup.marked),
             asked: cgroup.marked && cgroup.asked.is_some(),
         })
+    }
+
+    /// Whether what a view shows of what runs is so still.
+    pub fn is_as(&self, view: &[Life]) -> bool {
+        let same = |life: &Life| {
+            let cgroup = self.cgroups.get(&life.id);
+            cgroup.is_some_and(|cgroup| {
+                let pid = cgroup.main.as_ref().map_or(0, |main| main.pid);
+                let ended = matches!(life.state, LifeState::Ended { .. });
+                pid == life.main_pid
+                    && cgroup.notified == life.notified
+                    && (cgroup.emptied.is_some() == ended)
+            })
+        };
+        view.len() == self.cgroups.len() && view.iter().all(same)
     }
 
     /// Where it answers.

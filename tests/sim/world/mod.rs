@@ -5,7 +5,7 @@ mod commands;
 mod files;
 mod keep;
 mod life;
-mod networks;
+pub mod networks;
 mod process;
 pub mod proxy;
 mod workloads;
@@ -25,6 +25,7 @@ use hatchery::reconcile::shared::SharedCatalog;
 use hatchery::spec::node::NodeId;
 use hatchery::spec::time::Time;
 
+use crate::always::Stood;
 use crate::faults::{Action, Fault, Faults};
 use crate::rng::Rng;
 use crate::specs::Model;
@@ -45,16 +46,16 @@ pub enum Happening {
     Exec(u64),
     /// It says READY=1, and listens.
     Ready(u64),
-    /// Its main process ends by itself or as it was asked.
-    Exit(u64, hatchery::plan::world::Exit),
+    /// Its main process ends by itself or as it was asked, by these faults.
+    Exit(u64, hatchery::plan::world::Exit, &'static [Fault]),
     /// What outlived its main process ends.
     Gone(u64),
     /// nspawn is killed, and nothing else.
     NspawnKilled(u64),
     /// A proxy reads its files.
     ProxyReads(u64),
-    /// A driver tells this controller.
-    Deliver(u64, Event),
+    /// A driver tells this controller, once or again.
+    Deliver(u64, Event, Option<Fault>),
     /// This controller looks again, if it did not before.
     Pass(u64),
     /// This controller asks the checks that are due.
@@ -85,6 +86,8 @@ pub struct Facts {
     pub started: Option<u64>,
     /// Failures in a row, as this controller can know them.
     pub failures: u32,
+    /// When an operator's word last had them forgotten.
+    pub forgotten: u64,
     /// An operator asked for a start or restart since the last start.
     pub forgiven: bool,
     /// It is to be restarted by an operator's word: the end before that counts as asked for.
@@ -99,6 +102,8 @@ pub struct End {
     pub known: bool,
     pub at: u64,
     pub lasted: u64,
+    /// It was ready at some time.
+    pub was_ready: bool,
     /// When nothing of it was left.
     pub gone: Option<u64>,
     /// Somebody had asked for it.
@@ -114,6 +119,11 @@ pub struct End {
 }
 
 impl End {
+    /// Nobody asked for it, or only because it was not ready in time.
+    pub fn failed(&self) -> bool {
+        !self.asked || self.late
+    }
+
     /// It did what it was to do, as far as anybody could tell.
     pub fn completed(&self) -> bool {
         self.exit == hatchery::plan::world::Exit::Code(0) && self.known && !self.late
@@ -125,6 +135,10 @@ pub struct World {
     /// Since the run began. The boot clock is this less `boot`.
     pub now: u64,
     pub boot: u64,
+    /// What the wall clock showed when the run began, in milliseconds, and how far it was set
+    /// since.
+    wall: u64,
+    off: i64,
     pub rng: Rng,
     pub faults: Faults,
     pub trace: Trace,
@@ -149,7 +163,7 @@ pub struct World {
     pub followed: BTreeSet<PathBuf>,
     pub kept: Kept,
     pub listener: Option<SocketAddr>,
-    /// Texts that a validator accepted, by path and hash.
+    /// Texts that a validator accepted, or that none is asked about, by path and hash.
     pub accepted: BTreeSet<(PathBuf, String)>,
     /// When a validator last refused something.
     pub refused_at: Option<u64>,
@@ -166,10 +180,16 @@ pub struct World {
     pub draining: BTreeMap<LifeId, u64>,
     /// What an operator stopped, and when.
     pub operator_stopped: BTreeMap<NodeId, u64>,
+    /// What was, before a controller began with half a file that may say it still.
+    pub perhaps_stopped: BTreeSet<NodeId>,
     /// When the record of each node that had completed was cleared away.
     pub cleared: BTreeMap<NodeId, u64>,
     /// The spec under which the step that is being done was planned.
     pub acting: Option<Arc<Model>>,
+    /// That under which the last step was done.
+    pub acted: Option<Arc<Model>>,
+    /// How things stood after the event before.
+    pub stood: Stood,
     /// The hash that was last seen of each file.
     pub looked: BTreeMap<PathBuf, String>,
     /// How long connections to each instance are waited for by the last spec that has or had
@@ -193,11 +213,14 @@ pub struct World {
     pub allow_empty: bool,
     pub down_kill: bool,
     pub last_view: Option<(u64, Vec<hatchery::plan::world::Life>)>,
+    pub last_net: Option<(u64, Net)>,
     /// How often something was changed through a driver.
     pub mutations: u64,
     /// An event was lost, or a view was withheld, at that time.
     pub blind_at: Option<u64>,
     pub old_kernel: bool,
+    /// What was noted of which spec.
+    pub told: BTreeSet<(Fault, u64)>,
     pub violation: Option<String>,
 }
 
@@ -233,6 +256,8 @@ impl World {
         World {
             now: 0,
             boot: 0,
+            wall: 1_400_000_000_000,
+            off: 0,
             faults,
             trace: Trace::new(print),
             queue: BinaryHeap::new(),
@@ -262,7 +287,10 @@ impl World {
             leaving: BTreeMap::new(),
             draining: BTreeMap::new(),
             operator_stopped: BTreeMap::new(),
+            perhaps_stopped: BTreeSet::new(),
             acting: None,
+            acted: None,
+            stood: Stood::default(),
             looked: BTreeMap::new(),
             drains: BTreeMap::new(),
             planned_at: 0,
@@ -278,9 +306,11 @@ impl World {
             allow_empty: false,
             down_kill: false,
             last_view: None,
+            last_net: None,
             mutations: 0,
             blind_at: None,
             old_kernel,
+            told: BTreeSet::new(),
             violation: None,
             rng,
         }
@@ -314,21 +344,41 @@ impl World {
         self.waiting.remove(&seq)
     }
 
+    /// Whether a fault happens now that has its effect at once.
     pub fn fires(&mut self, fault: Fault, action: Action) -> bool {
-        let fires = self.faults.fires(&mut self.rng, fault, action);
+        let fires = self.draws(fault);
         if fires {
-            let now = self.now;
-            self.trace.line(
-                now,
-                format_args!("fault: {} at {}", fault.words(), action.words()),
-            );
+            self.note(fault, action);
         }
         fires
+    }
+
+    /// Whether a fault is to happen, be its effect now or later: then it is noted.
+    pub fn draws(&mut self, fault: Fault) -> bool {
+        self.faults.draws(&mut self.rng, fault)
+    }
+
+    /// A fault has its effect now.
+    pub fn note(&mut self, fault: Fault, action: Action) {
+        let now = self.now;
+        self.faults.note(fault, action);
+        self.trace.line(
+            now,
+            format_args!("fault: {} at {}", fault.words(), action.words()),
+        );
     }
 
     pub fn log(&mut self, what: std::fmt::Arguments<'_>) {
         let now = self.now;
         self.trace.line(now, what);
+    }
+
+    /// Something comes of what happened; it is noted once for each spec.
+    pub fn tells(&mut self, fault: Fault, action: Action) {
+        let revision = self.in_force.as_ref().map_or(0, |model| model.revision);
+        if self.told.insert((fault, revision)) {
+            self.note(fault, action);
+        }
     }
 
     /// Something that must never be; the first is kept.
@@ -347,7 +397,7 @@ impl World {
             return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
         }
         self.mutations += 1;
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
         if self.fires(Fault::CrashBefore, action) {
             self.crashed = true;
             return Reach::Nothing(error(ErrorKind::Failed, "the controller is dead"));
@@ -385,20 +435,19 @@ impl World {
         if self.epoch == 0 {
             return;
         }
-        let spec = matches!(&event, Event::Files(paths)
-            if paths.iter().any(|path| path.as_os_str() == crate::specs::SPEC));
-        if !spec && self.fires(Fault::LostEvent, Action::Event) {
+        if self.fires(Fault::LostEvent, Action::Event) {
             self.blind_at = Some(self.now);
             return;
         }
-        let twice = self.fires(Fault::TwiceEvent, Action::Event);
+        let twice = self.draws(Fault::TwiceEvent);
         let epoch = self.epoch;
         let delay = Duration::from_micros(self.rng.range(20, 2_000));
         if twice {
             let later = delay + self.rng.millis(0, 3_000);
-            self.after(later, Happening::Deliver(epoch, event.clone()));
+            let again = Some(Fault::TwiceEvent);
+            self.after(later, Happening::Deliver(epoch, event.clone(), again));
         }
-        self.after(delay, Happening::Deliver(epoch, event));
+        self.after(delay, Happening::Deliver(epoch, event, None));
     }
 
     /// A pid that nobody has; one that somebody had comes again soon.
@@ -440,6 +489,15 @@ impl World {
         }
     }
 
+    /// Somebody sets the wall clock, forward or back.
+    pub fn jump(&mut self) {
+        let most = *self.rng.pick(&[2_000, 600_000, 200_000_000]);
+        let far = self.rng.range(1_000, most) as i64;
+        self.off += if self.rng.chance(500) { far } else { -far };
+        let off = self.off;
+        self.log(format_args!("the wall clock is {off} ms off"));
+    }
+
     /// All that a reboot leaves is on disk.
     pub fn reboot(&mut self) {
         self.boot = self.now;
@@ -453,18 +511,22 @@ impl World {
         self.facts.clear();
         self.leaving.clear();
         self.draining.clear();
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
     }
 
     /// The controller is gone; nothing else changes.
     pub fn controller_gone(&mut self) {
         self.epoch = 0;
         self.crashed = false;
+        // Why something is to end is known to nobody else.
+        for cgroup in self.cgroups.values_mut() {
+            cgroup.late = false;
+        }
         self.listener = None;
         self.followed.clear();
         self.leaving.clear();
         self.draining.clear();
-        self.last_view = None;
+        (self.last_view, self.last_net) = (None, None);
         self.catalog = None;
         self.down = false;
         self.down_kill = false;
@@ -485,6 +547,7 @@ impl Clock for Shared {
     }
 
     fn wall_ms(&self) -> u64 {
-        1_400_000_000_000 + self.lock().now / 1_000_000
+        let world = self.lock();
+        world.wall.saturating_add_signed(world.off) + world.now / MILLI
     }
 }

@@ -10,18 +10,18 @@ use hatchery::plan::world::{AttachmentView, BridgeView, NetworkView};
 use hatchery::spec::model::Firewall;
 use ipnet::Ipv4Net;
 
-use super::{Reach, Shared, World, error};
+use super::{Reach, SECOND, Shared, World, error};
 use crate::faults::{Action, Fault};
 use crate::specs::STACK;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Bridge {
     pub ours: bool,
     pub up: bool,
     pub address: Option<Ipv4Net>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Space {
     pub foreign: Option<String>,
     pub link: Option<(String, String)>,
@@ -30,7 +30,7 @@ pub struct Space {
     pub firewall: Option<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Net {
     pub bridges: BTreeMap<String, Bridge>,
     pub namespaces: BTreeMap<String, Space>,
@@ -38,6 +38,25 @@ pub struct Net {
 }
 
 impl World {
+    /// What is there, or was a moment ago: what happened by itself may be seen late, what was done
+    /// through the driver never.
+    fn net_seen(&mut self) -> Net {
+        let now = self.now;
+        if self.faults.rate(Fault::StaleView) == 0 {
+            return self.net.clone();
+        }
+        let old = self.last_net.clone();
+        let old = old.filter(|(at, net)| now - at < SECOND / 2 && *net != self.net);
+        if let Some((_, net)) = old
+            && self.fires(Fault::StaleView, Action::ObserveNetwork)
+        {
+            self.blind_at = Some(now);
+            return net;
+        }
+        self.last_net = Some((now, self.net.clone()));
+        self.net.clone()
+    }
+
     /// A namespace without anything in it.
     pub fn half_attach(&mut self, attachment: &Attachment) {
         let bridge = self.net.bridges.get(&attachment.bridge);
@@ -48,10 +67,12 @@ impl World {
             .namespaces
             .entry(attachment.namespace.clone())
             .or_default();
+        self.last_net = None;
     }
 
-    /// Somebody else takes away a part of what is there.
-    pub fn meddle(&mut self) {
+    /// Somebody else takes away a part of what is there; whether there was one.
+    pub fn meddle(&mut self) -> bool {
+        let before = self.net.clone();
         let spaces: Vec<String> = self.net.namespaces.keys().cloned().collect();
         let bridges: Vec<String> = self.net.bridges.keys().cloned().collect();
         let way = self.rng.range(0, 5);
@@ -84,6 +105,7 @@ impl World {
         }
         self.log(format_args!("somebody changes the network, way {way}"));
         self.tell(Event::Network);
+        self.net != before
     }
 }
 
@@ -97,7 +119,7 @@ impl Networks for Shared {
             world.blind_at = Some(world.now);
             return Err(error(ErrorKind::Failed, "no view"));
         }
-        let net = &world.net;
+        let net = &world.net_seen();
         let mut view = NetworkView {
             forward: net.forward,
             ..NetworkView::default()
@@ -283,20 +305,32 @@ impl Networks for Shared {
 
 impl World {
     /// Somebody else makes a bridge, where there is none.
-    pub fn foreign_bridge(&mut self, name: &str) {
+    pub fn foreign_bridge(&mut self, name: &str) -> bool {
         let address = "10.99.0.1/24".parse().ok();
+        let free = !self.net.bridges.contains_key(name);
         self.net.bridges.entry(name.to_owned()).or_insert(Bridge {
             ours: false,
             up: true,
             address,
         });
+        free
+    }
+
+    /// How much of somebody else's is in the way.
+    pub fn strange(&self) -> usize {
+        let bridges = self.net.bridges.values().filter(|bridge| !bridge.ours);
+        let spaces = self.net.namespaces.values();
+        let spaces = spaces.filter(|space| space.foreign.is_some());
+        bridges.count() + spaces.count() + self.held_ports.len()
     }
 
     /// Somebody else makes a namespace, where there is none.
-    pub fn foreign_namespace(&mut self, name: &str) {
+    pub fn foreign_namespace(&mut self, name: &str) -> bool {
+        let free = !self.net.namespaces.contains_key(name);
         self.net.namespaces.entry(name.to_owned()).or_insert(Space {
             foreign: Some("a stranger".to_owned()),
             ..Space::default()
         });
+        free
     }
 }

@@ -10,7 +10,7 @@ use hatchery::spec::node::NodeId;
 use super::proxy::Proxy;
 use super::{End, Happening, MILLI, Main, SECOND, World};
 use crate::faults::{Action, Fault};
-use crate::specs::{Work, instance};
+use crate::specs::{Defect, Ready, Work, instance};
 
 impl World {
     /// The program begins.
@@ -35,16 +35,17 @@ impl World {
         (facts.forgiven, facts.restarting) = (false, false);
         self.log(format_args!("{} {} runs as {pid}", id.node, id.incarnation));
         crate::invariants::one_copy(self, &id);
-        if self.fires(Fault::InstantExit, Action::Process) {
+        if self.draws(Fault::InstantExit) {
             let exit = self.bad_exit();
             let delay = self.rng.millis(0, 30);
-            return self.after(delay, Happening::Exit(serial, exit));
+            let faults = &[Fault::InstantExit, Fault::BadCode];
+            return self.after(delay, Happening::Exit(serial, exit, faults));
         }
         let other = port.filter(|port| !container && self.port_taken(*port, serial));
         if other.is_some() {
             return self.after(
                 Duration::from_millis(3),
-                Happening::Exit(serial, Exit::Code(98)),
+                Happening::Exit(serial, Exit::Code(98), &[]),
             );
         }
         match program.as_str() {
@@ -67,9 +68,11 @@ impl World {
 
     fn run_once(&mut self, serial: u64) {
         let delay = self.rng.millis(1, 3_000);
-        let bad = self.fires(Fault::BadCode, Action::Process);
-        let exit = if bad { self.bad_exit() } else { Exit::Code(0) };
-        self.after(delay, Happening::Exit(serial, exit));
+        let (exit, faults): (Exit, &'static [Fault]) = match self.draws(Fault::BadCode) {
+            true => (self.bad_exit(), &[Fault::BadCode]),
+            false => (Exit::Code(0), &[]),
+        };
+        self.after(delay, Happening::Exit(serial, exit, faults));
     }
 
     fn run_proxy(&mut self, serial: u64, id: &LifeId) {
@@ -82,7 +85,7 @@ impl World {
             self.log(format_args!("{} finds no good files", id.node));
             return self.after(
                 Duration::from_millis(5),
-                Happening::Exit(serial, Exit::Code(1)),
+                Happening::Exit(serial, Exit::Code(1), &[]),
             );
         }
         if let Some((_, cgroup)) = self.by_serial(serial) {
@@ -93,37 +96,55 @@ impl World {
     }
 
     fn run_app(&mut self, serial: u64) {
-        let slow = self.fires(Fault::SlowStart, Action::Process);
+        if self.has(serial, Defect::Ends) {
+            let delay = self.rng.millis(20, 400);
+            let exit = Exit::Code(1);
+            return self.after(delay, Happening::Exit(serial, exit, &[Fault::BadUpdate]));
+        }
+        if self.has(serial, Defect::Mute) {
+            return;
+        }
+        let slow = self.draws(Fault::SlowStart);
         let delay = match slow {
             true => self.rng.millis(500, 30_000),
             false => self.rng.millis(1, 400),
         };
         self.after(delay, Happening::Ready(serial));
-        if self.fires(Fault::LateExit, Action::Process) {
-            let bad = self.rng.chance(700);
-            let exit = if bad { self.bad_exit() } else { Exit::Code(0) };
+        if self.draws(Fault::LateExit) {
+            let (exit, faults): (Exit, &'static [Fault]) = match self.rng.chance(700) {
+                true => (self.bad_exit(), &[Fault::LateExit, Fault::BadCode]),
+                false => (Exit::Code(0), &[Fault::LateExit]),
+            };
             let delay = self.rng.millis(50, 60_000);
-            self.after(delay, Happening::Exit(serial, exit));
+            self.after(delay, Happening::Exit(serial, exit, faults));
         }
-        let deaf = self.fires(Fault::DeafToTerm, Action::Process);
-        let hanging = self.fires(Fault::HangingProbe, Action::Process);
-        let flapping = self.fires(Fault::Flapping, Action::Process).then(|| {
+        let deaf = self.draws(Fault::DeafToTerm);
+        let hanging = self.draws(Fault::HangingProbe);
+        let flapping = self.draws(Fault::Flapping).then(|| {
             let period = self.rng.range(500, 8_000) * MILLI;
             (period, self.rng.range(0, period))
         });
-        if self.fires(Fault::NspawnKilled, Action::Process) {
+        let container = self
+            .by_serial(serial)
+            .is_some_and(|(_, cgroup)| cgroup.container);
+        if container && self.draws(Fault::NspawnKilled) {
             let delay = self.rng.millis(10, 40_000);
             self.after(delay, Happening::NspawnKilled(serial));
         }
         if let Some((_, cgroup)) = self.by_serial(serial) {
+            cgroup.slow = slow;
             cgroup.deaf = deaf;
             cgroup.hanging = hanging;
             cgroup.flapping = flapping;
         }
     }
 
+    fn has(&mut self, serial: u64, defect: Defect) -> bool {
+        let found = self.by_serial(serial);
+        found.is_some_and(|(_, cgroup)| cgroup.command.iter().any(|word| word == defect.word()))
+    }
+
     fn bad_exit(&mut self) -> Exit {
-        self.faults.note(Fault::BadCode, Action::Process);
         match self.rng.range(0, 3) {
             0 => Exit::Signal(*self.rng.pick(&[1, 2, 6, 9, 11, 15, 31])),
             _ => Exit::Code(self.rng.range(1, 255) as i32),
@@ -141,10 +162,14 @@ impl World {
         }
         cgroup.listens = true;
         cgroup.was_ready = true;
+        let slow = std::mem::take(&mut cgroup.slow);
         // Without a controller nobody hears it.
         let heard = cgroup.notify && epoch != 0;
         cgroup.notified |= heard;
         self.log(format_args!("{} {} is ready", id.node, id.incarnation));
+        if slow {
+            self.note(Fault::SlowStart, Action::Process);
+        }
         if heard {
             self.last_view = None;
             self.tell(Event::Notified(id));
@@ -153,16 +178,16 @@ impl World {
 
     pub fn nspawn_killed(&mut self, serial: u64) {
         if let Some((id, cgroup)) = self.by_serial(serial)
-            && cgroup.container
             && cgroup.main.is_some()
         {
             cgroup.spawned = false;
+            self.note(Fault::NspawnKilled, Action::Process);
             self.log(format_args!("nspawn of {} is killed", id.node));
         }
     }
 
     /// The main process ends.
-    pub fn exit(&mut self, serial: u64, exit: Exit) {
+    pub fn exit(&mut self, serial: u64, exit: Exit, faults: &[Fault]) {
         let (now, epoch) = (self.now, self.epoch);
         let Some((id, cgroup)) = self.by_serial(serial) else {
             return;
@@ -171,6 +196,8 @@ impl World {
             return;
         };
         let container = cgroup.container;
+        // Somebody had waited for it for longer than it takes others.
+        let slow = std::mem::take(&mut cgroup.slow) && now - main.since > SECOND / 2;
         let spawned_alone = container && !cgroup.spawned;
         cgroup.listens = false;
         cgroup.spawned = false;
@@ -184,6 +211,7 @@ impl World {
             known,
             at: now,
             lasted: now - main.since,
+            was_ready: cgroup.was_ready,
             gone: None,
             asked: cgroup.asked.is_some() || cgroup.ending_planned.is_some() || cgroup.restarting,
             epoch,
@@ -202,6 +230,9 @@ impl World {
             "{} {} ends: {exit:?}",
             id.node, id.incarnation
         ));
+        for fault in faults.iter().chain(slow.then_some(&Fault::SlowStart)) {
+            self.note(*fault, Action::Process);
+        }
         self.hang_up(serial);
         let stays = self.fires(Fault::Outlives, Action::Process);
         let rest = match (stays, container) {
@@ -243,16 +274,19 @@ impl World {
     fn count(&mut self, node: &NodeId, lasted: u64) {
         let now = self.now;
         let model = self.in_force.clone();
-        let reset = model.and_then(|model| Some(model.work_of(node)?.reset_after));
+        let work = model.as_ref().and_then(|model| model.work_of(node));
+        let reset = work.map(|work| work.reset_after);
+        let is_started = work.is_some_and(|work| work.ready == Ready::Started);
         let facts = self.facts.entry(node.clone()).or_default();
         let Some(end) = facts.ends.last_mut() else {
             return;
         };
         end.lasted = lasted;
         end.gone = Some(now);
-        facts.failures = if end.asked || facts.restarting {
+        let was_ready = end.was_ready || is_started;
+        facts.failures = if !end.failed() || facts.restarting {
             0
-        } else if reset.is_some_and(|reset| lasted >= reset * MILLI) {
+        } else if was_ready && reset.is_some_and(|reset| lasted >= reset * MILLI) {
             1
         } else {
             facts.failures + 1
@@ -271,8 +305,9 @@ impl World {
         // One that was well for long and failed by itself is the first of a new row: what was
         // before it does not count any more.
         let fresh = |end: &End| {
-            let well = end.lasted / MILLI > work.reset_after + 1_000;
-            well && !end.asked && !end.late && end.epoch == self.epoch
+            let was_ready = end.was_ready || work.ready == Ready::Started;
+            let well = was_ready && end.lasted / MILLI > work.reset_after + 1_000;
+            well && end.failed() && end.epoch == self.epoch
         };
         let first = ends.iter().rposition(fresh).unwrap_or(0);
         let row = ends.get(first..).unwrap_or_default();
@@ -280,7 +315,7 @@ impl World {
             .iter()
             .rev()
             .take(12)
-            .any(|end| end.late || near(end) && !end.asked);
+            .any(|end| near(end) && end.failed());
         // Which of an edit and an end was seen first is not always known.
         let edited = row
             .iter()

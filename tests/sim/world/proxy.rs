@@ -64,7 +64,7 @@ impl World {
         proxy.signalled = Some(proxy.generation);
         self.log(format_args!("{} is told {signal}", life.node));
         match age < YOUNG {
-            true => self.exit(serial, Exit::Signal(signal.0)),
+            true => self.exit(serial, Exit::Signal(signal.0), &[]),
             false => self.after(delay, Happening::ProxyReads(serial)),
         }
     }

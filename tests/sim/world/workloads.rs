@@ -31,8 +31,10 @@ impl Workloads for Shared {
             .filter(|(at, _)| fresh(at))
             .map(|(_, view)| view.clone());
         if let Some(view) = old
-            && world.fires(Fault::StaleView, Action::Observe)
+            && world.draws(Fault::StaleView)
+            && !world.is_as(&view)
         {
+            world.note(Fault::StaleView, Action::Observe);
             world.blind_at = Some(now);
             return Ok(view);
         }
@@ -114,8 +116,9 @@ impl Workloads for Shared {
         if let Some(cgroup) = world.cgroups.get_mut(life) {
             cgroup.asked.get_or_insert(now);
         }
-        if !deaf {
-            world.after(delay, Happening::Exit(serial, exit));
+        match deaf {
+            true => world.note(Fault::DeafToTerm, Action::Process),
+            false => world.after(delay, Happening::Exit(serial, exit, &[])),
         }
         Ok(())
     }
@@ -151,7 +154,10 @@ impl Workloads for Shared {
     }
 
     fn connections(&self, life: &LifeId, ports: &BTreeSet<u16>) -> Result<u32> {
-        let world = self.lock();
+        let mut world = self.lock();
+        if world.fires(Fault::Uncounted, Action::Count) {
+            return Err(error(ErrorKind::Failed, "no answer from the kernel"));
+        }
         let Some(cgroup) = world.cgroups.get(life) else {
             return Err(error(ErrorKind::Gone, "it is gone"));
         };
@@ -184,7 +190,7 @@ impl Workloads for Shared {
         }
         let delay = world.rng.millis(0, 30);
         if up {
-            world.after(delay, Happening::Exit(serial, Exit::Signal(9)));
+            world.after(delay, Happening::Exit(serial, Exit::Signal(9), &[]));
         }
         world.after(delay + Duration::from_millis(1), Happening::Gone(serial));
         Ok(())
