@@ -26,6 +26,7 @@ mod ps;
 mod reload;
 mod requirements;
 mod rollback;
+mod schema;
 mod screen;
 mod service;
 mod spec_args;
@@ -146,8 +147,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Print a spec as its files come to be one, with its variables filled in
     Config(config::ConfigArgs),
-    /// Print the JSON Schema of specs, for editors
-    Schema,
+    /// Print the JSON Schema of specs, for editors; or what changing each field does
+    Schema(schema::SchemaArgs),
     /// Show what needs what, and the start order
     Graph(graph::GraphArgs),
     /// Show the version, and the running controller's
@@ -200,10 +201,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CommandError> {
         Command::Service(command) => service::run(command, global),
         Command::Validate(args) => validate::run(args),
         Command::Config(args) => config::run(args),
-        Command::Schema => {
-            screen::say(&crate::spec::schema::text())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Schema(args) => schema::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Version => version::run(global),
     }

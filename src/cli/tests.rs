@@ -65,7 +65,7 @@ fn help_lists_the_verbs() {
       service   Let systemd run the stack's controller, from the boot on
       validate  Check a spec
       config    Print a spec as its files come to be one, with its variables filled in
-      schema    Print the JSON Schema of specs, for editors
+      schema    Print the JSON Schema of specs, for editors; or what changing each field does
       graph     Show what needs what, and the start order
       version   Show the version, and the running controller's
 
