@@ -85,10 +85,7 @@ pub(super) fn begin(
     };
     controller.tell_beginning(&past.unread);
     controller.adopt_spec(spec, loaded, Cause::Begin);
-    controller.recall_carried(&past);
-    if permit.is_some() {
-        controller.memory.permitted = permit;
-    }
+    controller.recall_carried(&past, permit);
     let left = left.map(|spec| controller.out_of_force(spec));
     controller.pass_over(left);
     controller.memory.past_needs.clear();

@@ -13,8 +13,6 @@ use super::host::Host;
 use super::load::load;
 use super::turn::changed;
 use crate::driver::Result;
-use crate::graph::desired::Node;
-use crate::plan::memory::Carried;
 use crate::plan::model::{NodeState, NodeStatus, Plan};
 use crate::plan::world::{Exit, Life, LifeId, LifeState};
 use crate::plan::{exit_words, words};
@@ -367,40 +365,6 @@ impl Controller {
         let held = self.held();
         if let Ok(loaded) = load(&proven.spec, &self.around, &held, files.as_ref(), false) {
             self.memory.changed = changed(&loaded.desired, &self.desired);
-        }
-    }
-
-    /// What an earlier controller carried over holds, if the spec is the one under which it did.
-    pub(super) fn recall_carried(&mut self, past: &Past) {
-        let number = self.history.current.number;
-        let carried = self.host.keep.carried();
-        if number <= past.newest && number == carried.generation {
-            carried.recall(&mut self.memory);
-        }
-    }
-
-    /// Keeps what the next controller is to go on with.
-    pub(super) fn keep_carried(&mut self) {
-        let failed = self.plan.nodes.iter();
-        let failed = failed.filter(|status| status.state == NodeState::Failed);
-        let given_up = failed.filter_map(|status| {
-            let Some(Node::Workload(node)) = self.desired.nodes.get(&status.node) else {
-                return None;
-            };
-            let past = self.memory.workloads.get(&node.id)?;
-            past.gave_up(&node.restart)?;
-            Some((node.id.clone(), past.clone()))
-        });
-        let mut carried = Carried {
-            generation: 0,
-            given_up: given_up.collect(),
-            permitted: self.memory.permitted.clone(),
-        };
-        if carried != Carried::default() {
-            carried.generation = self.history.current.number;
-        }
-        if let Err(error) = self.host.keep.carry(&carried) {
-            self.warn(error.message);
         }
     }
 

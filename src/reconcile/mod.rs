@@ -4,6 +4,7 @@
 //! wake it. The story it tells is drawn from differences between passes.
 
 mod begin;
+mod carried;
 mod checks;
 mod controller;
 pub mod engine;

@@ -216,27 +216,6 @@ fn outsiders_neither_change_the_stacks_services_nor_keep_them_out() {
 }
 
 #[test]
-fn what_a_client_of_the_host_holds_is_named_and_stays() {
-    let mut own = service("own", "web");
-    own.checks = vec![ttl("own-check", 10)];
-    for (id, check) in [("own", "other"), ("theirs", "own-check")] {
-        let mut catalog = catalog();
-        let mut theirs = service(id, "lab");
-        theirs.origin = Origin::Client;
-        theirs.checks = vec![ttl(check, 10)];
-        catalog.register(theirs.clone(), at(0)).unwrap();
-        let refused = catalog.register(own.clone(), at(0)).unwrap_err();
-        assert!(matches!(refused, CatalogError::Held { .. }), "{refused}");
-        let words = refused.to_string();
-        assert!(words.contains("service `lab` at"), "{words}");
-        assert!(words.contains(&format!("as `{id}`")), "{words}");
-        assert_eq!(catalog.entry(id).unwrap().registration, theirs);
-        catalog.deregister(id);
-        catalog.register(own.clone(), at(0)).unwrap();
-    }
-}
-
-#[test]
 fn nothing_enters_that_a_configuration_file_would_act_upon() {
     let mut catalog = catalog();
     let spoil: [fn(&mut Registration); 16] = [

@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Gid, Uid, fork};
 
 use super::pidfd::Process;
 use super::relay;
-use super::spawned::{close_the_rest, plain};
+use super::spawned::{self, close_the_rest, plain};
 use super::{mark, proc};
 use crate::driver::cgroup::{self, Cgroups};
 use crate::driver::unwritable::Unwritable;
@@ -127,14 +127,13 @@ fn enter(pid: i32, asker: Asker, command: &[OsString]) -> Result<u8, String> {
     if !target.namespaces.is_empty() {
         setns(&target.process, target.namespaces).map_err(|e| said("join its namespaces", e))?;
     }
-    // Blocked before the fork, so that none is lost between it and the wait. A child's end must
-    // not be ignored either, as the caller may have had it.
+    // Blocked before the fork, so that none is lost between it and the wait; and none is ignored,
+    // as the caller may have had it: that of a job in a shell's background is.
     let blocked = SigSet::all();
     blocked
         .thread_block()
         .map_err(|e| said("block signals", e))?;
-    // SAFETY: setting a disposition to the default touches no memory.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    spawned::forget_signals();
     let (inside, relay) = relay::prepare(tty, &target.root, target.uid.as_raw())?;
     // SAFETY: this process has one thread, so the child may do all that the parent may.
     match unsafe { fork() }.map_err(|e| said("fork", e))? {

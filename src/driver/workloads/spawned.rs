@@ -215,7 +215,7 @@ fn streams(job: &Job) -> Result<(), String> {
 }
 
 /// What the controller or its shell ignored (nohup ignores SIGHUP) is none of the workload's.
-fn forget_signals() {
+pub(super) fn forget_signals() {
     for number in 1..=libc::SIGRTMAX() {
         // SAFETY: setting a disposition to the default touches no memory; numbers that
         // cannot be set (9, 19, those of the C library) are refused without harm.

@@ -17,6 +17,7 @@ mod farm;
 mod found;
 mod gone;
 mod kept;
+mod ports;
 mod rehearsed;
 mod rolling;
 mod schema;

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 //! The engine on a host that is played: what runs is what was started, and time is told.
 
+mod keep;
 mod offered;
 mod trials;
 
@@ -15,7 +16,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::engine::{Beginning, Engine, Input};
 use super::handle::{EventKind, Happening, Request, SpecText, StackStatus};
-use super::host::{Follow, Host, Keep, Listener};
+use super::host::{Follow, Host, Listener};
 use super::load::Surroundings;
 use super::shared::SharedCatalog;
 use super::sync::Fault;
@@ -25,11 +26,10 @@ use crate::driver::{
 };
 use crate::graph::desired::{Attachment, CheckNode, Desired, Dirs, NetworkNode};
 use crate::health::Answer;
-use crate::plan::memory::Carried;
 use crate::plan::model::Note;
 use crate::plan::world::{FileView, Life, LifeId, LifeState, NetworkView, RegistryView};
 use crate::registry::{Catalog, Config};
-use crate::spec::generation::{Cause, Generation, Outcome, Past};
+use crate::spec::generation::{Cause, Generation, Outcome};
 use crate::spec::model::{Commit, Confirm, Firewall, Provenance, Registry, Signal};
 use crate::spec::node::NodeId;
 use crate::spec::time::Time;
@@ -427,84 +427,5 @@ impl Listener for Played {
             up: true,
             ..RegistryView::default()
         }
-    }
-}
-
-impl Keep for Played {
-    fn carry(&self, _: &Carried) -> Result<()> {
-        Ok(())
-    }
-
-    fn carried(&self) -> Carried {
-        Carried::default()
-    }
-
-    fn stopped(&self, _: &BTreeSet<NodeId>) -> Result<()> {
-        Ok(())
-    }
-
-    fn was_stopped(&self) -> BTreeSet<NodeId> {
-        BTreeSet::new()
-    }
-
-    fn told(&self, _: &BTreeMap<String, String>) -> Result<()> {
-        Ok(())
-    }
-
-    fn was_told(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    fn record(&self, _: &[Happening]) -> Result<()> {
-        Ok(())
-    }
-
-    fn ends(&self, _: u64) -> BTreeSet<LifeId> {
-        BTreeSet::new()
-    }
-
-    fn generation(&self, generation: &Generation, spec: Option<&SpecText>) -> Result<()> {
-        let mut scene = self.scene();
-        let generations = &mut scene.generations;
-        match spec {
-            Some(spec) => generations.push((generation.clone(), spec.clone())),
-            None => {
-                let mut known = generations.iter_mut();
-                if let Some(known) = known.find(|known| known.0.number == generation.number) {
-                    known.0 = generation.clone();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn past(&self) -> Past {
-        let scene = self.scene();
-        let generations = scene.generations.iter();
-        let generations: Vec<Generation> = generations.map(|one| one.0.clone()).collect();
-        Past {
-            newest: generations.last().map_or(0, |last| last.number),
-            generations,
-            unread: Vec::new(),
-        }
-    }
-
-    fn spec(&self, generation: &Generation) -> Option<SpecText> {
-        let scene = self.scene();
-        let mut known = scene.generations.iter();
-        let known = known.find(|known| known.0.number == generation.number);
-        known.map(|known| known.1.clone())
-    }
-
-    fn rendered(&self) -> BTreeSet<PathBuf> {
-        BTreeSet::new()
-    }
-
-    fn set_rendered(&self, _: &BTreeSet<PathBuf>) -> Result<()> {
-        Ok(())
-    }
-
-    fn clear(&self, _: bool) -> Result<()> {
-        Ok(())
     }
 }

@@ -14,16 +14,16 @@ impl Catalog {
     ) -> Result<BTreeSet<String>, CatalogError> {
         let id = &registration.id;
         let outside = registration.origin.is_outside();
-        let mut displaced = self.name(registration)?;
-        if let Some(present) = self.entries.get(id) {
-            let theirs = &present.registration;
-            match (theirs.origin, outside) {
-                (Origin::Stack, true) => return Err(CatalogError::Owned { id: id.clone() }),
-                (Origin::Client, false) => return Err(self.held(id, id)),
-                (Origin::Guest, false) => drop(displaced.insert(id.clone())),
-                (Origin::Stack, false) | (Origin::Client | Origin::Guest, true) => {}
-            }
+        let present = self.entries.get(id);
+        let present = present.map(|present| present.registration.origin);
+        match (present, outside) {
+            (Some(Origin::Stack), true) => return Err(CatalogError::Owned { id: id.clone() }),
+            (Some(Origin::Client), false) => return Err(self.held(id, id)),
+            _ => {}
         }
+        let mut displaced = self.name(registration)?;
+        let gives_way = present == Some(Origin::Guest) && !outside;
+        displaced.extend(gives_way.then(|| id.clone()));
         for check in &registration.checks {
             let Some(holder) = self.holders.get(&check.id).filter(|holder| *holder != id) else {
                 continue;
