@@ -21,7 +21,11 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
     let ended = context.lives(&node.id).last().copied();
     if context.memory.stopped.contains(&node.id) {
         let status = status(&node.id, NodeState::Stopped, "stopped by an operator");
-        return Planned::idle(status, Level::default());
+        let level = match has_completed(context, node, ended) {
+            true => Level::FULL,
+            false => Level::default(),
+        };
+        return Planned::idle(status, level);
     }
     let wanted = match wanted(context, node, None) {
         Ok(wanted) => wanted,
@@ -51,6 +55,20 @@ pub(super) fn absent(context: &Context<'_>, node: &WorkloadNode) -> Planned {
         }
     }
     start(context, node, wanted, due)
+}
+
+/// Whether its last life did its job for good, as the spec wants it: that it is not to run does
+/// not undo it.
+fn has_completed(context: &Context<'_>, node: &WorkloadNode, ended: Option<&Life>) -> bool {
+    let memory = context.memory.workloads.get(&node.id);
+    let last = memory.and_then(|memory| memory.last_exit);
+    let for_good = [RestartPolicy::No, RestartPolicy::OnFailure].contains(&node.restart.policy);
+    ended.zip(last).is_some_and(|(life, last)| {
+        let success = last.exit == Exit::Code(0) && !last.late && !last.asked;
+        let same = wanted(context, node, None)
+            .is_ok_and(|wanted| difference(&life.identity, &wanted).is_none());
+        for_good && success && same && life.id.incarnation == last.incarnation
+    })
 }
 
 fn never_began(life: &Life) -> bool {

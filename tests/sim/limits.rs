@@ -11,6 +11,10 @@ use crate::world::{End, MILLI, SECOND, World};
 
 /// The last life ended by itself, and nothing changed since.
 pub fn again(world: &mut World, node: &NodeId, work: &Work, end: &End) {
+    if end.late && end.epoch != world.epoch {
+        // That it was late and not just asked to end is known to nobody any more.
+        return;
+    }
     let success = end.completed();
     let rests = match work.policy {
         "no" => true,
@@ -161,6 +165,10 @@ pub fn pauses(world: &mut World, plan: &Plan) {
 
 /// What is said to have given up failed often enough for that.
 pub fn gave_up(world: &mut World, plan: &Plan) {
+    if world.now - world.took_at < SECOND {
+        // Who sees nothing keeps the plan from before.
+        return;
+    }
     let gave_up = |status: &&NodeStatus| {
         status.state == NodeState::Failed && status.detail.contains("gave up")
     };

@@ -217,3 +217,30 @@ fn what_gave_up_stays_so_though_nothing_of_it_is_there() {
     kept.forget_failures();
     assert!(!gave_up(&mut world), "an operator's word begins it anew");
 }
+
+#[test]
+fn what_has_completed_stays_so_when_it_is_stopped() {
+    let nginx = NodeId::new(Kind::Processes, "nginx");
+    for exit in [Exit::Code(0), Exit::Code(1)] {
+        let mut desired = farm(1, "python3");
+        let need = Need {
+            on: prime(1),
+            condition: Condition::Completed,
+        };
+        desired.needs.insert(nginx.clone(), vec![need]);
+        each_container(&mut desired, |node| {
+            node.restart.policy = crate::spec::model::RestartPolicy::OnFailure;
+        });
+        let mut world = World::new(desired);
+        while !world.lives().contains_key("containers/prime1") {
+            world.pass();
+        }
+        world.exit(&prime(1), exit);
+        world.memory.stopped.insert(prime(1));
+        for _ in 0..20 {
+            world.pass();
+        }
+        let runs = world.lives().contains_key("processes/nginx");
+        assert_eq!(runs, exit == Exit::Code(0), "{exit:?}");
+    }
+}

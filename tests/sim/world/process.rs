@@ -321,6 +321,12 @@ impl World {
             .iter()
             .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
+        // What failed in which of two seats is counted for that seat.
+        let mut others = self.facts.iter();
+        let paired = others.any(|(other, facts)| {
+            other != node && instance(other) == instance(node) && !facts.ends.is_empty()
+        });
+        let doubtful = doubtful || paired;
         let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(40);
         known.then_some(counted.max(1))
     }
