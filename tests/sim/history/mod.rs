@@ -61,6 +61,8 @@ pub struct Run {
     nudges: u32,
     /// What is tried once all is well.
     trial: Option<trial::Trial>,
+    /// Something is to fail and to recover.
+    recovers: bool,
 }
 
 /// Runs one seed.
@@ -82,6 +84,7 @@ pub fn run(seed: u64, print: bool, faults: bool) -> Outcome {
         quiet: None,
         nudges: 0,
         trial: None,
+        recovers: false,
     };
     run.prepare(faults);
     let converged_after = run.live();
@@ -180,7 +183,7 @@ impl Run {
             }
             let Some(calm) = self.calm else { continue };
             let well = self.is_well(now);
-            if self.trial.is_some() {
+            if self.is_tried() {
                 if self.on_trial(now, well) {
                     return converged_after;
                 }
@@ -201,7 +204,7 @@ impl Run {
             Happening::Ready(serial) => world.ready(serial),
             // What is tried is judged by what comes of that alone.
             Happening::Exit(_, _, faults)
-                if self.trial.is_some() && faults.contains(&Fault::LateExit) => {}
+                if self.is_tried() && faults.contains(&Fault::LateExit) => {}
             Happening::Exit(serial, exit, faults) => world.exit(serial, exit, faults),
             Happening::Gone(serial) => world.gone(serial),
             Happening::NspawnKilled(serial) => world.nspawn_killed(serial),
@@ -378,7 +381,7 @@ impl Run {
         if now < calm + due * SECOND || self.controller.is_none() {
             return;
         }
-        if self.trial.is_some() {
+        if self.is_tried() {
             return;
         }
         self.nudges += 1;

@@ -1,6 +1,8 @@
-//! Once all is well: an update to what cannot run, and whether what is to come of it comes.
+//! Once all is well: an update to what cannot run, or something that fails for a while, and
+//! whether what is to come of it comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hatchery::plan::model::NodeState;
 
@@ -43,12 +45,52 @@ pub(super) struct Trial {
 }
 
 impl Run {
-    /// Edits a group into what cannot run, if chance will have it.
+    /// Tries something, if chance will have it.
     pub(super) fn begin_trial(&mut self) -> bool {
         let mut world = self.world.lock();
         if !world.rng.chance(120) {
             return false;
         }
+        let recovers = world.rng.chance(300);
+        drop(world);
+        match recovers {
+            true => self.begin_recovery(),
+            false => self.begin_bad_update(),
+        }
+    }
+
+    /// Whether anything is tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.trial.is_some() || self.recovers
+    }
+
+    /// Has something fail for a while, where a back-off that never ends would be seen.
+    fn begin_recovery(&mut self) -> bool {
+        let mut world = self.world.lock();
+        let fits = |work: &&Work| {
+            let tells = work.delay >= 500 && work.max_delay >= 4 * work.delay;
+            let nodes = work.instances();
+            work.role == Role::App
+                && work.max_attempts.is_none()
+                && tells
+                && !nodes.is_empty()
+                && whole(&world, work) == nodes.len()
+        };
+        let works = self.model.works.iter().filter(fits);
+        let works: Vec<&Work> = works.collect();
+        if works.is_empty() {
+            return false;
+        }
+        let work = *world.rng.pick(&works);
+        let node = world.rng.pick(&work.instances()).clone();
+        let lasts = Duration::from_millis(work.reset_after + 2_000);
+        world.begin_recovery(node, lasts);
+        self.recovers = true;
+        true
+    }
+
+    fn begin_bad_update(&mut self) -> bool {
+        let mut world = self.world.lock();
         let expects = *world.rng.pick(&[
             Expects::Back,
             Expects::Back,
@@ -123,7 +165,7 @@ impl Run {
     /// Whether the trial is over. `well` says whether all is as the model says.
     pub(super) fn on_trial(&mut self, now: u64, well: bool) -> bool {
         let Some(trial) = &mut self.trial else {
-            return true;
+            return well && self.world.lock().recovery.is_none();
         };
         if trial.mended {
             return well;

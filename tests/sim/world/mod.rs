@@ -8,6 +8,7 @@ mod life;
 pub mod networks;
 mod process;
 pub mod proxy;
+mod recovery;
 mod workloads;
 
 use std::cmp::Reverse;
@@ -219,6 +220,7 @@ pub struct World {
     /// An event was lost, or a view was withheld, at that time.
     pub blind_at: Option<u64>,
     pub old_kernel: bool,
+    pub recovery: Option<recovery::Recovery>,
     /// What was noted of which spec.
     pub told: BTreeSet<(Fault, u64)>,
     pub violation: Option<String>,
@@ -310,6 +312,7 @@ impl World {
             mutations: 0,
             blind_at: None,
             old_kernel,
+            recovery: None,
             told: BTreeSet::new(),
             violation: None,
             rng,

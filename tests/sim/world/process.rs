@@ -101,7 +101,7 @@ impl World {
             let exit = Exit::Code(1);
             return self.after(delay, Happening::Exit(serial, exit, &[Fault::BadUpdate]));
         }
-        if self.has(serial, Defect::Mute) {
+        if self.has(serial, Defect::Mute) || self.relapses(serial) {
             return;
         }
         let slow = self.draws(Fault::SlowStart);
@@ -174,6 +174,7 @@ impl World {
             self.last_view = None;
             self.tell(Event::Notified(id));
         }
+        self.recovered(serial);
     }
 
     pub fn nspawn_killed(&mut self, serial: u64) {
