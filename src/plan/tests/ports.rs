@@ -1,29 +1,7 @@
 //! What others on the host hold before a workload begins: its ports, its address.
 
-use super::standing::check;
+use super::standing::{SECOND, check, converged, item, nginx, prime};
 use super::*;
-use crate::plan::model::{Item, Plan};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn prime(number: u32) -> NodeId {
-    NodeId::new(Kind::Containers, format!("prime{number}"))
-}
-
-fn nginx() -> NodeId {
-    NodeId::new(Kind::Processes, "nginx")
-}
-
-fn item<'a>(plan: &'a Plan, node: &NodeId) -> &'a Item {
-    let item = plan.items.iter().find(|item| item.node == *node);
-    item.unwrap_or_else(|| panic!("{node} has no item: {:#?}", plan.items))
-}
-
-fn converged(desired: Desired) -> World {
-    let mut world = World::new(desired);
-    world.converge();
-    world
-}
 
 #[test]
 fn what_a_process_serves_by_its_services_needs_its_port_as_well() {

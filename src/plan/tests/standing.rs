@@ -8,17 +8,17 @@ use crate::plan::world::{Life, LifeId};
 use crate::spec::model::{Condition, FailureAction};
 
 const MILLI: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn prime(number: u32) -> NodeId {
+pub(super) fn prime(number: u32) -> NodeId {
     NodeId::new(Kind::Containers, format!("prime{number}"))
 }
 
-fn nginx() -> NodeId {
+pub(super) fn nginx() -> NodeId {
     NodeId::new(Kind::Processes, "nginx")
 }
 
-fn item<'a>(plan: &'a Plan, node: &NodeId) -> &'a Item {
+pub(super) fn item<'a>(plan: &'a Plan, node: &NodeId) -> &'a Item {
     let item = plan.items.iter().find(|item| item.node == *node);
     item.unwrap_or_else(|| panic!("{node} has no item: {:#?}", plan.items))
 }
@@ -32,7 +32,7 @@ fn waits(on: &str) -> Gate {
     Gate::Waiting(vec![on.to_owned()])
 }
 
-fn converged(desired: Desired) -> World {
+pub(super) fn converged(desired: Desired) -> World {
     let mut world = World::new(desired);
     world.converge();
     world
