@@ -421,7 +421,7 @@ pub fn takes(world: &mut World, text: &str) {
     // One that begins counts what it finds ended after that.
     if !world.beginning {
         for facts in world.facts.values_mut() {
-            facts.failures = 0;
+            (facts.failures, facts.doubted) = (0, false);
         }
     }
 }

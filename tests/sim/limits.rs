@@ -182,9 +182,8 @@ pub fn gave_up(world: &mut World, plan: &Plan) {
         };
         world.tells(Fault::GaveUp, Action::Process);
         let most = work.max_attempts.unwrap_or(u32::MAX);
-        let ends = world.facts.get(node).map_or(0, |facts| facts.ends.len());
-        // A start that came to nothing is no end.
-        if ends as u32 <= most {
+        let ends = world.ended.get(node).copied().unwrap_or(0);
+        if ends <= most {
             let what = format!("{node} gave up after {ends} ends, its limit is {most}");
             return world.violate(what);
         }

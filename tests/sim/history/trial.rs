@@ -8,7 +8,7 @@ use hatchery::plan::model::NodeState;
 
 use super::Run;
 use crate::specs::{Action, Defect, Model, Ready, Role, SPEC, Update, Work, instance};
-use crate::world::{SECOND, World};
+use crate::world::{End, SECOND, World};
 
 /// The last of the trial's specs must be in force and well by then.
 pub const TRIED_WITHIN: u64 = 900 * SECOND;
@@ -49,6 +49,17 @@ impl Run {
     pub(super) fn begin_trial(&mut self) -> bool {
         let mut world = self.world.lock();
         if !world.rng.chance(120) {
+            return false;
+        }
+        // What rests may be what others wait for.
+        let stands = |work: &Work| match work.role {
+            Role::Once => work.instances().iter().all(|node| {
+                let end = world.last_end(node);
+                end.is_some_and(End::completed)
+            }),
+            Role::App | Role::Proxy => whole(&world, work) == work.instances().len(),
+        };
+        if !self.model.works.iter().all(stands) {
             return false;
         }
         let recovers = world.rng.chance(300);
@@ -106,12 +117,6 @@ impl Run {
             let nodes = work.instances();
             work.role == Role::App && nodes.len() >= least && whole(&world, work) == nodes.len()
         };
-        // What rests may be what others wait for.
-        let up =
-            |work: &Work| work.role != Role::App || whole(&world, work) == work.instances().len();
-        if !self.model.works.iter().all(up) {
-            return false;
-        }
         let groups = self.model.works.iter().filter(fits);
         let groups: Vec<String> = groups.map(Work::reference).collect();
         if groups.is_empty() {

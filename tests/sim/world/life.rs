@@ -192,7 +192,7 @@ impl World {
     /// A controller begins: of what ended before it, it knows the last end.
     pub fn failures_begin(&mut self) {
         for facts in self.facts.values_mut() {
-            facts.failures = 0;
+            (facts.failures, facts.doubted) = (0, false);
         }
         for (id, cgroup) in &self.cgroups {
             let facts = self.facts.entry(id.node.clone()).or_default();

@@ -87,6 +87,8 @@ pub struct Facts {
     pub started: Option<u64>,
     /// Failures in a row, as this controller can know them.
     pub failures: u32,
+    /// Something of it was cleared that was not started again: who had seen it end may count that.
+    pub doubted: bool,
     /// When an operator's word last had them forgotten.
     pub forgotten: u64,
     /// An operator asked for a start or restart since the last start.
@@ -170,6 +172,8 @@ pub struct World {
     pub refused_at: Option<u64>,
     pub held_ports: BTreeSet<u16>,
     pub facts: BTreeMap<NodeId, Facts>,
+    /// How often each ended since the run began, whoever still knows of it.
+    pub ended: BTreeMap<NodeId, u32>,
     /// Every text that was given out, by its hash.
     pub models: BTreeMap<u64, Arc<Model>>,
     /// What the controller said is in force.
@@ -283,6 +287,7 @@ impl World {
             refused_at: None,
             held_ports: BTreeSet::new(),
             facts: BTreeMap::new(),
+            ended: BTreeMap::new(),
             models: BTreeMap::new(),
             in_force: None,
             down: false,

@@ -227,6 +227,7 @@ impl World {
             .or_default()
             .ends
             .push(end);
+        *self.ended.entry(id.node.clone()).or_default() += 1;
         self.log(format_args!(
             "{} {} ends: {exit:?}",
             id.node, id.incarnation
@@ -323,11 +324,12 @@ impl World {
             .any(|end| end.at.abs_diff(self.took_at) < 3 * SECOND);
         let counted = self.facts.get(node).map_or(1, |facts| facts.failures);
         // What failed in which of two seats is counted for that seat.
-        let mut others = self.facts.iter();
-        let paired = others.any(|(other, facts)| {
-            other != node && instance(other) == instance(node) && !facts.ends.is_empty()
+        let mut seats = self.facts.iter();
+        let hidden = seats.any(|(other, facts)| {
+            let paired = other != node && !facts.ends.is_empty();
+            instance(other) == instance(node) && (paired || facts.doubted)
         });
-        let doubtful = doubtful || paired;
+        let doubtful = doubtful || hidden;
         let known = end.epoch == self.epoch && !doubtful && !edited && self.sighted_for(40);
         known.then_some(counted.max(1))
     }

@@ -8,7 +8,7 @@ use hatchery::plan::model::Note;
 use hatchery::plan::world::{Exit, Life, LifeId};
 use hatchery::spec::model::{Confirm, Signal};
 
-use super::{End, Happening, Reach, SECOND, Shared, error};
+use super::{End, Facts, Happening, Reach, SECOND, Shared, error};
 use crate::faults::{Action, Fault};
 use crate::invariants;
 
@@ -217,8 +217,12 @@ impl Workloads for Shared {
                     world.cleared.insert(life.node.clone(), now);
                 }
                 if !world.starts {
-                    // Nobody can know any more how it ended.
-                    world.facts.remove(&life.node);
+                    // The world tells nobody any more how it ended.
+                    let doubted = Facts {
+                        doubted: true,
+                        ..Facts::default()
+                    };
+                    world.facts.insert(life.node.clone(), doubted);
                 }
                 world.log(format_args!(
                     "{} {} is cleared",
