@@ -75,14 +75,20 @@ fn a_container_stops_by_its_signal() {
     );
     bench.workloads.start(&start).unwrap();
     let begin = Instant::now();
-    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench
+        .workloads
+        .signal(&start.id, Signal(15), false)
+        .unwrap();
     assert_eq!(bench.ended(&start.id), Exit::Signal(15));
     assert!(
         begin.elapsed() < Duration::from_secs(2),
         "{:?}",
         begin.elapsed()
     );
-    let gone = bench.workloads.signal(&start.id, Signal(15)).unwrap_err();
+    let gone = bench
+        .workloads
+        .signal(&start.id, Signal(15), false)
+        .unwrap_err();
     assert_eq!(gone.kind, ErrorKind::Gone);
     bench.clear(&start.id);
 }
@@ -111,9 +117,13 @@ fn the_next_controller_adopts_a_container_and_sees_its_end() {
         let (_, text) = bench.run_inside(&start.id, &["cat", "/proc/2/status"]);
         text.contains("SigCgt:\t0000000000014002").then_some(())
     });
-    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench.workloads.signal(&start.id, Signal(15), true).unwrap();
     bench.event(&Event::Ended(start.id.clone()));
     assert_eq!(bench.ended(&start.id), Exit::Code(5));
+    let bench = bench.succeed();
+    assert_eq!(bench.ended(&start.id), Exit::Code(5));
+    let ended = bench.life(&start.id).unwrap();
+    assert!(ended.asked && ended.late, "{ended:?}");
     bench.clear(&start.id);
 }
 

@@ -263,7 +263,10 @@ fn a_killed_controller_leaves_its_processes_to_the_next() {
     support::wait_for("its trap", LIMIT, || {
         (bench.log(&start.id) == "set\n").then_some(())
     });
-    bench.workloads.signal(&start.id, Signal(15)).unwrap();
+    bench
+        .workloads
+        .signal(&start.id, Signal(15), false)
+        .unwrap();
     bench.event(&Event::Ended(start.id.clone()));
     bench.workloads.kill(&start.id).unwrap();
     assert_eq!(bench.ended(&start.id), Exit::Code(6));

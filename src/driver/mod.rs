@@ -66,8 +66,9 @@ pub trait Workloads: Send + Sync {
     fn observe(&self) -> Result<Vec<Life>>;
     /// Starts one, and returns when its program was executed (nspawn said READY for containers).
     fn start(&self, start: &Start) -> Result<()>;
-    /// Signals the main process only, by pidfd.
-    fn signal(&self, life: &LifeId, signal: Signal) -> Result<()>;
+    /// Asks a life to end: signals the main process only, by pidfd. That it was asked, and whether
+    /// because it was `late` to become ready, is noted on it before.
+    fn signal(&self, life: &LifeId, signal: Signal, late: bool) -> Result<()>;
     /// Signals the main process and waits for the confirmation, at most `timeout`.
     fn reload(
         &self,

@@ -30,6 +30,8 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Ending<'a> {
     pub life: &'a Life,
     pub farewell: Farewell,
+    /// It ends because it did not become ready in time.
+    pub late: bool,
 }
 
 /// How a life of this node is to end. A service that led to it once counts for good: its
@@ -297,6 +299,7 @@ pub(super) fn end(
         let steps = vec![Step::Signal {
             life: life.id.clone(),
             signal: ending.farewell.signal,
+            late: ending.late,
         }];
         let item = item(life, change, reason, Gate::Ready, steps);
         return planned(life, item, reason.to_owned(), None);

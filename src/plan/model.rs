@@ -186,6 +186,8 @@ pub enum Step {
         life: LifeId,
         /// How.
         signal: Signal,
+        /// Because it did not become ready in time.
+        late: bool,
     },
     /// Kills what is left of one.
     Kill(LifeId),

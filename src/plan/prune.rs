@@ -169,6 +169,7 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
     let ending = Ending {
         life,
         farewell: ending::served(farewell.clone(), life),
+        late: false,
     };
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
         notes.leaving.insert(life.id.clone());

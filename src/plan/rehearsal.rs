@@ -246,6 +246,7 @@ impl Rehearsal {
             cgroup: PathBuf::new(),
             farewell: Some(start.farewell.clone()),
             asked: false,
+            late: false,
         });
         if let Some(Node::Workload(workload)) = self.desired.nodes.get(&node)
             && matches!(workload.ready, ReadyNode::Check { .. })

@@ -301,7 +301,8 @@ fn end(
     (change, reason): (Change, &str),
     notes: &mut Notes,
 ) -> Planned {
-    let ending = ending_of(context, node, life);
+    let mut ending = ending_of(context, node, life);
+    ending.late = notes.late.contains(&life.id);
     context.leaving.insert(node.id.clone());
     if ending::must_leave(context, &node.id, &ending) {
         notes.leaving.insert(life.id.clone());
@@ -329,7 +330,11 @@ pub(super) fn ending_of<'a>(
     if let Some(before) = remembered.and_then(|memory| memory.farewell.as_ref()) {
         farewell.ports.extend(&before.ports);
     }
-    Ending { life, farewell }
+    Ending {
+        life,
+        farewell,
+        late: false,
+    }
 }
 
 pub(super) fn level(context: &Context<'_>, node: &WorkloadNode, life: &Life) -> Level {

@@ -111,6 +111,9 @@ pub struct Life {
     pub commit: Option<String>,
     /// Some controller asked it to end.
     pub asked: bool,
+    /// That was because it did not become ready in time.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// How a life is.

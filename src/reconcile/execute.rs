@@ -123,7 +123,9 @@ fn do_step(host: &Host, step: &Step) -> Result<Option<Output>, DriverError> {
             host.commands.run(command, dir, COMMAND)
         })?,
         Step::Start(start) => host.workloads.start(start)?,
-        Step::Signal { life, signal } => absent_is_fine(host.workloads.signal(life, *signal))?,
+        Step::Signal { life, signal, late } => {
+            absent_is_fine(host.workloads.signal(life, *signal, *late))?;
+        }
         Step::Kill(life) => absent_is_fine(host.workloads.kill(life))?,
         Step::Clear(life) => absent_is_fine(host.workloads.remove(life))?,
         Step::Register(endpoint) => register(host, endpoint)?,

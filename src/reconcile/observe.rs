@@ -154,6 +154,10 @@ impl Controller {
             .map(|life| life.id.clone())
             .collect();
         for life in &self.observed.lives {
+            if life.late {
+                // Perhaps an earlier controller found it so.
+                self.memory.late.insert(life.id.clone());
+            }
             match life.state {
                 LifeState::Up => {
                     self.memory.seen.entry(life.id.clone()).or_insert(now);

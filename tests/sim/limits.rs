@@ -11,8 +11,8 @@ use crate::world::{End, MILLI, SECOND, World};
 
 /// The last life ended by itself, and nothing changed since.
 pub fn again(world: &mut World, node: &NodeId, work: &Work, end: &End) {
-    if end.late && end.epoch != world.epoch {
-        // That it was late and not just asked to end is known to nobody any more.
+    if end.late && !end.noted_late && end.epoch != world.epoch {
+        // That it was to end as late is known to nobody any more.
         return;
     }
     let success = end.completed();

@@ -29,7 +29,7 @@ pub fn rests(world: &World, work: &Work, node: &NodeId) -> bool {
         .any(|(id, cgroup)| of(&id.node) && cgroup.populated());
     let stopped = world.operator_stopped.keys().any(of);
     let completed = world.last_end(node).is_some_and(|end| {
-        // One that was late is no failure to a controller that began after its end.
+        // One that was late, and was not asked yet, is no failure to who comes after its end.
         let success = end.exit == Exit::Code(0) && end.known;
         success && !end.signalled && matches!(work.policy, "no" | "on-failure")
     });

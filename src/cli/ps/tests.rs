@@ -105,6 +105,7 @@ fn without_a_controller_the_kernel_is_shown() {
         cgroup: "/".into(),
         farewell: None,
         asked: false,
+        late: false,
     };
     let ended = LifeState::Ended {
         exit: Exit::Code(3),

@@ -221,13 +221,14 @@ impl Entry {
     }
 
     /// Notes that we ask it to end, before we do: the next controller is to know an exit that was
-    /// asked for when it sees one.
-    pub fn note_asked(&mut self) -> std::io::Result<()> {
+    /// asked for when it sees one, and a failure when that was because it was `late`.
+    pub fn note_asked(&mut self, late: bool) -> std::io::Result<()> {
         if self.mark.asked || !self.main().is_some_and(|main| main.runs()) {
             return Ok(());
         }
         let mark = Mark {
             asked: true,
+            late,
             ..self.mark.clone()
         };
         mark.write(&self.folder)?;
@@ -259,6 +260,7 @@ impl Entry {
             farewell: self.mark.farewell.clone(),
             commit: self.mark.commit.clone(),
             asked: self.mark.asked,
+            late: self.mark.late,
         }
     }
 

@@ -97,6 +97,7 @@ impl<'a> Launch<'a> {
                 farewell: Some(start.farewell.clone()),
                 commit: start.commit.clone(),
                 asked: false,
+                late: false,
                 others: BTreeMap::new(),
             },
             relative,

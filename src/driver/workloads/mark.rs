@@ -65,6 +65,9 @@ pub(super) struct Mark {
     /// We asked it to end: whatever it says then is no failure, and no completion.
     #[serde(default)]
     pub asked: bool,
+    /// That was because it did not become ready in time: a failure all the same.
+    #[serde(default)]
+    pub late: bool,
     /// What another version knows of it.
     #[serde(flatten)]
     pub others: BTreeMap<String, serde_json::Value>,

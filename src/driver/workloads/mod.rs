@@ -223,9 +223,9 @@ impl Workloads for HostWorkloads {
         launch::start(self, start)
     }
 
-    fn signal(&self, life: &LifeId, signal: Signal) -> Result<()> {
+    fn signal(&self, life: &LifeId, signal: Signal, late: bool) -> Result<()> {
         self.with(life, |entry| {
-            let noted = entry.note_asked();
+            let noted = entry.note_asked(late);
             noted.map_err(|error| cannot("mark the cgroup of", life, &error))?;
             match entry.main().filter(|main| main.runs()) {
                 Some(main) => main
@@ -264,7 +264,7 @@ impl Workloads for HostWorkloads {
 
     fn kill(&self, life: &LifeId) -> Result<()> {
         self.with(life, |entry| {
-            let noted = entry.note_asked();
+            let noted = entry.note_asked(false);
             noted.map_err(|error| cannot("mark the cgroup of", life, &error))?;
             cgroup::kill(&entry.folder).map_err(|error| cannot("kill", life, &error))?;
             // A main process that left its cgroup by itself is still ours to end.

@@ -118,6 +118,7 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         farewell: None,
         commit: None,
         asked: false,
+        late: false,
         others: BTreeMap::new(),
     }
 }

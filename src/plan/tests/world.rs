@@ -157,6 +157,7 @@ impl World {
                 cgroup: PathBuf::new(),
                 farewell: Some(start.farewell.clone()),
                 asked: false,
+                late: false,
             }),
             Step::Signal { life, .. } | Step::Kill(life) => {
                 self.memory.asked.entry(life.clone()).or_insert(self.now);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 //! The engine on a host that is played: what runs is what was started, and time is told.
 
+mod ends;
 mod keep;
 mod offered;
 mod trials;
@@ -277,12 +278,13 @@ impl Workloads for Played {
             farewell: Some(start.farewell.clone()),
             commit: None,
             asked: false,
+            late: false,
         };
         scene.lives.push(life);
         Ok(())
     }
 
-    fn signal(&self, life: &LifeId, _: Signal) -> Result<()> {
+    fn signal(&self, life: &LifeId, _: Signal, _: bool) -> Result<()> {
         self.kill(life)
     }
 

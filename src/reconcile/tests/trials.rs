@@ -137,3 +137,22 @@ fn one_that_is_held_stays_however_it_is() {
         crate::reconcile::sync::Health::Degraded
     );
 }
+
+#[test]
+fn nobody_goes_back_by_himself_to_a_spec_in_which_nothing_runs() {
+    let played = Played::default();
+    let mut empty = spec("a", "good");
+    empty.text = "name: s\nregistry: {}\n".to_owned();
+    played.past(1, &empty, CONVERGED);
+    let newest = spec("b", "bad");
+    played.past(2, &newest, Outcome::Converging);
+    let mut controlled = played.begin(newest, |_| {});
+    controlled.settle();
+    played.later(61);
+    controlled.settle();
+    assert_eq!(controlled.commit(), "b");
+    assert_eq!(controlled.told(EventKind::RolledBack), [""; 0]);
+    let all: Vec<&str> = controlled.told.iter().map(|one| &*one.text).collect();
+    let says = |text: &&&str| text.contains("it has no container and no process");
+    assert!(all.iter().any(|text| says(&text)), "{all:?}");
+}

@@ -82,6 +82,8 @@ pub struct Cgroup {
     pub restarting: bool,
     /// A plan said that it is not ready in time.
     pub late: bool,
+    /// That was noted on it when it was asked to end.
+    pub noted_late: bool,
     /// When the cgroup was made.
     pub made: u64,
 }
@@ -154,6 +156,7 @@ impl World {
             ending_planned: None,
             restarting: false,
             late: false,
+            noted_late: false,
             made: self.now,
         };
         self.cgroups.insert(start.id.clone(), cgroup);
@@ -198,7 +201,7 @@ impl World {
             let facts = self.facts.entry(id.node.clone()).or_default();
             // One whose start was cut off has no end, though a life before it may.
             let own = facts.ends.last().filter(|end| end.at >= cgroup.made);
-            if !cgroup.populated() && own.is_some_and(|end| !end.asked) {
+            if !cgroup.populated() && own.is_some_and(|end| !end.asked || end.noted_late) {
                 facts.failures = 1;
             }
         }
@@ -294,6 +297,7 @@ impl World {
             cgroup: std::path::PathBuf::from("/sys/fs/cgroup/hatchery"),
             farewell: cgroup.farewell.clone().filter(|_| cgroup.marked),
             asked: cgroup.marked && cgroup.asked.is_some(),
+            late: cgroup.marked && cgroup.noted_late,
         })
     }
 

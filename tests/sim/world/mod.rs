@@ -115,6 +115,8 @@ pub struct End {
     pub signalled: bool,
     /// Because it was not ready in time: a failure, though it was asked for.
     pub late: bool,
+    /// That is noted on its cgroup.
+    pub noted_late: bool,
     /// How the controller counted at that time: which life of it.
     pub epoch: u64,
     pub identity: hatchery::plan::world::Identity,
@@ -526,9 +528,9 @@ impl World {
     pub fn controller_gone(&mut self) {
         self.epoch = 0;
         self.crashed = false;
-        // Why something is to end is known to nobody else.
+        // Why something is to end is known to nobody else, where that is not noted.
         for cgroup in self.cgroups.values_mut() {
-            cgroup.late = false;
+            cgroup.late = cgroup.noted_late;
         }
         self.listener = None;
         self.followed.clear();

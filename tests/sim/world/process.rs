@@ -218,6 +218,7 @@ impl World {
             epoch,
             signalled: cgroup.asked.is_some(),
             late: cgroup.late,
+            noted_late: cgroup.noted_late,
             identity: cgroup.identity.clone(),
             pid: main.pid,
         };

@@ -88,7 +88,7 @@ impl Workloads for Shared {
         Ok(())
     }
 
-    fn signal(&self, life: &LifeId, signal: Signal) -> Result<()> {
+    fn signal(&self, life: &LifeId, signal: Signal, late: bool) -> Result<()> {
         let mut world = self.lock();
         let reach = world.reach(Action::Signal, false);
         if let Reach::Nothing(why) | Reach::Half(why) = reach {
@@ -114,6 +114,7 @@ impl Workloads for Shared {
             false => Exit::Code(0),
         };
         if let Some(cgroup) = world.cgroups.get_mut(life) {
+            cgroup.noted_late |= late && cgroup.asked.is_none();
             cgroup.asked.get_or_insert(now);
         }
         match deaf {

@@ -1,0 +1,33 @@
+//! What the next controller makes of lives that ended under another.
+
+use super::*;
+use crate::plan::model::NodeState;
+use crate::plan::world::Exit;
+
+/// How `job` stands in the eyes of a controller that finds it ended so.
+fn found(asked: bool, late: bool) -> NodeState {
+    let played = Played::default();
+    let newest = spec("a", "good");
+    let mut before = played.begin(newest.clone(), |_| {});
+    before.settle();
+    drop(before);
+    {
+        let mut scene = played.scene();
+        let (exit, at) = (Exit::Code(0), scene.now);
+        let life = scene.lives.first_mut().unwrap();
+        (life.asked, life.late) = (asked, late);
+        life.state = LifeState::Ended { exit, at };
+    }
+    let mut controlled = played.begin(newest, |_| {});
+    controlled.pass();
+    let status = controlled.status();
+    let mut nodes = status.nodes.iter();
+    nodes.find(|node| node.node.name == "job").unwrap().state
+}
+
+#[test]
+fn one_that_was_late_failed_though_it_was_asked_to_end() {
+    assert_ne!(found(true, false), NodeState::Backoff);
+    assert_eq!(found(true, true), NodeState::Backoff);
+    assert_eq!(found(false, false), NodeState::Completed);
+}
