@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::endpoint::registration_hash;
 use super::super::memory::{LastExit, Memory};
-use super::super::model::{Gate, Note, Plan, Step};
+use super::super::model::{Gate, Note, Plan, Start, Step};
 use super::super::world::{
     AttachmentView, BridgeView, Exit, FileView, Life, LifeState, Observed, Registered, RegistryView,
 };
@@ -40,6 +40,24 @@ pub struct World {
     pub sick: BTreeSet<String>,
     /// Established connections by instance; none where nothing is said.
     pub connections: BTreeMap<String, u32>,
+}
+
+fn begun(start: &Start, now: Time) -> Life {
+    Life {
+        commit: None,
+        id: start.id.clone(),
+        identity: start.identity.clone(),
+        started: now,
+        state: LifeState::Up,
+        main_pid: 1,
+        leader_pid: 1,
+        notified: false,
+        applied: start.applied.clone(),
+        cgroup: PathBuf::new(),
+        farewell: Some(start.farewell.clone()),
+        asked: false,
+        late: false,
+    }
 }
 
 impl World {
@@ -144,21 +162,7 @@ impl World {
         let observed = &mut self.observed;
         match step {
             Step::Rewrite { path, content } => put(observed, path, content, None),
-            Step::Start(start) => observed.lives.push(Life {
-                commit: None,
-                id: start.id.clone(),
-                identity: start.identity.clone(),
-                started: self.now,
-                state: LifeState::Up,
-                main_pid: 1,
-                leader_pid: 1,
-                notified: false,
-                applied: start.applied.clone(),
-                cgroup: PathBuf::new(),
-                farewell: Some(start.farewell.clone()),
-                asked: false,
-                late: false,
-            }),
+            Step::Start(start) => observed.lives.push(begun(start, self.now)),
             Step::Signal { life, .. } | Step::Kill(life) => {
                 self.memory.asked.entry(life.clone()).or_insert(self.now);
                 let node = life.node.clone();
