@@ -129,7 +129,12 @@ pub fn stopped(world: &mut World, plan: &Plan) {
     if world.kept.lossy {
         return;
     }
-    let is_work = |node: &NodeId| matches!(node.kind, Kind::Containers | Kind::Processes);
+    let is_work = |node: &NodeId| {
+        // Who sees nothing keeps the plan from before, and what is in it that left.
+        let mut model = world.in_force.iter();
+        matches!(node.kind, Kind::Containers | Kind::Processes)
+            && model.any(|model| model.work_of(node).is_some())
+    };
     let stopped = plan
         .nodes
         .iter()

@@ -214,6 +214,12 @@ fn many(wanted: &Wanted) -> ExitCode {
                         );
                     }
                     let failed = outcome.violation.is_some();
+                    if wanted.go_on
+                        && let Some(why) = &outcome.violation
+                    {
+                        // A long run may be cut before it says so at its end.
+                        eprintln!("seed {seed}: {why}");
+                    }
                     let mut sums = sums.lock().unwrap();
                     sums.add(seed, outcome);
                     if sums.seeds % 10_000 == 0 {

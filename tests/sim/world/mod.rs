@@ -531,6 +531,11 @@ impl World {
         // Why something is to end is known to nobody else, where that is not noted.
         for cgroup in self.cgroups.values_mut() {
             cgroup.late = cgroup.noted_late;
+            cgroup.restarting = false;
+            cgroup.ending_planned = cgroup.ending_planned.filter(|_| cgroup.asked.is_some());
+        }
+        for facts in self.facts.values_mut() {
+            facts.restarting = false;
         }
         self.listener = None;
         self.followed.clear();
