@@ -375,10 +375,10 @@ pub fn takes(world: &mut World, text: &str) {
     ));
     let up = world.cgroups.values().any(|cgroup| cgroup.main.is_some());
     if !world.beginning && !world.allow_empty {
-        let unsettled = world
-            .unsettled
-            .contains(std::path::Path::new(crate::specs::SPEC));
-        if model.is_none() && unsettled {
+        // What a generation before had so for good may come back.
+        let path = std::path::Path::new(crate::specs::SPEC);
+        let read = world.files.get(path).is_some_and(|file| file.text == text);
+        if model.is_none() && read && world.unsettled.contains(path) {
             world.violate("it takes a half-saved spec".to_owned());
         }
         if up && model.as_ref().is_some_and(|model| model.works.is_empty()) {

@@ -56,7 +56,7 @@ pub struct Run {
     events: u64,
     /// When the last fault was.
     calm: Option<u64>,
-    /// Since when nothing is outstanding.
+    /// Since when nothing is outstanding, though something is not well.
     quiet: Option<u64>,
     nudges: u32,
     /// What is tried once all is well.
@@ -355,7 +355,10 @@ impl Run {
             return false;
         }
         match oracle::judge(&world, &self.model) {
-            None => controller.engine.converged(),
+            None => {
+                self.quiet = None;
+                controller.engine.converged()
+            }
             // The resync would have told.
             Some(why) if now - since > 70 * SECOND => {
                 drop(world);
