@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::context::{Context, Level, Planned, status, words};
+use super::context::{Context, Level, Planned, earliest, status, words};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::world::{Life, LifeState};
 use super::{render, template};
@@ -162,10 +162,36 @@ pub(super) fn must_leave(context: &Context<'_>, node: &NodeId, ending: &Ending<'
         && !context.memory.asked.contains_key(life)
 }
 
+/// Leaves the registry, the proxies and its connections first, then ends.
+pub(super) fn leave(
+    context: &Context<'_>,
+    node: &NodeId,
+    ending: &Ending<'_>,
+    (change, reason): (Change, &str),
+    notes: &mut Notes,
+) -> Planned {
+    let life = ending.life;
+    notes.leaving.insert(life.id.clone());
+    if let Some(still) = still_announced(context, node, life) {
+        // Files that change for another's sake meanwhile give its connections no more time.
+        if let Some(draining) = context.memory.draining.get(&life.id) {
+            let ports = draining.ports.clone();
+            notes.draining.insert(life.id.clone(), ports);
+        }
+        return waiting(context, life, change, reason, vec![still]);
+    }
+    if let Some((still, wake)) = still_connected(context, ending, notes) {
+        let mut planned = waiting(context, life, change, reason, vec![still]);
+        planned.wake = earliest(planned.wake, Some(wake));
+        return planned;
+    }
+    end(context, ending, (change, reason))
+}
+
 /// What still leads requests to a life that is to end; `None` when nothing does, or when the
 /// proxies had their time. What is registered counts whatever the spec says of it now: a service
 /// that left it, or that leads elsewhere by it, is there until it is deregistered.
-pub(super) fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
+fn still_announced(context: &Context<'_>, node: &NodeId, life: &Life) -> Option<String> {
     let since = context
         .memory
         .leaving
@@ -220,7 +246,7 @@ fn is_being_told(context: &Context<'_>) -> bool {
 /// What of a life's connections is still waited for, and until when at most; `None` when it is
 /// quiet, had its time, or has no port to which anything leads. It is asked about only once
 /// nothing new is led to it.
-pub(super) fn still_connected(
+fn still_connected(
     context: &Context<'_>,
     ending: &Ending<'_>,
     notes: &mut Notes,
@@ -282,8 +308,7 @@ fn unborn(context: &Context<'_>, ending: &Ending<'_>, change: Change, reason: &s
 pub(super) fn end(
     context: &Context<'_>,
     ending: &Ending<'_>,
-    change: Change,
-    reason: &str,
+    (change, reason): (Change, &str),
 ) -> Planned {
     let life = ending.life;
     if life.state == LifeState::Ending {

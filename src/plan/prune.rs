@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use super::context::{Context, Level, Planned, earliest, status};
+use super::context::{Context, Level, Planned, status};
 use super::ending::{self, Ending};
 use super::model::{Change, Gate, Item, NodeState, Notes, Step};
 use super::network::{self, id_of_bridge};
@@ -171,18 +171,11 @@ fn stop(context: &Context<'_>, node: &NodeId, life: &Life, notes: &mut Notes) ->
         farewell: ending::served(farewell.clone(), life),
         late: false,
     };
+    let why = (Change::Remove, reason);
     if context.memory.down.is_none() && !context.memory.asked.contains_key(&life.id) {
-        notes.leaving.insert(life.id.clone());
-        if let Some(still) = ending::still_announced(context, node, life) {
-            return ending::waiting(context, life, Change::Remove, reason, vec![still]);
-        }
-        if let Some((still, wake)) = ending::still_connected(context, &ending, notes) {
-            let mut planned = ending::waiting(context, life, Change::Remove, reason, vec![still]);
-            planned.wake = earliest(planned.wake, Some(wake));
-            return planned;
-        }
+        return ending::leave(context, node, &ending, why, notes);
     }
-    ending::end(context, &ending, Change::Remove, reason)
+    ending::end(context, &ending, why)
 }
 
 fn registrations(context: &Context<'_>, notes: &Notes) -> Vec<Planned> {

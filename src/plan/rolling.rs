@@ -1,6 +1,6 @@
 //! Who of a group may be replaced now, and whether an update fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{Context, earliest, words};
 use super::model::{Gate, NodeState, NodeStatus, Notes, Plan};
@@ -213,7 +213,7 @@ pub(super) fn judge(context: &Context<'_>, plan: &mut Plan) {
             fail(node, &first, &status.detail, &mut plan.notes);
         }
     }
-    pauses(context, plan);
+    verdicts(context, plan);
 }
 
 /// Whether it has all that it needs and is not well all the same.
@@ -256,9 +256,9 @@ fn fail(node: &WorkloadNode, first: &NodeId, detail: &str, notes: &mut Notes) {
     notes.rollback.get_or_insert(why);
 }
 
-/// Says of those that wait for one that failed that the update pauses.
-fn pauses(context: &Context<'_>, plan: &mut Plan) {
-    let failed: Vec<(String, std::time::Duration)> = context
+/// Says of those that failed what becomes of the update.
+fn verdicts(context: &Context<'_>, plan: &mut Plan) {
+    let failed: BTreeMap<&NodeId, String> = context
         .memory
         .trying
         .keys()
@@ -268,14 +268,20 @@ fn pauses(context: &Context<'_>, plan: &mut Plan) {
             _ => None,
         })
         .filter(|node| failed_at(context, node).is_some_and(|at| context.now >= at))
-        .map(|node| (node.id.to_string(), node.update.healthy_deadline))
+        .map(|node| {
+            let then = match node.update.failure_action {
+                FailureAction::Continue => "goes on",
+                FailureAction::Pause | FailureAction::Rollback => "pauses",
+            };
+            let deadline = words(node.update.healthy_deadline);
+            let words = format!("not well after {deadline}, the update {then}");
+            (&node.id, words)
+        })
         .collect();
     for status in &mut plan.nodes {
-        let id = status.node.to_string();
-        if let Some((_, deadline)) = failed.iter().find(|(failed, _)| *failed == id) {
-            let words = format!("not well after {}, the update pauses", words(*deadline));
+        if let Some(words) = failed.get(&status.node) {
             status.detail = if status.detail.is_empty() {
-                words
+                words.clone()
             } else {
                 format!("{}; {words}", status.detail)
             };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::context::{Context, Level, Planned, earliest, status, words};
+use super::context::{Context, Level, Planned, status, words};
 use super::ending::{self, Ending};
 use super::model::{Change, NodeState, NodeStatus, Notes};
 use super::world::{Exit, FileView, Identity, Life, LifeState};
@@ -298,24 +298,16 @@ fn end(
     context: &mut Context<'_>,
     node: &WorkloadNode,
     life: &Life,
-    (change, reason): (Change, &str),
+    why: (Change, &str),
     notes: &mut Notes,
 ) -> Planned {
     let mut ending = ending_of(context, node, life);
     ending.late = notes.late.contains(&life.id);
     context.leaving.insert(node.id.clone());
-    if ending::must_leave(context, &node.id, &ending) {
-        notes.leaving.insert(life.id.clone());
-        if let Some(still) = ending::still_announced(context, &node.id, life) {
-            return ending::waiting(context, life, change, reason, vec![still]);
-        }
-        if let Some((still, wake)) = ending::still_connected(context, &ending, notes) {
-            let mut planned = ending::waiting(context, life, change, reason, vec![still]);
-            planned.wake = earliest(planned.wake, Some(wake));
-            return planned;
-        }
+    match ending::must_leave(context, &node.id, &ending) {
+        true => ending::leave(context, &node.id, &ending, why, notes),
+        false => ending::end(context, &ending, why),
     }
-    ending::end(context, &ending, change, reason)
 }
 
 /// How a life of this node ends. What led to it under an earlier spec counts as well: what is

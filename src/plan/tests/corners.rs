@@ -148,6 +148,44 @@ fn once_the_proxies_had_their_time_only_connections_are_waited_for() {
 }
 
 #[test]
+fn what_others_have_told_meanwhile_gives_connections_no_more_time() {
+    let mut world = World::new(farm(2, "python3"));
+    world.converge();
+    world.desired = farm(2, "python3.13");
+    each_container(&mut world.desired, |node| {
+        node.ports.insert(8080);
+        node.drain.timeout = 60 * SECOND;
+    });
+    world.connections.insert("prime1".to_owned(), 1);
+    let id = life(&mut world, &prime(1)).id.clone();
+    for _ in 0..20 {
+        world.pass();
+    }
+    let since = world.memory.draining[&id].since;
+    // Another comes and goes, and the file that lists it with it.
+    let asks = |plan: &Plan| {
+        let mut items = plan.items.iter().filter(|item| item.node == prime(1));
+        items.any(|item| !item.steps.is_empty())
+    };
+    for turn in 0..5 {
+        world.now = since + 10 * turn * SECOND;
+        world
+            .sick
+            .extend((turn % 2 == 0).then(|| "prime2".to_owned()));
+        let told = world.plan();
+        assert!(!asks(&told), "{turn}");
+        assert_eq!(world.memory.draining[&id].since, since, "{turn}");
+        world.pass();
+        world.sick.clear();
+    }
+    world.now = since + 60 * SECOND;
+    for _ in 0..5 {
+        world.pass();
+    }
+    assert!(!world.memory.draining.contains_key(&id));
+}
+
+#[test]
 fn the_ports_that_it_served_once_are_drained_though_no_service_leads_there() {
     for (ports, drains) in [(true, true), (false, false)] {
         let mut world = alone();

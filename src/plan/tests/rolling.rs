@@ -310,9 +310,13 @@ fn an_update_that_fails_pauses_or_goes_on() {
         .iter()
         .find(|status| status.node.name == "prime1");
     assert!(status.unwrap().detail.contains("the update pauses"));
-    let (world, asked) = fail(FailureAction::Continue, farm);
+    let (mut world, asked) = fail(FailureAction::Continue, farm);
     assert_eq!(asked, None);
     assert_eq!((serving(&world), asks(&world)), (0, 3));
+    let plan = world.plan();
+    let mut nodes = plan.nodes.iter();
+    let status = nodes.find(|status| status.node.name == "prime1").unwrap();
+    assert!(status.detail.contains("the update goes on"), "{status:?}");
 }
 
 #[test]
