@@ -162,27 +162,23 @@ fn what_others_have_told_meanwhile_gives_connections_no_more_time() {
         world.pass();
     }
     let since = world.memory.draining[&id].since;
-    // Another comes and goes, and the file that lists it with it.
-    let asks = |plan: &Plan| {
-        let mut items = plan.items.iter().filter(|item| item.node == prime(1));
-        items.any(|item| !item.steps.is_empty())
-    };
-    for turn in 0..5 {
-        world.now = since + 10 * turn * SECOND;
-        world
-            .sick
-            .extend((turn % 2 == 0).then(|| "prime2".to_owned()));
+    for turn in 1..9 {
+        world.now = since + turn * SECOND;
+        let file = Path::new("/etc/upstream.conf");
+        world.observed.files.insert(file.into(), FileView::Missing);
         let told = world.plan();
-        assert!(!asks(&told), "{turn}");
+        let gate = &item(&told, &prime(1)).gate;
+        assert!(
+            matches!(gate, Gate::Waiting(on) if on[0].contains("files")),
+            "{gate:?}"
+        );
+        for _ in 0..5 {
+            world.pass();
+        }
         assert_eq!(world.memory.draining[&id].since, since, "{turn}");
-        world.pass();
-        world.sick.clear();
     }
     world.now = since + 60 * SECOND;
-    for _ in 0..5 {
-        world.pass();
-    }
-    assert!(!world.memory.draining.contains_key(&id));
+    assert_eq!(item(&world.plan(), &prime(1)).gate, Gate::Ready);
 }
 
 #[test]
