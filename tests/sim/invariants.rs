@@ -139,7 +139,8 @@ fn unmet_node(
         // An adopted one may have said so while nobody listened: it counts after its time.
         Ready::Notify(timeout) => {
             let adopted = cgroup.begun_by != world.epoch;
-            let had_time = adopted && world.now - world.began >= timeout * MILLI;
+            let soon = adopted && world.now - world.began >= timeout * MILLI;
+            let had_time = cgroup.had_time || soon;
             // One that was begun under a spec that asked it otherwise has nobody to tell.
             let other = !cgroup.notify && cgroup.was_ready;
             cgroup.notified || had_time || other
@@ -399,6 +400,14 @@ pub fn takes(world: &mut World, text: &str) {
         let was = before.as_ref().and_then(|model| model.work_of(node));
         let is = model.as_ref().and_then(|model| model.work_of(node));
         facts.forgiven |= was != is;
+    }
+    let (epoch, began) = (world.epoch, world.began);
+    for (id, cgroup) in &mut world.cgroups {
+        // Where nobody knows what was asked for, it may have had it.
+        let before = before.as_ref().map(|model| model.work_of(&id.node));
+        let timeout = before.map_or(Some(0), |work| work.and_then(Work::notified_within));
+        let had = timeout.is_some_and(|timeout| now - began >= timeout * MILLI);
+        cgroup.had_time |= had && cgroup.begun_by != epoch;
     }
     world.in_force = model;
     world.took_at = now;

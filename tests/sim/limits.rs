@@ -6,7 +6,7 @@ use hatchery::plan::model::{NodeState, NodeStatus, Plan};
 use hatchery::spec::node::{Kind, NodeId};
 
 use crate::faults::{Action, Fault};
-use crate::specs::{Ready, Work, instance};
+use crate::specs::{Work, instance};
 use crate::world::{End, MILLI, SECOND, World};
 
 /// The last life ended by itself, and nothing changed since.
@@ -111,7 +111,7 @@ pub fn lateness(world: &mut World, plan: &Plan) {
         }
         cgroup.late = plan.notes.late.contains(id);
         let work = model.as_ref().and_then(|model| model.work_of(&id.node));
-        let tells = work.is_some_and(|work| matches!(work.ready, Ready::Notify(_)));
+        let tells = work.is_some_and(|work| work.notified_within().is_some());
         if cgroup.late && tells && cgroup.begun_by != world.epoch {
             wronged = Some(id.node.clone());
         }

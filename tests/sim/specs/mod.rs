@@ -169,6 +169,14 @@ pub fn instance(node: &NodeId) -> NodeId {
 }
 
 impl Work {
+    /// How long it has to say that it is ready, in milliseconds, if it is to say so.
+    pub fn notified_within(&self) -> Option<u64> {
+        match self.ready {
+            Ready::Notify(timeout) => Some(timeout),
+            _ => None,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         if self.container {
             Kind::Containers

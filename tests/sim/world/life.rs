@@ -57,6 +57,8 @@ pub struct Cgroup {
     /// It is ready and listens.
     pub listens: bool,
     pub was_ready: bool,
+    /// It had its time under an earlier spec, and counts as ready for this controller.
+    pub had_time: bool,
     /// It takes longer than others until it is ready.
     pub slow: bool,
     pub deaf: bool,
@@ -141,6 +143,7 @@ impl World {
             rest: false,
             listens: false,
             was_ready: false,
+            had_time: false,
             slow: false,
             deaf: false,
             flapping: None,

@@ -531,7 +531,7 @@ impl World {
         // Why something is to end is known to nobody else, where that is not noted.
         for cgroup in self.cgroups.values_mut() {
             cgroup.late = cgroup.noted_late;
-            cgroup.restarting = false;
+            (cgroup.restarting, cgroup.had_time) = (false, false);
             cgroup.ending_planned = cgroup.ending_planned.filter(|_| cgroup.asked.is_some());
         }
         for facts in self.facts.values_mut() {
