@@ -240,8 +240,8 @@ pub struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// When every key is made, and every commit is signed.
-    pub const THEN: &'static str = "20240601T000000";
+    /// When every key is made, and every commit is signed: time stands still then.
+    pub const THEN: &'static str = "20240601T000000!";
 
     pub fn new(followed: &Followed) -> Keys<'_> {
         program("gpg", "gpg");

@@ -343,9 +343,15 @@ impl Run {
         controller.host.catalog.read(|catalog| {
             for (id, cgroup) in &mut world.cgroups {
                 let own = format!("-{}", id.node.name);
-                cgroup.served |= catalog
-                    .entries()
-                    .any(|entry| entry.registration.id.ends_with(&own));
+                let entries = catalog.entries();
+                let mut entries = entries
+                    .filter(|entry| entry.registration.id.ends_with(&own))
+                    .peekable();
+                cgroup.served |= entries.peek().is_some();
+                let ill = entries.any(|entry| entry.status() == Status::Critical);
+                if ill && cgroup.was_ready {
+                    world.ill_at.insert(id.node.clone(), now);
+                }
             }
             for entry in catalog
                 .entries()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hatchery::plan::model::NodeState;
+use hatchery::spec::node::NodeId;
 
 use super::Run;
 use crate::specs::{Action, Defect, Model, Ready, Role, SPEC, Update, Work, instance};
@@ -238,7 +239,13 @@ impl Run {
             Expects::Pause => {
                 let start_first = new.update.as_ref().is_some_and(|update| update.start_first);
                 let away = if start_first { 0 } else { 1 };
-                if all - there > away {
+                // One that a check from before finds ill serves nobody, and waits for nobody.
+                let is_ill = |node: &&NodeId| {
+                    let at = world.ill_at.iter().filter(|(id, _)| instance(id) == **node);
+                    at.map(|(_, at)| *at).max() >= Some(taken)
+                };
+                let ill = old.instances().iter().filter(is_ill).count();
+                if all - there > away + ill {
                     return Err(format!(
                         "{there} of {all} of {group} are left by a bad update"
                     ));
@@ -322,7 +329,7 @@ fn break_it(work: &mut Work, expects: Expects, defect: Defect, start_first: bool
 /// How many instances run what the group says.
 fn whole(world: &World, work: &Work) -> usize {
     let command = work.command();
-    let runs = |node: &hatchery::spec::node::NodeId| {
+    let runs = |node: &NodeId| {
         let mut lives = world.cgroups.iter();
         lives.any(|(id, cgroup)| {
             instance(&id.node) == *node && cgroup.main.is_some() && cgroup.command == command

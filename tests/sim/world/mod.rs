@@ -209,6 +209,8 @@ pub struct World {
     pub catalog: Option<SharedCatalog>,
     /// When each registration was last seen to pass.
     pub healthy_at: BTreeMap<String, u64>,
+    /// When a check last found something wrong with one that had been ready.
+    pub ill_at: BTreeMap<NodeId, u64>,
     pub meddled_at: Option<u64>,
     pub strangers_at: Option<u64>,
     /// When a file could not be read.
@@ -307,6 +309,7 @@ impl World {
             starts: false,
             catalog: None,
             healthy_at: BTreeMap::new(),
+            ill_at: BTreeMap::new(),
             meddled_at: None,
             strangers_at: None,
             unread_at: None,
