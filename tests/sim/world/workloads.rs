@@ -246,7 +246,11 @@ impl Workloads for Shared {
 
     fn note(&self, life: &LifeId, note: &Note) -> Result<()> {
         let mut world = self.lock();
-        if let Reach::Nothing(why) | Reach::Half(why) = world.reach(Action::Note, false) {
+        if let Reach::Nothing(mut why) | Reach::Half(mut why) = world.reach(Action::Note, false) {
+            if world.cgroups.contains_key(life) {
+                // What is there is never said to be gone: what needs no note needs no second try.
+                why.kind = ErrorKind::Failed;
+            }
             return Err(why);
         }
         match world.cgroups.get_mut(life) {
