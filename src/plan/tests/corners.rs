@@ -182,6 +182,24 @@ fn what_others_have_told_meanwhile_gives_connections_no_more_time() {
 }
 
 #[test]
+fn a_container_that_serves_nothing_waits_for_files_that_may_list_its_address() {
+    let mut world = World::new(farm(2, "python3"));
+    world.converge();
+    world.desired = farm(2, "python3.13");
+    let endpoint = NodeId::endpoint("prime", "prime1");
+    world.desired.nodes.shift_remove(&endpoint);
+    world.observed.registered.remove("t-prime-prime1");
+    let file = Path::new("/etc/upstream.conf");
+    world.observed.files.insert(file.into(), FileView::Missing);
+    let plan = world.plan();
+    let gate = &item(&plan, &prime(1)).gate;
+    assert!(
+        matches!(gate, Gate::Waiting(on) if on[0].contains("files")),
+        "{gate:?}"
+    );
+}
+
+#[test]
 fn the_ports_that_it_served_once_are_drained_though_no_service_leads_there() {
     for (ports, drains) in [(true, true), (false, false)] {
         let mut world = alone();
