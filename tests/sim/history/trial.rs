@@ -55,8 +55,10 @@ impl Run {
         // What rests may be what others wait for.
         let stands = |work: &Work| match work.role {
             Role::Once => work.instances().iter().all(|node| {
+                let mut stopped = world.operator_stopped.keys();
                 let end = world.last_end(node);
-                end.is_some_and(End::completed)
+                // What was edited since it was stopped has not completed, and is not run again.
+                end.is_some_and(End::completed) && !stopped.any(|id| instance(id) == *node)
             }),
             Role::App | Role::Proxy => whole(&world, work) == work.instances().len(),
         };
