@@ -2,8 +2,9 @@
 
 use super::farm::each_container;
 use super::*;
-use crate::plan::memory::{LastExit, WorkloadMemory};
+use crate::plan::memory::{Carried, LastExit, WorkloadMemory};
 use crate::plan::model::{NodeState, Plan};
+use crate::plan::permit::Permit;
 use crate::plan::world::Life;
 use crate::spec::model::{Condition, Restart};
 
@@ -216,6 +217,40 @@ fn what_gave_up_stays_so_though_nothing_of_it_is_there() {
     let kept = world.memory.workloads.get_mut(&prime(1)).unwrap();
     kept.forget_failures();
     assert!(!gave_up(&mut world), "an operator's word begins it anew");
+}
+
+#[test]
+fn the_next_controller_goes_on_with_what_gave_up_and_with_what_a_plan_lets_happen() {
+    let mut desired = farm(1, "python3");
+    each_container(&mut desired, |node| node.restart = limited());
+    let mut world = World::new(desired);
+    let farewell = match world.desired.nodes.get(&prime(1)) {
+        Some(Node::Workload(node)) => Some(node.farewell()),
+        other => panic!("{other:?}"),
+    };
+    let known = WorkloadMemory {
+        farewell: farewell.clone(),
+        ..WorkloadMemory::default()
+    };
+    world.memory.workloads.insert(prime(1), known);
+    let past = WorkloadMemory {
+        failures: 3,
+        last_exit: Some(exit(3, false)),
+        ..WorkloadMemory::default()
+    };
+    let permit = Permit {
+        nodes: [prime(1)].into(),
+        identities: [].into(),
+    };
+    let carried = Carried {
+        generation: 1,
+        given_up: vec![(prime(1), past)],
+        permitted: Some(permit.clone()),
+    };
+    carried.recall(&mut world.memory);
+    assert_eq!(world.memory.permitted, Some(permit));
+    assert_eq!(world.memory.workloads[&prime(1)].farewell, farewell);
+    assert!(matches!(gate(&world.plan(), &prime(1)), Gate::Blocked(_)));
 }
 
 #[test]
