@@ -2,7 +2,8 @@
 
 use super::farm::each_container;
 use super::*;
-use crate::plan::memory::{Carried, LastExit, WorkloadMemory};
+use crate::graph::desired::ReadyNode;
+use crate::plan::memory::{Carried, LastExit, Memory, WorkloadMemory};
 use crate::plan::model::{NodeState, Plan};
 use crate::plan::permit::Permit;
 use crate::plan::world::Life;
@@ -217,6 +218,20 @@ fn what_gave_up_stays_so_though_nothing_of_it_is_there() {
     let kept = world.memory.workloads.get_mut(&prime(1)).unwrap();
     kept.forget_failures();
     assert!(!gave_up(&mut world), "an operator's word begins it anew");
+}
+
+#[test]
+fn who_said_that_it_is_ready_is_so_and_who_counts_as_ready_too() {
+    let mut world = World::new(farm(1, "python3"));
+    world.converge();
+    let mut life = life(&world, &prime(1)).clone();
+    let notify = ReadyNode::Notify { timeout: SECOND };
+    for (said, counts) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut memory = Memory::default();
+        memory.ready.extend(counts.then(|| life.id.clone()));
+        life.notified = said;
+        assert_eq!(memory.is_ready(&notify, &life), said || counts);
+    }
 }
 
 #[test]
