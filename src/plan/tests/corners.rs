@@ -147,6 +147,18 @@ fn once_the_proxies_had_their_time_only_connections_are_waited_for() {
     );
 }
 
+/// The file that lists it is to be written anew: it does not go before that.
+fn waits_for_the_file(world: &mut World) {
+    let file = Path::new("/etc/upstream.conf");
+    world.observed.files.insert(file.into(), FileView::Missing);
+    let plan = world.plan();
+    let gate = &item(&plan, &prime(1)).gate;
+    assert!(
+        matches!(gate, Gate::Waiting(on) if on[0].contains("files")),
+        "{gate:?}"
+    );
+}
+
 #[test]
 fn what_others_have_told_meanwhile_gives_connections_no_more_time() {
     let mut world = World::new(farm(2, "python3"));
@@ -164,14 +176,7 @@ fn what_others_have_told_meanwhile_gives_connections_no_more_time() {
     let since = world.memory.draining[&id].since;
     for turn in 1..9 {
         world.now = since + turn * SECOND;
-        let file = Path::new("/etc/upstream.conf");
-        world.observed.files.insert(file.into(), FileView::Missing);
-        let told = world.plan();
-        let gate = &item(&told, &prime(1)).gate;
-        assert!(
-            matches!(gate, Gate::Waiting(on) if on[0].contains("files")),
-            "{gate:?}"
-        );
+        waits_for_the_file(&mut world);
         for _ in 0..5 {
             world.pass();
         }
@@ -189,14 +194,7 @@ fn a_container_that_serves_nothing_waits_for_files_that_may_list_its_address() {
     let endpoint = NodeId::endpoint("prime", "prime1");
     world.desired.nodes.shift_remove(&endpoint);
     world.observed.registered.remove("t-prime-prime1");
-    let file = Path::new("/etc/upstream.conf");
-    world.observed.files.insert(file.into(), FileView::Missing);
-    let plan = world.plan();
-    let gate = &item(&plan, &prime(1)).gate;
-    assert!(
-        matches!(gate, Gate::Waiting(on) if on[0].contains("files")),
-        "{gate:?}"
-    );
+    waits_for_the_file(&mut world);
 }
 
 #[test]
