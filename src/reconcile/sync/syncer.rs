@@ -104,6 +104,9 @@ impl Syncer {
 
     /// Follows the repository until the loop or everybody who could give orders is gone.
     pub async fn run(mut self) {
+        // What is suspended has no round, and the loop may have told of its beginning before
+        // anybody listened.
+        self.judge_again().await;
         let mut due = Instant::now();
         loop {
             let suspended = self.status.borrow().suspended;

@@ -436,6 +436,16 @@ async fn what_is_suspended_is_left_alone() {
     assert_eq!(played.scene().left_alone, [false, true]);
 }
 
+#[tokio::test]
+async fn what_is_in_force_is_known_while_it_is_suspended() {
+    let played = Played::default();
+    played.scene().in_force = Some(spec_of(&commit("a")));
+    let orders = follow(&played, |parts| parts.suspended = true);
+    let status = ask(&orders, Word::Suspend).await;
+    assert_eq!(status.commit, Some(commit("a")));
+    assert_eq!(played.scene().asked, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_repository_is_asked_within_every_interval() {
     let played = Played::default();
