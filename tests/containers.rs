@@ -94,6 +94,24 @@ fn a_container_stops_by_its_signal() {
 }
 
 #[test]
+fn what_is_left_of_a_container_that_nobody_sees_is_swept() {
+    isolate!();
+    let bench = Bench::new();
+    let start = start(Kind::Containers, "web1", &["sleep", "300"]);
+    bench.workloads.start(&start).unwrap();
+    let roots = bench.folder.path().join("run/roots");
+    let (lives, left) = (roots.join("c-web1.7"), roots.join("c-web1.6"));
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("hostname"), "web1\n").unwrap();
+    let bench = bench.succeed();
+    assert!(bench.life(&start.id).is_some());
+    assert!(lives.exists() && !left.exists());
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+#[test]
 fn the_next_controller_adopts_a_container_and_sees_its_end() {
     isolate!();
     let bench = Bench::new();

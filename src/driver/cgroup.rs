@@ -146,7 +146,8 @@ impl Cgroups {
     /// # Errors
     /// When something still runs in it.
     pub fn remove(&self, relative: &Path) -> super::Result<()> {
-        for folder in self.folders(relative) {
+        // v2's goes last: it is what the next controller sees, should this one be killed here.
+        for folder in self.folders(relative).into_iter().rev() {
             remove_tree(&folder).map_err(|error| {
                 failed(format!(
                     "cannot remove the cgroup `{}`: {error}",
@@ -392,6 +393,29 @@ mod tests {
         assert_eq!(cgroups.v2.folder("/lxc/a bc"), None);
         assert_eq!(cgroups.v2.folder("/other"), None);
         assert_eq!(cgroups.v2.folder("/lxc/a b/../x"), None);
+    }
+
+    #[test]
+    fn what_is_seen_goes_last() {
+        let home = tempfile::tempdir().unwrap();
+        let hierarchy = |name: &str| Hierarchy {
+            mount: home.path().join(name),
+            root: "/".to_owned(),
+        };
+        let cgroups = Cgroups {
+            v2: hierarchy("v2"),
+            named: Some(hierarchy("named")),
+        };
+        let relative = Path::new("hatchery/x");
+        cgroups.create(relative).unwrap();
+        let held = home.path().join("named/hatchery/x/held");
+        fs::write(&held, "").unwrap();
+        assert!(cgroups.remove(relative).is_err());
+        assert!(cgroups.folder(relative).exists());
+        fs::remove_file(held).unwrap();
+        cgroups.remove(relative).unwrap();
+        let left = cgroups.folders(relative);
+        assert!(left.iter().all(|folder| !folder.exists()), "{left:?}");
     }
 
     #[test]

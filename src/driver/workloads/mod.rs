@@ -39,7 +39,7 @@ pub use scan::look;
 
 use self::entry::Entry;
 use self::logs::Logs;
-use self::watch::Watch;
+use self::watch::{Table, Watch};
 use super::cgroup::{self, Cgroups};
 use super::{DriverError, ErrorKind, Event, Result, Start, Workloads, inner, log, network};
 use crate::graph::desired::Dirs;
@@ -142,6 +142,19 @@ impl HostWorkloads {
         self.dirs.run.join("roots").join(key(life))
     }
 
+    /// Removes the scratch of lives of which nothing is left: their controller was killed while it
+    /// cleared them, or systemd collected their scope while none was there.
+    fn sweep(&self, table: &Table) {
+        let roots = self.dirs.run.join("roots");
+        let ids = table.entries.iter().map(|entry| entry.mark.id());
+        let known: BTreeSet<String> = ids.map(|id| key(&id)).collect();
+        let left = names(&roots).unwrap_or_default();
+        for name in left.difference(&known) {
+            // What cannot be removed harms nobody, and the next look tries again.
+            let _ = remove_folder(&roots.join(name));
+        }
+    }
+
     /// Has systemd remove an empty scope with its cgroup. If we removed the cgroup, systemd
     /// would never notice, and keep the unit.
     fn stop_scope(&self, relative: &Path) -> Result<()> {
@@ -215,6 +228,7 @@ impl Workloads for HostWorkloads {
             !entry.starting && !entry.scope && !entry.folder.exists() && !entry.alive()
         };
         table.entries.retain(|entry| !lost(entry));
+        self.sweep(&table);
         self.watch.shared.wake();
         Ok(table.entries.iter().map(|entry| entry.life(now)).collect())
     }
