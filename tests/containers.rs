@@ -146,6 +146,36 @@ fn the_next_controller_adopts_a_container_and_sees_its_end() {
 }
 
 #[test]
+fn one_that_was_only_meant_to_be_asked_is_asked_by_the_next_controller() {
+    isolate!();
+    let bench = Bench::new();
+    let command = "trap '' TERM; while :; do sleep 1; done";
+    let start = start(Kind::Containers, "web1", &["sh", "-c", command]);
+    bench.workloads.start(&start).unwrap();
+    // Its controller is killed between the note and the signal.
+    let cgroup = bench.life(&start.id).unwrap().cgroup;
+    let mut text = vec![0; 1 << 16];
+    let length = rustix::fs::getxattr(&cgroup, "trusted.hatchery", text.as_mut_slice()).unwrap();
+    let mut mark: serde_json::Value = serde_json::from_slice(&text[..length]).unwrap();
+    assert_eq!(mark["asked"], false);
+    mark["asked"] = true.into();
+    let text = serde_json::to_vec(&mark).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&cgroup, "trusted.hatchery", &text, flags).unwrap();
+    let bench = bench.succeed();
+    assert!(!bench.life(&start.id).unwrap().asked);
+    bench
+        .workloads
+        .signal(&start.id, Signal(15), false)
+        .unwrap();
+    let bench = bench.succeed();
+    assert!(bench.life(&start.id).unwrap().asked);
+    bench.workloads.kill(&start.id).unwrap();
+    bench.ended(&start.id);
+    bench.clear(&start.id);
+}
+
+#[test]
 fn a_container_outlives_its_nspawn() {
     isolate!();
     let bench = Bench::new();

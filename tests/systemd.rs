@@ -4,9 +4,10 @@
 #[macro_use]
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
-use support::machine::{HATCHERY, LONG, Machine, SPEC, must};
+use support::machine::{HATCHERY, LONG, Machine, SPEC, must, run};
 
 /// Waits for a condition, and fails by its name.
 fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -112,4 +113,76 @@ fn machines_are_registered_and_a_terminated_one_comes_back_alone() {
     assert_eq!(machine.machines(), four);
     must(machine.inside(&[HATCHERY, "--stack", "prime", "down"]));
     assert_eq!(machine.machines(), Vec::<String>::new());
+}
+
+/// What runs once: one ends well, one is still at it when its controller dies, one goes on.
+const ONCE: &str = r#"
+name: once
+processes:
+  quick:
+    command: [ sh, -c, "echo quick >> /root/ran" ]
+    restart: { policy: on-failure }
+  slow:
+    command: [ sh, -c, "echo slow >> /root/ran; while [ ! -e /root/go ]; do sleep 0.1; done" ]
+    restart: { policy: "no" }
+  goes-on:
+    command: [ sh, -c, "echo goes-on >> /root/ran; exec sleep infinity" ]
+"#;
+
+#[test]
+fn what_ran_once_does_not_run_again_under_the_next_controller() {
+    isolate!();
+    let machine = Machine::boot();
+    fs::write(machine.path("/root/once.yaml"), ONCE).unwrap();
+    let ran = || {
+        let text = fs::read_to_string(machine.path("/root/ran")).unwrap_or_default();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let hatchery = [HATCHERY, "--stack", "once"];
+    let state = |name: &str| {
+        let said = must(machine.inside(&[&hatchery[..], &["ps", "--json"]].concat()));
+        let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let nodes = status["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["node"] == name).unwrap();
+        node["state"].as_str().unwrap().to_owned()
+    };
+    let begin = |unit: &str| {
+        let unit = format!("--unit={unit}");
+        let kept = ["systemd-run", "--quiet", "-p", "KillMode=process", &unit];
+        must(machine.inside(&[&kept[..], &[HATCHERY, "up", "/root/once.yaml"]].concat()));
+        eventually("it to answer", || {
+            let asked = run(machine.inside(&[&hatchery[..], &["ps"]].concat()));
+            asked.status.success()
+        });
+    };
+    let end = |unit: &str| {
+        must(machine.inside(&["systemctl", "kill", "--kill-whom=main", "-s", "KILL", unit]));
+        eventually("its end", || {
+            let active = run(machine.inside(&["systemctl", "is-active", unit]));
+            !active.status.success()
+        });
+    };
+    begin("first");
+    eventually("all to be as far as they can", || {
+        ran().len() == 3 && state("processes/quick") == "completed"
+    });
+    let scope = must(machine.inside(&["systemctl", "list-units", "--plain", "*.scope"]));
+    assert!(!scope.contains("p-quick"), "{scope}");
+    end("first");
+    fs::write(machine.path("/root/go"), "").unwrap();
+    eventually("the slow one to end unseen", || {
+        let left = must(machine.inside(&["systemctl", "list-units", "--plain", "*.scope"]));
+        !left.contains("p-slow")
+    });
+    begin("second");
+    eventually("how they ended to be known", || {
+        state("processes/slow") == "exited" && state("processes/quick") == "completed"
+    });
+    assert_eq!(state("processes/goes-on"), "running");
+    assert_eq!(ran(), ["goes-on", "quick", "slow"]);
+    must(machine.inside(&[&hatchery[..], &["down"]].concat()));
+    let group = ["sh", "-c", "find /sys/fs/cgroup -path '*/hatchery/once*'"];
+    assert_eq!(must(machine.inside(&group)), "");
 }

@@ -18,6 +18,9 @@ use crate::spec::time::Time;
 /// reap must not hold up what follows.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a container may take until its command runs.
+pub(super) const START: Duration = Duration::from_secs(30);
+
 /// A process that we hold, and what is known of its end.
 #[derive(Debug)]
 pub(super) struct Tracked {
@@ -66,6 +69,9 @@ pub(super) struct Entry {
     pub relative: PathBuf,
     /// Its cgroup is a scope of systemd, which removes it as soon as it is empty.
     pub scope: bool,
+    /// Where its mark stands as well, if that is so: a cgroup that stays empty, and is there until
+    /// its end was dealt with.
+    pub record: Option<PathBuf>,
     /// A start of this very controller is under way.
     pub starting: bool,
     /// What we started: the process itself, or nspawn.
@@ -80,6 +86,8 @@ pub(super) struct Entry {
     pub told: Option<LifeState>,
     /// When it is to be looked at again though the kernel will not call.
     pub due: Option<Time>,
+    /// Since when this controller knows it.
+    known: Time,
     emptied: Option<Time>,
     populated: bool,
 }
@@ -91,6 +99,7 @@ impl Entry {
             mark,
             folder,
             scope: relative.starts_with(super::SLICE),
+            record: None,
             relative,
             starting: false,
             spawned: None,
@@ -99,6 +108,7 @@ impl Entry {
             watch: None,
             told: None,
             due: None,
+            known: super::now(),
             emptied: None,
             populated: true,
         }
@@ -162,10 +172,7 @@ impl Entry {
 
     /// How it is, as of the last refresh.
     pub fn state(&self, now: Time) -> LifeState {
-        let coming = self.contained()
-            && self.payload.is_none()
-            && self.spawned.as_ref().is_some_and(Tracked::runs);
-        if self.starting || coming || self.main().is_some_and(Tracked::runs) {
+        if self.starting || self.coming() || self.main().is_some_and(Tracked::runs) {
             return LifeState::Up;
         }
         match self.emptied {
@@ -177,6 +184,18 @@ impl Entry {
             }
             _ => LifeState::Ending,
         }
+    }
+
+    /// Its supervisor runs, and its payload was not seen yet.
+    fn coming(&self) -> bool {
+        let supervised = self.spawned.as_ref().is_some_and(Tracked::runs);
+        self.contained() && self.payload.is_none() && supervised
+    }
+
+    /// Whether its supervisor hangs before its payload runs, and who started it and waited for
+    /// that is gone.
+    pub fn hangs(&self, now: Time) -> bool {
+        !self.starting && self.coming() && now.since(self.known) > START
     }
 
     fn unreaped(&self) -> bool {
@@ -209,12 +228,11 @@ impl Entry {
     fn look_again(&self, now: Time) -> Option<Duration> {
         const SOON: Duration = Duration::from_millis(5);
         const LATER: Duration = Duration::from_secs(1);
-        const USUAL_START: Duration = Duration::from_secs(30);
         if self.starting || matches!(self.told, Some(LifeState::Ended { .. })) {
             return None;
         }
         if self.contained() && self.payload.is_none() && self.populated {
-            let young = now.since(self.mark.started) < USUAL_START;
+            let young = now.since(self.mark.started) < START;
             return Some(if young { SOON } else { LATER });
         }
         (self.emptied.is_some() && self.unreaped()).then_some(10 * SOON)
@@ -231,9 +249,26 @@ impl Entry {
             late,
             ..self.mark.clone()
         };
-        mark.write(&self.folder)?;
+        self.write(&mark)?;
         self.mark = mark;
         Ok(())
+    }
+
+    /// Notes that it was asked indeed. Where that cannot be noted, the next controller asks once
+    /// more.
+    pub fn note_told(&mut self) {
+        self.mark.told = self.mark.asked;
+        let _ = self.write(&self.mark);
+    }
+
+    /// Writes a mark. Of a scope that systemd collected only the record is left.
+    pub fn write(&self, mark: &Mark) -> io::Result<()> {
+        let record = self.record.as_ref();
+        let recorded = record.is_some_and(|record| mark.write(record).is_ok());
+        match mark.write(&self.folder) {
+            Err(error) if recorded && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written,
+        }
     }
 
     /// The life as the planner sees it.
@@ -242,6 +277,9 @@ impl Entry {
             true => tracked.process.pid,
             false => 0,
         });
+        let state = self.state(now);
+        // One that was only meant to be asked is to be asked again.
+        let asked = self.mark.asked && (self.mark.told || state != LifeState::Up);
         let leader_pid = match self.contained() {
             true if main_pid != 0 => self.leader,
             true => 0,
@@ -251,7 +289,7 @@ impl Entry {
             id: self.mark.id(),
             identity: self.mark.identity.clone(),
             started: self.mark.started,
-            state: self.state(now),
+            state,
             main_pid,
             leader_pid,
             notified: self.mark.notified,
@@ -259,8 +297,8 @@ impl Entry {
             cgroup: self.folder.clone(),
             farewell: self.mark.farewell.clone(),
             commit: self.mark.commit.clone(),
-            asked: self.mark.asked,
-            late: self.mark.late,
+            asked,
+            late: asked && self.mark.late,
         }
     }
 
@@ -294,4 +332,32 @@ pub(super) fn find_payload(folder: &Path) -> Option<(i32, Process)> {
     let (_, pid, stat) = children.min_by_key(|(number, ..)| *number)?;
     let process = Process::open(pid, Some(stat.start)).ok()?;
     Some((stat.parent, process))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_supervisor_hangs_only_where_nobody_waits_for_its_payload() {
+        let mark = r#"{"stack":"prime","node":"containers/web","incarnation":3,
+            "identity":{},"started":12,"log_size":9,"log_files":1}"#;
+        let relative = PathBuf::from("hatchery/prime/c-web.3");
+        let mark = serde_json::from_str(mark).unwrap();
+        let mut entry = Entry::new(1, mark, "/nowhere".into(), relative);
+        let own = || {
+            let pid = i32::try_from(std::process::id()).unwrap();
+            Some(Tracked::new(Process::open(pid, None).unwrap()))
+        };
+        let (young, old) = (entry.known + START, entry.known + START * 2);
+        assert!(!entry.hangs(old), "nothing of it runs");
+        entry.spawned = own();
+        assert!(entry.hangs(old) && !entry.hangs(young));
+        entry.starting = true;
+        assert!(!entry.hangs(old));
+        entry.starting = false;
+        entry.payload = own();
+        assert!(!entry.hangs(old));
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::entry::{Entry, Tracked};
+use super::entry::{Entry, START, Tracked};
 use super::mark::Mark;
 use super::nspawn::{self, Around};
 use super::pidfd::Process;
@@ -19,9 +19,6 @@ use super::{HostWorkloads, SLICE, failed, key, machines, notify, now, proc, root
 use crate::driver::{DriverError, ErrorKind, Result, Start, cgroup, inner, log};
 use crate::graph::desired::{ContainerRun, NetworkRun};
 use crate::plan::world::LifeId;
-
-/// How long a container may take until its command runs.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// After this a payload counts as running though it cannot be told from nspawn: it may be
 /// one itself.
@@ -66,6 +63,8 @@ struct Launch<'a> {
     /// Below the hierarchies' mounts. Where systemd runs, it makes this one, as a scope.
     relative: PathBuf,
     folder: PathBuf,
+    /// The v2 cgroup that says what the scope is, once systemd removed that.
+    record: Option<PathBuf>,
     log: PathBuf,
     /// How long the log was before.
     log_begin: u64,
@@ -75,9 +74,11 @@ impl<'a> Launch<'a> {
     fn new(workloads: &'a HostWorkloads, start: &'a Start) -> Self {
         let relative = match workloads.booted {
             true => Path::new(SLICE).join(scope(workloads, &start.id)),
-            false => workloads.stack_group().join(key(&start.id)),
+            false => workloads.group(&start.id),
         };
-        let folder = workloads.watch.shared.cgroups.folder(&relative);
+        let cgroups = &workloads.watch.shared.cgroups;
+        let folder = cgroups.folder(&relative);
+        let record = cgroups.folder(&workloads.group(&start.id));
         Launch {
             workloads,
             start,
@@ -98,10 +99,12 @@ impl<'a> Launch<'a> {
                 commit: start.commit.clone(),
                 asked: false,
                 late: false,
+                told: false,
                 others: BTreeMap::new(),
             },
             relative,
             folder,
+            record: workloads.booted.then_some(record),
             log: PathBuf::new(),
             log_begin: 0,
         }
@@ -132,7 +135,8 @@ impl<'a> Launch<'a> {
     fn enlist(&mut self) -> Result<()> {
         let shared = &self.workloads.watch.shared;
         let mut table = shared.lock();
-        if table.find(&self.start.id).is_some() || self.folder.exists() {
+        let exists = self.folder.exists() || self.record.as_ref().is_some_and(|at| at.exists());
+        if exists || table.find(&self.start.id).is_some() {
             let incarnation = self.start.id.incarnation;
             return Err(self.problem(&format!("its life {incarnation} exists already")));
         }
@@ -144,6 +148,7 @@ impl<'a> Launch<'a> {
             self.folder.clone(),
             self.relative.clone(),
         );
+        entry.record.clone_from(&self.record);
         entry.starting = true;
         table.entries.push(entry);
         Ok(())
@@ -168,17 +173,17 @@ impl<'a> Launch<'a> {
 
     fn go(&self) -> Result<()> {
         self.demand_name()?;
-        if !self.workloads.booted {
-            self.workloads.watch.shared.cgroups.create(&self.relative)?;
-            self.mark.write(&self.folder).map_err(|error| {
-                self.problem(&format!(
-                    "its cgroup `{}` cannot be marked: {}; this needs root and a kernel whose \
-                     cgroup v2 carries `trusted.` attributes",
-                    self.folder.display(),
-                    spawned::plain(&error)
-                ))
-            })?;
-        }
+        let group = self.workloads.group(&self.start.id);
+        self.workloads.watch.shared.cgroups.create(&group)?;
+        let folder = self.record.as_ref().unwrap_or(&self.folder);
+        self.mark.write(folder).map_err(|error| {
+            self.problem(&format!(
+                "its cgroup `{}` cannot be marked: {}; this needs root and a kernel whose cgroup \
+                 v2 carries `trusted.` attributes",
+                folder.display(),
+                spawned::plain(&error)
+            ))
+        })?;
         for path in [&self.log, &self.workloads.dirs.run.join("roots")] {
             spawned::ensure_folder(path).map_err(|error| {
                 self.problem(&format!("the folder of `{}`: {error}", path.display()))
@@ -195,9 +200,12 @@ impl<'a> Launch<'a> {
     fn job(&self) -> std::result::Result<Job, String> {
         let run = &self.start.run;
         let cgroups = &self.workloads.watch.shared.cgroups;
-        let place = match self.workloads.booted {
-            true => Place::Here(Box::new(self.mark.clone())),
-            false => Place::Made(cgroups.folders(&self.relative)),
+        let place = match &self.record {
+            Some(record) => Place::Here {
+                mark: Box::new(self.mark.clone()),
+                record: record.clone(),
+            },
+            None => Place::Made(cgroups.folders(&self.relative)),
         };
         let mut job = Job {
             place,
@@ -364,8 +372,8 @@ impl<'a> Launch<'a> {
                 }
                 return Err(self.problem(&self.last_words("systemd-nspawn ended")));
             }
-            if begin.elapsed() > PATIENCE {
-                let why = format!("no sign of it within {}s", PATIENCE.as_secs());
+            if begin.elapsed() > START {
+                let why = format!("no sign of it within {}s", START.as_secs());
                 return Err(DriverError {
                     kind: ErrorKind::TimedOut,
                     ..self.problem(&self.last_words(&why))
@@ -413,7 +421,7 @@ impl<'a> Launch<'a> {
         }
         super::wait_empty(&self.folder, super::DYING);
         let _ = match self.workloads.booted {
-            true => self.workloads.stop_scope(&self.relative),
+            true => self.workloads.remove_scope(&self.start.id, &self.relative),
             false => shared.cgroups.remove(&self.relative),
         };
         let _ = super::remove_folder(&self.workloads.scratch(&self.start.id));
@@ -433,7 +441,7 @@ fn scope(workloads: &HostWorkloads, life: &LifeId) -> String {
 /// All that the inner job says until its end of the pipe closes.
 fn read_report(mut pipe: File) -> std::result::Result<String, &'static str> {
     const MOST: usize = 8192;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + START;
     let mut text = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

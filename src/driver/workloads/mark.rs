@@ -68,6 +68,9 @@ pub(super) struct Mark {
     /// That was because it did not become ready in time: a failure all the same.
     #[serde(default)]
     pub late: bool,
+    /// And that was done, not only meant to be.
+    #[serde(default)]
+    pub told: bool,
     /// What another version knows of it.
     #[serde(flatten)]
     pub others: BTreeMap<String, serde_json::Value>,

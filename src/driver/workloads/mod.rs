@@ -127,7 +127,7 @@ impl HostWorkloads {
     pub fn remove_stack_root(&self) -> Result<()> {
         let cgroups = &self.watch.shared.cgroups;
         cgroups.remove(&self.stack_group())?;
-        for folder in cgroups.folders(Path::new("hatchery")) {
+        for folder in cgroups.folders(Path::new("hatchery")).into_iter().rev() {
             // Refused while another stack has its own in there, as it should be.
             let _ = fs::remove_dir(folder);
         }
@@ -153,6 +153,17 @@ impl HostWorkloads {
             // What cannot be removed harms nobody, and the next look tries again.
             let _ = remove_folder(&roots.join(name));
         }
+    }
+
+    /// A life's cgroup among the stack's: its own, or the one that says what its scope is.
+    fn group(&self, life: &LifeId) -> PathBuf {
+        self.stack_group().join(key(life))
+    }
+
+    /// Removes an empty scope and what says that it was.
+    fn remove_scope(&self, life: &LifeId, relative: &Path) -> Result<()> {
+        self.stop_scope(relative)?;
+        self.watch.shared.cgroups.remove(&self.group(life))
     }
 
     /// Has systemd remove an empty scope with its cgroup. If we removed the cgroup, systemd
@@ -241,13 +252,12 @@ impl Workloads for HostWorkloads {
         self.with(life, |entry| {
             let noted = entry.note_asked(late);
             noted.map_err(|error| cannot("mark the cgroup of", life, &error))?;
-            match entry.main().filter(|main| main.runs()) {
-                Some(main) => main
-                    .process
-                    .signal(signal.0)
-                    .map_err(|error| cannot("signal", life, &error)),
-                None => Err(not_running(life, "signal")),
-            }
+            let main = entry.main().filter(|main| main.runs());
+            let main = main.ok_or_else(|| not_running(life, "signal"))?;
+            let sent = main.process.signal(signal.0);
+            sent.map_err(|error| cannot("signal", life, &error))?;
+            entry.note_told();
+            Ok(())
         })
     }
 
@@ -285,6 +295,7 @@ impl Workloads for HostWorkloads {
             if let Some(main) = entry.main().filter(|main| main.runs()) {
                 let _ = main.process.signal(libc::SIGKILL);
             }
+            entry.note_told();
             Ok(())
         })
     }
@@ -299,7 +310,7 @@ impl Workloads for HostWorkloads {
             false => Ok((entry.relative.clone(), entry.scope)),
         });
         match found {
-            Ok((relative, true)) => self.stop_scope(&relative)?,
+            Ok((relative, true)) => self.remove_scope(life, &relative)?,
             Ok((relative, false)) => self.watch.shared.cgroups.remove(&relative)?,
             Err(error) if error.kind == ErrorKind::Gone => {}
             Err(error) => return Err(error),
@@ -317,7 +328,8 @@ impl Workloads for HostWorkloads {
                 Note::Applied(applied) => mark.applied.clone_from(applied),
                 Note::Farewell(farewell) => mark.farewell = Some(farewell.clone()),
             }
-            mark.write(&entry.folder)
+            entry
+                .write(&mark)
                 .map_err(|error| cannot("mark the cgroup of", life, &error))?;
             entry.mark = mark;
             Ok(())

@@ -28,21 +28,8 @@ pub fn look(stack: &str) -> Result<Vec<Life>> {
 
 /// Puts every life that the cgroups show into the table.
 pub(super) fn adopt(cgroups: &Cgroups, stack: &str, table: &mut Table) -> Result<()> {
+    // Scopes first: what is left of one that systemd collected is a cgroup of the other kind.
     let group = Path::new("hatchery").join(stack);
-    for name in names(&cgroups.folder(&group))? {
-        let relative = group.join(&name);
-        let folder = cgroups.folder(&relative);
-        match read(&folder, stack, true)? {
-            Found::Ours(mark) => add(table, *mark, folder, relative),
-            // Made, and its maker died before it could mark it: it is empty for ever.
-            Found::Unmarked if !cgroup::populated(&folder) => {
-                if let Some(life) = life_of(&name) {
-                    add(table, unmarked(stack, &life), folder, relative);
-                }
-            }
-            Found::Unmarked | Found::Anothers => {}
-        }
-    }
     let slice = Path::new(SLICE);
     let prefix = format!("hatchery-{stack}-");
     for name in names(&cgroups.folder(slice))? {
@@ -54,7 +41,22 @@ pub(super) fn adopt(cgroups: &Cgroups, stack: &str, table: &mut Table) -> Result
         let folder = cgroups.folder(&relative);
         // The prefix is another stack's too, if its name begins with ours.
         if let Found::Ours(mark) = read(&folder, stack, life_of(key).is_some())? {
-            add(table, *mark, folder, relative);
+            let record = cgroups.folder(&group.join(super::key(&mark.id())));
+            add(table, *mark, folder, relative, Some(record));
+        }
+    }
+    for name in names(&cgroups.folder(&group))? {
+        let relative = group.join(&name);
+        let folder = cgroups.folder(&relative);
+        match read(&folder, stack, true)? {
+            Found::Ours(mark) => add(table, *mark, folder, relative, None),
+            // Made, and its maker died before it could mark it: it is empty for ever.
+            Found::Unmarked if !cgroup::populated(&folder) => {
+                if let Some(life) = life_of(&name) {
+                    add(table, unmarked(stack, &life), folder, relative, None);
+                }
+            }
+            Found::Unmarked | Found::Anothers => {}
         }
     }
     Ok(())
@@ -92,12 +94,12 @@ fn read(folder: &Path, stack: &str, likely: bool) -> Result<Found> {
     )))
 }
 
-fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf) {
+fn add(table: &mut Table, mark: Mark, folder: PathBuf, relative: PathBuf, record: Option<PathBuf>) {
     if table.find(&mark.id()).is_none() {
         let serial = table.serial();
-        table
-            .entries
-            .push(Entry::new(serial, mark, folder, relative));
+        let mut entry = Entry::new(serial, mark, folder, relative);
+        entry.record = record;
+        table.entries.push(entry);
     }
 }
 
@@ -119,6 +121,7 @@ fn unmarked(stack: &str, life: &LifeId) -> Mark {
         commit: None,
         asked: false,
         late: false,
+        told: false,
         others: BTreeMap::new(),
     }
 }

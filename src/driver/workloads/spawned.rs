@@ -57,7 +57,12 @@ pub(super) enum Place {
     /// Made and marked already; v2 first.
     Made(Vec<PathBuf>),
     /// We are in it: systemd made it for us, and it is still to be marked.
-    Here(Box<Mark>),
+    Here {
+        /// What it says.
+        mark: Box<Mark>,
+        /// Another cgroup of this life, which says so already and stays when systemd removes ours.
+        record: PathBuf,
+    },
 }
 
 /// Runs the job; returns only when it failed.
@@ -174,7 +179,10 @@ fn take_place(place: &Place) -> Result<(), String> {
                     .map_err(step(&format!("enter the cgroup `{}`", folder.display())))?;
             }
         }
-        Place::Here(mark) => {
+        Place::Here { mark, record } => {
+            // Who removed it meanwhile took this life for one that never began.
+            mark::write_process(record, pid, start.start)
+                .map_err(step(&format!("mark the cgroup `{}`", record.display())))?;
             let cgroups = Cgroups::find().map_err(|error| error.message)?;
             let folder = cgroups
                 .of_process(pid)
@@ -237,7 +245,7 @@ fn forget_favours(place: &Place) {
     }
     // Programs that use select(2) break above this, so systemd gives no service more unasked.
     const USUAL: u64 = 1024;
-    if matches!(place, Place::Here(_))
+    if matches!(place, Place::Here { .. })
         && let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft > USUAL
     {

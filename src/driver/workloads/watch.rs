@@ -21,7 +21,7 @@ use super::entry::{Entry, Tracked};
 use super::notify::{self, Message};
 use super::now;
 use crate::driver::Event;
-use crate::driver::cgroup::Cgroups;
+use crate::driver::cgroup::{self, Cgroups};
 use crate::plan::world::{Exit, LifeId, LifeState};
 use crate::spec::time::Time;
 
@@ -188,8 +188,8 @@ impl Shared {
                 && *exit != Exit::Unknown
             {
                 entry.mark.exit = Some(*exit);
-                // A scope is collected with its cgroup; then there is nothing to write on.
-                let _ = entry.mark.write(&entry.folder);
+                // If it cannot be written, only the next controller's knowledge suffers.
+                let _ = entry.write(&entry.mark);
             }
             self.say(Event::Ended(entry.mark.id()));
         } else if found && !entry.starting && entry.main().is_some_and(Tracked::runs) {
@@ -198,6 +198,10 @@ impl Shared {
         }
         if changed || found {
             self.changed.notify_all();
+        }
+        if entry.hangs(now) {
+            // Its end is seen like any other, and it is started again.
+            let _ = cgroup::kill(&entry.folder);
         }
     }
 
@@ -331,7 +335,7 @@ impl Shared {
         } else if message.ready && entry.mark.notify && !entry.mark.notified {
             entry.mark.notified = true;
             // If it cannot be written, only the next controller's knowledge suffers.
-            let _ = entry.mark.write(&entry.folder);
+            let _ = entry.write(&entry.mark);
             self.say(Event::Notified(entry.mark.id()));
         }
     }
