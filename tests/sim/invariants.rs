@@ -256,7 +256,14 @@ pub fn before_signal(world: &mut World, life: &LifeId) {
 /// The proxy that was told of its newest files and sends to `at` all the same, where nothing
 /// excuses it.
 fn still_sends(world: &World, at: &str) -> Option<NodeId> {
-    let model = world.in_force.as_ref()?;
+    // What was decided under the spec before this one is done all the same.
+    let models = [&world.in_force, &world.acting].into_iter().flatten();
+    let found = models.map(|model| sends_under(world, model, at));
+    found.reduce(Option::and).flatten()
+}
+
+/// The same, by one spec.
+fn sends_under(world: &World, model: &Model, at: &str) -> Option<NodeId> {
     let (id, cgroup) = world.cgroups.iter().find(|(_, cgroup)| {
         let proxy = cgroup.proxy.as_ref();
         cgroup.main.is_some() && proxy.is_some_and(|proxy| proxy.sends_to.contains(at))

@@ -81,7 +81,9 @@ impl Run {
                 .perhaps_stopped
                 .retain(|stopped| instance(stopped) != started);
             if verb == Verb::Restart {
-                for (_, cgroup) in world.cgroups.iter_mut().filter(|(id, _)| id.node == node) {
+                // One that is being started is what was asked for.
+                let lives = world.cgroups.iter_mut().filter(|(id, _)| id.node == node);
+                for (_, cgroup) in lives.filter(|(_, cgroup)| cgroup.ran) {
                     cgroup.restarting = true;
                 }
             }
