@@ -69,7 +69,7 @@ pub fn markdown(view: &PlanView) -> String {
         .collect();
     if !cut.is_empty() {
         let cut = cut.join(" and ");
-        out.push_str(&format!("\nToo long for a comment: {cut} are left out.\n"));
+        out.push_str(&format!("\nLeft out, as too long for a comment: {cut}.\n"));
     }
     out
 }
@@ -236,22 +236,19 @@ mod tests {
             assert!(out.chars().count() <= MOST, "{}", out.chars().count());
             out
         };
-        assert!(!of(ROWS, "new").contains("left out"));
-        let more = of(ROWS + 3, "new");
-        assert!(
-            more.ends_with("\nToo long for a comment: 3 rows of the table are left out.\n"),
-            "{more}"
-        );
+        assert!(!of(ROWS, "new").contains("Left out"));
+        for (more, words) in [(1, "1 row"), (3, "3 rows")] {
+            let out = of(ROWS + more, "new");
+            let end = format!("\nLeft out, as too long for a comment: {words} of the table.\n");
+            assert!(out.ends_with(&end), "{out}");
+        }
         let most = "r".repeat(REASON);
         for (length, shown) in [(REASON, most.clone()), (REASON + 1, format!("{most}…"))] {
             let whole = of(1, &"r".repeat(length));
             assert!(whole.contains(&format!("| {shown} |\n")), "{length}");
         }
         let long = of(1, &"r".repeat(MOST));
-        assert!(
-            long.contains("lines of the whole plan are left out.\n"),
-            "{long}"
-        );
+        assert!(long.ends_with(" of the whole plan.\n"), "{long}");
         // Characters that take more room in Markdown, or several bytes.
         for reason in ["|".repeat(REASON), "ä".repeat(300), "`".repeat(5000)] {
             let out = of(ROWS + 20, &reason);
@@ -312,6 +309,12 @@ mod tests {
     fn a_fence_is_longer_than_any_in_the_text() {
         for (text, expected) in [("", 3), ("a `b` c", 3), ("```", 4), ("`` `````\n`", 6)] {
             assert_eq!(fence(text), "`".repeat(expected), "{text}");
+        }
+        // A longer one would leave no room; then the text has none.
+        for (held, ticks) in [(TICKS - 1, TICKS), (TICKS, 3)] {
+            let out = markdown(&view(vec![item(Change::Add, &"`".repeat(held))]));
+            let begin = format!("\n\n{}text\n", "`".repeat(ticks));
+            assert!(out.contains(&begin), "{out}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::farm::farm;
 use super::world::{World, put};
 use crate::graph::desired::{CheckNode, Node, ProbeNode};
 use crate::plan::explain::{Answers, Explanation, explain, text};
-use crate::plan::memory::Attempt;
+use crate::plan::memory::{Attempt, LastExit};
 use crate::plan::model::ErrorKind;
 use crate::plan::world::Exit;
 use crate::spec::model::Status;
@@ -152,6 +152,34 @@ fn a_container_that_does_not_come_up() {
                  it has waited for 2s
                  next try in 2s
     ");
+}
+
+#[test]
+fn the_ends_before_the_last_are_told_newest_first() {
+    let mut world = world();
+    world.converge();
+    let prime1 = id("containers/prime1");
+    let begin = world.now;
+    for (incarnation, exit, asked) in [
+        (1, Exit::Code(3), false),
+        (2, Exit::Signal(15), true),
+        (3, Exit::Code(0), false),
+    ] {
+        world.now = begin + Duration::from_secs(60 * incarnation);
+        let memory = world.memory.workloads.entry(prime1.clone()).or_default();
+        let last = LastExit {
+            exit,
+            at: world.now,
+            incarnation: 1_000_001 + incarnation,
+            asked,
+            late: false,
+        };
+        memory.note_exit(last, None, None);
+    }
+    let shown = shown(&mut world, "prime1");
+    let earlier =
+        "before that: killed by SIGTERM 1m00s ago, as it was asked to; exited 3 2m00s ago\n";
+    assert!(shown.contains(earlier), "{shown}");
 }
 
 #[test]
