@@ -144,8 +144,20 @@ fn an_interrupted_write_leaves_nothing_for_long() {
     unknown.owner = Some("nobody-of-this-name".to_owned());
     let error = files.write(&unknown).unwrap_err();
     assert!(error.message.ends_with("no user `nobody-of-this-name`"));
-    assert_eq!(names(root.path()), [path.clone(), victim]);
+    assert_eq!(names(root.path()), [path.clone(), victim.clone()]);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "ours\n");
+
+    // What carries the mark of another stack is another one's write, which is under way.
+    let left = root.path().join(".hatchery-prime.conf");
+    files.write(&marked(&left, "second", "theirs\n")).unwrap();
+    files.remove_unfinished(&path, "prime").unwrap();
+    assert!(left.exists());
+    files.remove_unfinished(&path, "second").unwrap();
+    std::fs::write(&left, "ou").unwrap();
+    files.remove(&path, "second").unwrap_err();
+    assert!(left.exists());
+    files.remove(&path, "prime").unwrap();
+    assert_eq!(names(root.path()), [victim]);
 }
 
 fn commands() -> HostCommands {

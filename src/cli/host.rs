@@ -199,13 +199,32 @@ impl StoreKeep {
             Ok(kept) => (kept.unwrap_or_default(), None),
             Err(why) => (Kept::default(), Some(why)),
         };
-        StoreKeep {
+        let keep = StoreKeep {
             unread,
             dirs: store.dirs().clone(),
             store: Mutex::new(Some(store)),
             kept: Mutex::new(kept),
             unsaved: AtomicBool::new(false),
+        };
+        // What stays is tried again when the stack goes down.
+        if let Err(error) = keep.remove_unfinished() {
+            tracing::warn!("{error}");
         }
+        keep
+    }
+
+    /// Removes what writes left beside rendered files that were killed, also where the file
+    /// itself was never there. Only while nothing is rendered.
+    fn remove_unfinished(&self) -> Result<()> {
+        let files = HostFiles::new(&self.dirs);
+        let stack = self.dirs.run.file_name().unwrap_or_default();
+        let stack = stack.to_string_lossy();
+        let paths = lock(&self.kept).rendered.clone();
+        let removed = paths
+            .iter()
+            .map(|path| files.remove_unfinished(path, &stack));
+        // One that is refused holds up no other.
+        removed.fold(Ok(()), Result::and)
     }
 
     fn change(&self, change: impl FnOnce(&mut Kept)) -> Result<()> {
@@ -349,6 +368,8 @@ impl Keep for StoreKeep {
     }
 
     fn clear(&self, purge: bool) -> Result<()> {
+        // While their places are known yet.
+        self.remove_unfinished()?;
         // The next `up` begins anew: what was stopped was stopped in this life of the stack.
         self.change(|kept| {
             let index = kept.index;
@@ -379,6 +400,29 @@ mod tests {
         let root = root.to_owned();
         let roots = Roots::new(move |name| Some(root.join(name.to_lowercase())));
         StoreKeep::new(Store::open(roots.dirs_for("prime")).unwrap())
+    }
+
+    #[test]
+    fn what_killed_writes_left_is_removed_by_the_next_one_and_with_the_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let destinations = ["first.conf", "second.conf"].map(|name| root.path().join(name));
+        let left =
+            ["first", "second"].map(|name| root.path().join(format!(".hatchery-{name}.conf")));
+        let written = || {
+            for path in &left {
+                std::fs::write(path, "half").unwrap();
+            }
+        };
+        let gone = || left.iter().all(|path| !path.exists());
+        let first = keep(root.path());
+        first.set_rendered(&destinations.into()).unwrap();
+        written();
+        drop(first);
+        let second = keep(root.path());
+        assert!(gone());
+        written();
+        second.clear(false).unwrap();
+        assert!(gone());
     }
 
     #[test]

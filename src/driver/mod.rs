@@ -122,7 +122,8 @@ pub trait Files: Send + Sync {
     fn write(&self, file: &NewFile) -> Result<()>;
     /// In place, keeping the inode: for files that are bind-mounted.
     fn rewrite(&self, path: &Path, content: &str) -> Result<()>;
-    /// Only if it carries the mark of `stack` (or lies in one of our own folders).
+    /// Only if it carries the mark of `stack` (or lies in one of our own folders); with what a
+    /// write that was killed left beside it.
     fn remove(&self, path: &Path, stack: &str) -> Result<()>;
 }
 

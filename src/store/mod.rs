@@ -163,7 +163,8 @@ pub struct Store {
 
 impl Store {
     /// Makes the folders and takes the lock. Only root may look into them; through the run folder
-    /// workloads of any user reach the socket that they say they are ready on.
+    /// workloads of any user reach the socket that they say they are ready on. What one that was
+    /// killed had half written goes.
     ///
     /// # Errors
     /// [`StoreError::Held`] when another controller has the stack; otherwise what the disk
@@ -177,6 +178,13 @@ impl Store {
         let lock = Lock::take(&dirs.run, stack)?;
         for folder in [&dirs.state, &dirs.log] {
             private_folder(folder)?;
+        }
+        for folder in [
+            dirs.state.clone(),
+            history::folder(&dirs),
+            git_folder(&dirs),
+        ] {
+            sweep(&folder);
         }
         Ok(Store { dirs, lock })
     }
@@ -272,12 +280,43 @@ fn save<T: Serialize>(path: &Path, content: &T) -> Result<()> {
     replace(path, &text?)
 }
 
+/// Where a stack keeps what it knows of the repository that it follows.
+pub fn git_folder(dirs: &Dirs) -> PathBuf {
+    dirs.state.join("git")
+}
+
+/// How the names of files begin that are not written to their end yet.
+const UNFINISHED: &str = ".tmp";
+
+/// Removes what one that was killed had not written to its end. Only for who holds the lock of the
+/// stack: nobody else writes there who will have it. What cannot be removed is tried again by the
+/// next one.
+fn sweep(folder: &Path) {
+    // Nothing of ours lies where a symlink leads.
+    if !folder.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let unfinished = name.to_string_lossy().starts_with(UNFINISHED);
+        if unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes a file whole or not at all, readable by nobody else; it is on the disk afterwards.
-/// What was there before is replaced, a symlink too.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
+/// What was there before is replaced, a symlink too. In the state of a stack, what is left of it
+/// when this process is killed goes when the stack is opened again.
+///
+/// # Errors
+/// What the disk said; what was there before stays.
+pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(folder)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;

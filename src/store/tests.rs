@@ -107,6 +107,46 @@ fn what_was_saved_comes_back() {
 }
 
 #[test]
+fn what_one_that_was_killed_had_half_written_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = roots(root.path()).dirs_for("prime");
+    let folders = [
+        dirs.state.clone(),
+        history::folder(&dirs),
+        git_folder(&dirs),
+    ];
+    let mut left = Vec::new();
+    for folder in &folders {
+        fs::create_dir_all(folder).unwrap();
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(folder)
+            .unwrap();
+        file.write_all(b"half").unwrap();
+        left.push(file.keep().unwrap().1);
+        // As the versions before named them.
+        let file = tempfile::NamedTempFile::new_in(folder).unwrap();
+        left.push(file.keep().unwrap().1);
+    }
+    let elsewhere = root.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let others = elsewhere.join(".tmpAbCdEf");
+    fs::write(&others, "not ours").unwrap();
+    std::os::unix::fs::symlink(&others, dirs.state.join(".tmpGhIjKl")).unwrap();
+    fs::write(dirs.state.join("notes"), "").unwrap();
+    let store = Store::open(dirs.clone()).unwrap();
+    for path in left {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    assert!(others.exists() && dirs.state.join("notes").exists());
+    drop(store);
+    fs::remove_dir(history::folder(&dirs)).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, history::folder(&dirs)).unwrap();
+    let _store = Store::open(dirs).unwrap();
+    assert!(others.exists());
+}
+
+#[test]
 fn what_is_torn_or_of_another_version_is_put_aside() {
     let root = tempfile::tempdir().unwrap();
     let dirs = roots(root.path()).dirs_for("prime");

@@ -21,17 +21,27 @@ const MOST_CONNECTIONS: usize = 64;
 /// After a failed accept (no file descriptors left, say).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds `path` with mode 0600. What is left there of an earlier controller is replaced: the
-/// caller holds the stack's lock, so nobody listens on it any more.
+/// How the names of folders begin in which a socket becomes what it is to be.
+const UNFINISHED: &str = ".control";
+
+/// Binds `path` with mode 0600. What is left there of an earlier controller is replaced, and what
+/// it had half made goes: the caller holds the stack's lock, so nobody listens on it any more.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     let folder = path.parent().unwrap_or(Path::new("/"));
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        if unfinished && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // What stays is in nobody's way, and is tried again by the next one.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
     // The socket takes its name only once its mode is right; until then it lies in a folder
     // that nobody else may enter.
     let private = tempfile::Builder::new()
-        .prefix(".control")
+        .prefix(UNFINISHED)
         .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir_in(folder)?;
     let fresh = private.path().join("s");

@@ -238,6 +238,10 @@ async fn a_refusal_comes_back_in_its_words() {
 async fn the_socket_is_private_and_replaces_a_stale_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = socket(folder.path());
+    // One that was killed while it made its own.
+    let unfinished = folder.path().join(".controlAbCdEf");
+    std::fs::create_dir(&unfinished).unwrap();
+    drop(bind(&unfinished.join("s")).unwrap());
     drop(bind(&path).unwrap());
     let stale = Client::connect(&path, "prime").await.unwrap_err();
     assert_eq!(stale.to_string(), "no controller runs for stack `prime`");

@@ -15,7 +15,7 @@ use crate::reconcile::sync::{Fault, Head, Known, Next, Refusal, Repository, judg
 use crate::source::git::{Limits, Mirror, Remote, shown};
 use crate::spec::generation::{Cause, Past, last_followed, last_taken};
 use crate::spec::model::{Commit, GitSource};
-use crate::store::history;
+use crate::store::{git_folder, history};
 
 /// What a controller follows.
 pub struct Following {
@@ -72,7 +72,7 @@ struct Ground {
 impl Ground {
     fn look(named: &Named, stack: &str) -> Result<Ground, CommandError> {
         let Named { source, file } = named;
-        let folder = wiring::dirs(stack).state.join("git");
+        let folder = git_folder(&wiring::dirs(stack));
         let repository = repository(source, &folder, file.clone())?;
         if let Some(file) = file {
             keep(stack, file);
@@ -257,7 +257,7 @@ fn name_of(source: &GitSource) -> Result<String, CommandError> {
     let repository = repository(source, scratch.path(), None)?;
     let spec = head_of(&repository)?;
     let name = wiring::compile(&spec)?.stack;
-    let place = wiring::dirs(&name).state.join("git");
+    let place = git_folder(&wiring::dirs(&name));
     let kept = place.join("mirror.git");
     if !kept.exists() && std::fs::create_dir_all(&place).is_ok() {
         // What was fetched need not be fetched again; where it cannot stay, it is.

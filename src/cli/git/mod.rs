@@ -6,7 +6,6 @@ mod repository;
 mod scratch;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,11 +17,11 @@ use super::error::CommandError;
 use super::spec_args::{SpecArgs, lasting};
 use super::spec_file;
 use super::wiring;
-use crate::driver::because;
 use crate::reconcile::load::INPUT_LIMIT;
 use crate::source::git::{holds_secret, shown};
 use crate::spec::model::GitSource;
 use crate::spec::text::parse_duration;
+use crate::store::{git_folder, replace};
 
 /// What else says where a spec is. That `--git` is required counts for nothing beside what it
 /// conflicts with, so what belongs to it conflicts with the same.
@@ -268,7 +267,7 @@ fn read(file: &Path) -> Result<Read, CommandError> {
 
 /// Where a stack keeps what the file said when its controller began.
 fn copy_of(stack: &str) -> PathBuf {
-    wiring::dirs(stack).state.join("git/source.yaml")
+    git_folder(&wiring::dirs(stack)).join("source.yaml")
 }
 
 fn read_copy(stack: Option<&str>) -> Option<Read> {
@@ -277,18 +276,8 @@ fn read_copy(stack: Option<&str>) -> Option<Read> {
 
 /// Keeps what the file said, for a start at which it cannot be read.
 fn keep(stack: &str, file: &NamedBy) {
-    let path = copy_of(stack);
-    let write = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let mut copy = tempfile::NamedTempFile::new_in(folder)?;
-        copy.write_all(file.text.as_bytes())?;
-        // What was not written yet when the power went would be no copy.
-        copy.as_file().sync_all()?;
-        copy.persist(&path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    if let Err(error) = write() {
-        tracing::warn!("cannot write `{}`: {}", path.display(), because(&error));
+    if let Err(error) = replace(&copy_of(stack), file.text.as_bytes()) {
+        tracing::warn!("{error}");
     }
 }
 

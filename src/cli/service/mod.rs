@@ -100,7 +100,7 @@ fn uninstall(args: &NameArgs, global: &Global) -> Result<ExitCode, CommandError>
         )));
     }
     systemctl::systemctl(&["disable", "--now", &unit])?;
-    std::fs::remove_file(&path).map_err(|error| {
+    unit::remove(&path).map_err(|error| {
         CommandError::new(format!("cannot remove `{}`", path.display())).because(&error)
     })?;
     systemctl::systemctl(&["daemon-reload"])?;

@@ -202,19 +202,57 @@ pub fn look(path: &Path) -> io::Result<Found> {
     })
 }
 
+/// What is to become the unit. The name is fixed, so that what one that was killed left is found
+/// by the next one; systemd reads no file whose name ends so.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the unit, whole or not at all; it is on the disk afterwards.
 ///
 /// # Errors
 /// What the disk said.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file()
-        .set_permissions(Permissions::from_mode(0o644))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    let fresh = unfinished(path);
+    remove_if_there(&fresh)?;
+    let fill = || -> io::Result<()> {
+        // A link that somebody puts there is not followed either.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    if let Err(error) = fill() {
+        // The first error is the one to tell; the next one removes what stays.
+        let _ = remove_if_there(&fresh);
+        return Err(error);
+    }
     File::open(folder)?.sync_all()
+}
+
+/// Removes the unit, and what one that was killed left of another.
+///
+/// # Errors
+/// What the disk said.
+pub fn remove(path: &Path) -> io::Result<()> {
+    remove_if_there(&unfinished(path))?;
+    std::fs::remove_file(path)
 }
 
 #[cfg(test)]
@@ -330,5 +368,29 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&other).unwrap(), unit);
         assert_eq!(look(&path).unwrap(), Found::Foreign);
         assert_eq!(look(folder.path()).unwrap(), Found::Foreign);
+    }
+
+    #[test]
+    fn what_one_that_was_killed_left_of_a_unit_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hatchery-a.service");
+        let fresh = folder.path().join(".hatchery-a.service.new");
+        let other = folder.path().join("other");
+        std::fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &fresh).unwrap();
+        write(&path, "first").unwrap();
+        assert!(fresh.symlink_metadata().is_err());
+        std::fs::write(&fresh, "half").unwrap();
+        write(&path, "second").unwrap();
+        assert!(!fresh.exists());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
+        std::fs::write(&fresh, "half").unwrap();
+        remove(&path).unwrap();
+        assert!(!fresh.exists() && !path.exists());
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
+        // Where it cannot become the unit it does not stay either.
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(write(&path, "third").is_err());
+        assert!(!fresh.exists());
     }
 }

@@ -95,6 +95,19 @@ impl HostFiles {
         }
     }
 
+    /// Removes what a write to `path` left beside it that was killed, unless it carries the mark
+    /// of another stack. Only for who holds the stack and does not write: a write that is under
+    /// way would fail.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn remove_unfinished(&self, path: &Path, stack: &str) -> Result<()> {
+        match Place::find(path)? {
+            Some(place) => place.remove_unfinished((!self.is_own(path)).then_some(stack)),
+            None => Ok(()),
+        }
+    }
+
     fn is_own(&self, path: &Path) -> bool {
         let plain = path
             .components()

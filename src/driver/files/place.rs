@@ -110,8 +110,8 @@ impl Place {
         }
     }
 
-    /// A fixed name, so that what an interrupted write left is found by the next one; the dot
-    /// keeps it out of patterns such as `conf.d/*`.
+    /// A fixed name, so that what an interrupted write left is found by the next one, and by
+    /// whoever removes the file; the dot keeps it out of patterns such as `conf.d/*`.
     fn temporary(&self) -> OsString {
         let mut name = OsString::from(".hatchery-");
         if self.name.len() <= 200 {
@@ -218,21 +218,53 @@ impl Place {
             .map_err(|error| cannot("rewrite", &self.path, &error))
     }
 
-    /// Removes it; given a stack, only a file that carries its mark.
+    /// Removes it, and what an interrupted write left beside it; given a stack, only a file that
+    /// carries its mark.
     pub(super) fn remove(&self, stack: Option<&str>) -> Result<()> {
-        let Some(file) = self.open()? else {
-            return Ok(());
-        };
-        if let Some(stack) = stack {
-            match read_mark(&file) {
+        let found = self.open()?;
+        if let (Some(file), Some(stack)) = (&found, stack) {
+            match read_mark(file) {
                 Some(mark) if mark.stack == stack => {}
                 Some(mark) => return Err(self.stays(&format!("stack `{}`", mark.stack))),
                 None => return Err(self.stays("somebody else")),
             }
         }
+        // Before the file, which is seen and removed again when we are killed in between.
+        self.remove_unfinished(stack)?;
+        if found.is_none() {
+            return Ok(());
+        }
         match rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => self.sync(),
             Err(errno) => Err(cannot("remove", &self.path, &errno.into())),
+        }
+    }
+
+    /// Removes what an interrupted write left; given a stack, nothing that carries the mark of
+    /// another one. One that was cut off early carries none.
+    pub(super) fn remove_unfinished(&self, stack: Option<&str>) -> Result<()> {
+        let refused = |errno: Errno| {
+            let error = errno.into();
+            cannot("remove what was left of a write to", &self.path, &error)
+        };
+        let temporary = self.temporary();
+        match rustix::fs::statat(&self.folder, &temporary, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            // We write regular files only.
+            Ok(_) | Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(refused(errno)),
+        }
+        if let Some(stack) = stack {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.folder, &temporary, flags, Mode::empty());
+            let mark = file.ok().and_then(read_mark);
+            if mark.is_some_and(|mark| mark.stack != stack) {
+                return Ok(());
+            }
+        }
+        match rustix::fs::unlinkat(&self.folder, &temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(refused(errno)),
         }
     }
 

@@ -141,6 +141,55 @@ fn rewriting_keeps_the_inode_and_follows_no_link() {
 }
 
 #[test]
+fn what_a_killed_write_left_goes_with_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let files = HostFiles::new(&dirs(root.path()));
+    let long = "x".repeat(230);
+    for (name, temporary) in [
+        ("a.conf", ".hatchery-a.conf".to_owned()),
+        (&long, format!(".hatchery-{}", content_hash(&long))),
+    ] {
+        let path = root.path().join("run").join(name);
+        let left = path.with_file_name(temporary);
+        files.rewrite(&path, "x").unwrap();
+        for _ in ["with the file", "without it"] {
+            std::fs::write(&left, "half").unwrap();
+            files.remove(&path, "prime").unwrap();
+            assert!(!left.exists() && !path.exists());
+        }
+        let victim = root.path().join("victim");
+        std::fs::write(&victim, "mine").unwrap();
+        symlink(&victim, &left).unwrap();
+        files.remove(&path, "prime").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+    }
+}
+
+#[test]
+fn what_a_killed_write_left_of_a_file_that_never_was_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let files = HostFiles::new(&dirs(root.path()));
+    let path = root.path().join("a.conf");
+    let left = root.path().join(".hatchery-a.conf");
+    std::fs::write(&left, "half").unwrap();
+    files.remove_unfinished(&path, "prime").unwrap();
+    assert!(!left.exists());
+    files.remove_unfinished(&path, "prime").unwrap();
+    files
+        .remove_unfinished(&path.join("below"), "prime")
+        .unwrap();
+    // A folder is nothing that we wrote, nor is what lies beside somebody else's file.
+    std::fs::create_dir(&left).unwrap();
+    files.remove_unfinished(&path, "prime").unwrap();
+    assert!(left.exists());
+    std::fs::remove_dir(&left).unwrap();
+    std::fs::write(&left, "half").unwrap();
+    std::fs::write(&path, "by hand").unwrap();
+    files.remove(&path, "prime").unwrap_err();
+    assert!(left.exists());
+}
+
+#[test]
 fn own_folders_need_no_mark() {
     let root = tempfile::tempdir().unwrap();
     let files = HostFiles::new(&dirs(root.path()));

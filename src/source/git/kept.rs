@@ -5,7 +5,7 @@ use std::fs::{self, DirEntry};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::mirror::Mirror;
+use super::mirror::{Mirror, REPOSITORY, remove_repository};
 use super::tree::{MODULES, sync_folder};
 use super::{CommitId, GitError};
 
@@ -48,6 +48,9 @@ impl Mirror {
         }
         let mut left = listed(&self.modules)?;
         left.retain(|entry| !needed.contains(&*entry.file_name().to_string_lossy()));
+        for folder in left.iter().filter(|entry| is_folder(entry)) {
+            remove_repository(&folder.path().join(REPOSITORY))?;
+        }
         remove_all(&left)
     }
 }

@@ -1,18 +1,24 @@
 //! The mirror: a bare repository that holds what the remote one had when it was asked last.
 
-use std::fs::{self, DirBuilder};
-use std::io::Write;
+use std::fs::{self, DirBuilder, DirEntry};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::commit::{self, Parsed};
 use super::run::{Bounds, Ran, git, git_outside, run};
+use super::tree::sync_folder;
 use super::url::{check, check_reference, shown};
 use super::verify::{self, Signer};
 use super::{CommitId, GitError};
 use crate::spec::model::{Commit, Verify};
 
+/// The repository in a mirror's folder.
+pub(super) const REPOSITORY: &str = "mirror.git";
+/// A repository without this file is none, for git and for us.
+const WHOLE: &str = "HEAD";
 /// Where the head is kept.
 const HEAD: &str = "refs/hatchery/head";
 /// A commit object is no larger, in bytes.
@@ -21,6 +27,8 @@ const COMMIT: u64 = 1 << 20;
 const SHORT: u64 = 1 << 20;
 /// For questions to the mirror alone.
 const LOCAL: Duration = Duration::from_secs(60);
+/// Whoever writes a configuration puts it into its place well within this time.
+const TO_PLACE: Duration = Duration::from_secs(60);
 
 /// What is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +80,9 @@ pub struct Mirror {
     pub(super) folder: PathBuf,
     /// Where the mirrors of submodules are.
     pub(super) modules: PathBuf,
+    /// Held by who fetches a submodule: two commits that are laid out at once may have one in
+    /// common.
+    pub(super) fetching: Arc<Mutex<()>>,
     pub(super) remote: Remote,
     pub(super) limits: Limits,
 }
@@ -83,26 +94,32 @@ impl Mirror {
     /// # Errors
     /// When the address or the reference is not taken, or the disk refuses.
     pub fn open(folder: &Path, remote: Remote, limits: Limits) -> Result<Mirror, GitError> {
-        check(&remote.url)?;
-        check_reference(&remote.reference)?;
-        private_folder(folder)?;
-        let mirror = Mirror {
-            folder: folder.to_owned(),
-            modules: folder.join("modules"),
-            remote,
-            limits,
-        };
+        let mirror = Mirror::at(folder, remote, limits)?;
         mirror.prepare()?;
         Ok(mirror)
     }
 
+    /// The same, but for the repository, which may be missing or broken yet.
+    pub(super) fn at(folder: &Path, remote: Remote, limits: Limits) -> Result<Mirror, GitError> {
+        check(&remote.url)?;
+        check_reference(&remote.reference)?;
+        private_folder(folder)?;
+        Ok(Mirror {
+            folder: folder.to_owned(),
+            modules: folder.join("modules"),
+            fetching: Arc::default(),
+            remote,
+            limits,
+        })
+    }
+
     pub(super) fn repository(&self) -> PathBuf {
-        self.folder.join("mirror.git")
+        self.folder.join(REPOSITORY)
     }
 
     /// Makes the repository if it is missing or broken. What is in its configuration is ours
     /// alone.
-    fn prepare(&self) -> Result<(), GitError> {
+    pub(super) fn prepare(&self) -> Result<(), GitError> {
         let path = self.repository();
         if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
             return Err(GitError::Local(format!(
@@ -110,9 +127,8 @@ impl Mirror {
                 path.display()
             )));
         }
-        let whole = path.join("HEAD").is_file() && path.join("objects").is_dir();
-        if !whole {
-            self.discard()?;
+        if !self.is_whole() {
+            remove_repository(&path)?;
             private_folder(&path)?;
             let mut init = git(&path);
             init.args(["init", "--quiet", "--bare", "--template="]);
@@ -122,28 +138,23 @@ impl Mirror {
         self.configure()
     }
 
-    /// Removes the repository.
-    fn discard(&self) -> Result<(), GitError> {
+    /// Whether the repository was made to its end, and nobody began to remove it.
+    pub(super) fn is_whole(&self) -> bool {
         let path = self.repository();
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(GitError::disk("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        path.join(WHOLE).is_file() && path.join("objects").is_dir()
     }
 
     /// Writes the configuration: the address stands there and in no command line. That the
     /// remote keeps objects for us is told to `fetch` alone, so that nothing else ever fetches
     /// what is missing.
-    fn configure(&self) -> Result<(), GitError> {
+    pub(super) fn configure(&self) -> Result<(), GitError> {
         let path = self.repository().join("config");
         let url = self.remote.url.replace('\\', "\\\\").replace('"', "\\\"");
         let text = format!(
             "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[remote \"origin\"]\n\turl = \
              \"{url}\"\n"
         );
-        let write = || -> std::io::Result<()> {
+        let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(self.repository())?;
             file.write_all(text.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)?;
@@ -171,20 +182,22 @@ impl Mirror {
         self.resolve(HEAD)
     }
 
-    /// Fetches so that no more stays than a mirror may have.
+    /// Fetches so that no more stays than a mirror may have. Nobody else may fetch into it
+    /// meanwhile: what lies about of a fetch is taken for that of one that was killed.
     pub(super) fn bounded(&self, fetch: impl Fn() -> Result<(), GitError>) -> Result<(), GitError> {
+        self.sweep();
         fetch()?;
         if size(&self.repository()) <= self.limits.mirror {
             return Ok(());
         }
         // What was fetched over the years may be more than what is there.
-        self.discard()?;
+        remove_repository(&self.repository())?;
         self.prepare()?;
         fetch()?;
         if size(&self.repository()) <= self.limits.mirror {
             return Ok(());
         }
-        self.discard()?;
+        remove_repository(&self.repository())?;
         Err(self.too_large())
     }
 
@@ -272,20 +285,35 @@ impl Mirror {
         ))
     }
 
-    /// Removes what a fetch that was killed left behind.
-    fn sweep(&self) {
-        let pack = self.repository().join("objects/pack");
-        let entries = fs::read_dir(pack).into_iter().flatten().flatten();
-        for entry in entries {
+    /// Removes what a fetch left behind that was killed, or whose controller was. What stays is
+    /// counted against the limit, and tried again.
+    pub(super) fn sweep(&self) {
+        let repository = self.repository();
+        for entry in entries(&repository.join("objects/pack")) {
             if entry.file_name().to_string_lossy().starts_with("tmp_") {
-                // One that stays is counted against the limit.
                 let _ = fs::remove_file(entry.path());
             }
         }
-        for lock in ["shallow.lock", "packed-refs.lock", "config.lock"] {
-            let _ = fs::remove_file(self.repository().join(lock));
+        for entry in entries(&repository) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // Another commit that is laid out may have its submodule configured just now.
+            let unplaced = name.starts_with(".tmp") && is_older(&entry, TO_PLACE);
+            if unplaced || ["shallow.lock", "packed-refs.lock", "config.lock"].contains(&&*name) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
-        let _ = fs::remove_file(self.repository().join(format!("{HEAD}.lock")));
+        // No part of a reference's name ends so (git-check-ref-format(1)).
+        let mut folders = vec![repository.join("refs/hatchery")];
+        while let Some(folder) = folders.pop() {
+            for entry in entries(&folder) {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(entry.path());
+                } else if entry.file_name().to_string_lossy().ends_with(".lock") {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
     }
 
     /// The commit that a name stands for.
@@ -394,10 +422,35 @@ pub(super) fn private_folder(path: &Path) -> Result<(), GitError> {
     }
 }
 
+/// Removes a repository. It stops being whole first, also where the power goes: one that is
+/// removed in part only lacks objects that its references name, and is made anew.
+pub(super) fn remove_repository(path: &Path) -> Result<(), GitError> {
+    let whole = path.join(WHOLE);
+    if whole.is_file() {
+        fs::remove_file(&whole).map_err(GitError::disk("remove", &whole))?;
+        sync_folder(path)?;
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(GitError::disk("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is in a folder, as far as it can be read.
+fn entries(folder: &Path) -> impl Iterator<Item = DirEntry> {
+    fs::read_dir(folder).into_iter().flatten().flatten()
+}
+
+fn is_older(entry: &DirEntry, than: Duration) -> bool {
+    let changed = entry.metadata().and_then(|found| found.modified());
+    changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= than))
+}
+
 /// What lies below a folder, in bytes.
 pub(super) fn size(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
+    let sizes = entries(folder).map(|entry| match entry.metadata() {
         Ok(found) if found.is_dir() => size(&entry.path()),
         Ok(found) => found.len(),
         Err(_) => 0,

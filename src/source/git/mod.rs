@@ -16,6 +16,8 @@ mod kept;
 mod mirror;
 mod run;
 mod submodules;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod url;
 mod verify;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::mirror::{Mirror, Remote};
@@ -56,10 +57,11 @@ impl Mirror {
             reference: "HEAD".to_owned(),
             submodules: true,
         };
-        let mut inner = Mirror::open(&place, remote, self.limits)
+        let mut inner = Mirror::at(&place, remote, self.limits)
             .map_err(|error| refused(format!("is not taken: {error}")))?;
         // Whatever has submodules in its turn, all of one address share a mirror.
         inner.modules.clone_from(&self.modules);
+        inner.fetching.clone_from(&self.fetching);
         inner.bring(&id).map_err(|error| match error {
             GitError::Unreachable(why) => {
                 GitError::Unreachable(format!("the submodule `{path}` is not there: {why}"))
@@ -70,8 +72,20 @@ impl Mirror {
         inner.write_tree(&id, folder, prefix, contents, used, depth + 1)
     }
 
-    /// Fetches a commit, unless it is there, and no more than may be.
+    /// Fetches a commit, unless it is there, and no more than may be. Only who has to fetch waits
+    /// for others who do.
     fn bring(&self, id: &CommitId) -> Result<(), GitError> {
+        if self.is_whole() {
+            self.configure()?;
+            if self.resolve(id.as_str()).is_ok() {
+                if let Ok(_alone) = self.fetching.try_lock() {
+                    self.sweep();
+                }
+                return Ok(());
+            }
+        }
+        let _alone = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        self.prepare()?;
         self.bounded(|| self.fetch_commit(id))
     }
 
