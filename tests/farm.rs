@@ -523,6 +523,38 @@ fn a_one_shot_stays_completed_under_the_next_controller() {
 }
 
 #[test]
+fn checks_and_commands_end_with_their_controller() {
+    isolate!();
+    let mut farm = Farm::of(
+        "processes:\n\
+         \x20 app: { command: [ sleep, \"1000\" ] }\n\
+         \x20 hangs:\n\
+         \x20   command: [ sleep, \"1000\" ]\n\
+         \x20   pre_start: [ [ sh, -c, \"sleep 2001 & sleep 2002\" ] ]\n\
+         services:\n\
+         \x20 app:\n\
+         \x20   target: processes/app\n\
+         \x20   port: 9\n\
+         \x20   checks: [ { exec: [ sh, -c, \"sleep 2003; true\" ], interval: 1s, timeout: 50s } ]\n",
+    );
+    let running = || {
+        let all = fs::read_dir("/proc").expect("/proc").flatten();
+        let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let held = |line: &Vec<u8>| line.starts_with(b"sleep\x00200");
+        lines.filter(held).count()
+    };
+    farm.up_foreground();
+    wait_for("a check and a command with its child", LONG, || {
+        (running() == 3).then_some(())
+    });
+    farm.kill_controller();
+    wait_for("all of them to end", LONG, || {
+        (running() == 0).then_some(())
+    });
+    farm.ok(&["down"]);
+}
+
+#[test]
 fn heartbeats_reach_an_adopted_stack_and_stops_end_with_it() {
     isolate!();
     let mut farm = Farm::of(

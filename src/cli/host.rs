@@ -16,7 +16,7 @@ use crate::driver::files::HostFiles;
 use crate::driver::network::HostNetworks;
 use crate::driver::probe::HostProbes;
 use crate::driver::workloads::{Asker, HostWorkloads, exec_command};
-use crate::driver::{DriverError, ErrorKind, Event, Result, inner};
+use crate::driver::{DriverError, ErrorKind, Event, Result, inner, session};
 use crate::graph::desired::Dirs;
 use crate::plan::memory::{Carried, Memory};
 use crate::plan::world::LifeId;
@@ -60,6 +60,7 @@ pub fn assemble(
     };
     let files = Arc::new(HostFiles::new(dirs));
     let watched = files.clone();
+    session::have_attendant()?;
     let host = Host {
         workloads: Arc::new(HostWorkloads::new(stack, dirs.clone(), events.clone())?),
         networks: Arc::new(HostNetworks::new(stack, runtime.clone(), events.clone())?),

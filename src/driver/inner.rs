@@ -19,10 +19,11 @@ pub const WORD: &str = "__inner";
 type Job = fn(&[OsString]) -> ExitCode;
 
 /// Every job by its name. A driver that needs one more adds its line.
-const JOBS: [(&str, Job); 3] = [
+const JOBS: [(&str, Job); 4] = [
     ("spawn", super::workloads::spawned::run),
     ("enter", super::workloads::enter::run),
     ("validate", validate),
+    ("attend", super::session::attend),
 ];
 
 fn validate(_: &[OsString]) -> ExitCode {

@@ -14,6 +14,7 @@ pub mod network;
 pub mod notifier;
 pub mod probe;
 pub mod requirements;
+pub mod session;
 pub mod unwritable;
 pub mod workloads;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::commands::{PATH, capture, prepare};
+use super::commands::{PATH, Tie, capture, prepare};
 use crate::graph::desired::{Desired, Node};
 use crate::spec::model::{Needed, Requirement};
 
@@ -131,7 +131,7 @@ fn missing_modules<'a>(modules: &[&'a str]) -> BTreeSet<&'a str> {
         return all();
     };
     // Without Python no module of it is there.
-    let Ok(captured) = capture(prepared, PATIENCE, None) else {
+    let Ok(captured) = capture(prepared, PATIENCE, Tie::Nothing) else {
         return all();
     };
     let text = captured.text();

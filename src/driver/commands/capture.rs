@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::driver::Output;
+use crate::driver::{Output, session};
 
 /// How much of the output is kept, in bytes.
 const KEPT: usize = 4096;
@@ -20,8 +20,16 @@ const KEPT: usize = 4096;
 /// the background may go on writing for ever.
 const LEFT_OVER: usize = 1024 * 1024;
 
-/// How many times a session is searched for processes that are still there.
-const KILL_ROUNDS: u32 = 32;
+/// What becomes of a command should we be killed before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// It goes on.
+    Nothing,
+    /// It is killed with the thread that calls.
+    Thread,
+    /// All of its session is killed with this program.
+    Attendant,
+}
 
 /// How a command ended.
 #[derive(Debug)]
@@ -66,29 +74,26 @@ impl Captured {
 }
 
 /// Runs `command` in a session of its own, both streams in one pipe, nothing to read. When
-/// the time is over all of its session is killed. `on_our_death` is what it gets when the
-/// calling thread dies before it.
+/// the time is over all of its session is killed.
 ///
 /// # Errors
 /// When it cannot be started, as the kernel says it.
-pub(crate) fn capture(
-    mut command: Command,
-    timeout: Duration,
-    on_our_death: Option<Signal>,
-) -> io::Result<Captured> {
+pub(crate) fn capture(mut command: Command, timeout: Duration, tie: Tie) -> io::Result<Captured> {
     let deadline = Instant::now().checked_add(timeout);
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     command
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
-    // SAFETY: between fork and exec only two system calls are made; nothing allocates.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::setsid()?;
-            rustix::process::set_parent_process_death_signal(on_our_death)?;
-            Ok(())
-        });
+    session::of_its_own(&mut command, tie == Tie::Attendant);
+    if tie == Tie::Thread {
+        // SAFETY: between fork and exec only one system call is made; nothing allocates.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                Ok(())
+            });
+        }
     }
     let mut child = command.spawn()?;
     // Our copies of the pipe's end go with it; otherwise its closing would never be seen.
@@ -101,13 +106,17 @@ pub(crate) fn capture(
     let in_time = match watched {
         Ok(in_time) => in_time,
         Err(error) => {
-            kill_session(pid);
+            session::kill(pid);
             child.wait()?;
             return Err(error);
         }
     };
     if !in_time {
-        kill_session(pid);
+        session::kill(pid);
+    }
+    if tie == Tie::Attendant {
+        // Not reaped yet: its number cannot be that of a newer one.
+        session::ended(pid.as_raw_nonzero().get());
     }
     let status = child.wait()?;
     tail.drain(LEFT_OVER);
@@ -184,47 +193,4 @@ impl Tail {
             }
         }
     }
-}
-
-/// Kills every process of the session that `leader` opened. The leader is not reaped yet, so
-/// its number cannot mean another session meanwhile.
-fn kill_session(leader: Pid) {
-    for _ in 0..KILL_ROUNDS {
-        let members = session_members(leader);
-        for member in &members {
-            // It may be gone by now, which is what is wanted.
-            let _ = kill_process(*member, Signal::KILL);
-        }
-        if members.is_empty() {
-            return;
-        }
-    }
-}
-
-fn session_members(leader: Pid) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return vec![leader];
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Pid::from_raw)
-        .filter(|pid| alive_in_session(*pid, leader))
-        .collect()
-}
-
-/// Whether the process is of this session and not a zombie.
-fn alive_in_session(pid: Pid, leader: Pid) -> bool {
-    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-    let Ok(stat) = std::fs::read_to_string(path) else {
-        return false;
-    };
-    // The name in brackets may hold anything, also brackets; the fields follow its last one.
-    let Some((_, fields)) = stat.rsplit_once(')') else {
-        return false;
-    };
-    let mut fields = fields.split_whitespace();
-    let state = fields.next();
-    let session = fields.nth(2).and_then(|field| field.parse::<i32>().ok());
-    session == Some(leader.as_raw_nonzero().get()) && !matches!(state, Some("Z" | "X"))
 }

@@ -16,7 +16,7 @@ use super::requirements::{describe, lacking};
 use super::{Commands, DriverError, ErrorKind, NewFile, Output, Result};
 use crate::graph::desired::Desired;
 
-pub(crate) use self::capture::{Captured, capture};
+pub(crate) use self::capture::{Captured, Tie, capture};
 
 /// Where commands are looked for, whatever the controller's own PATH says.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,7 +45,7 @@ impl HostCommands {
 
 impl Commands for HostCommands {
     /// The command has a session of its own, and all of that session is killed when the time
-    /// is over. What it leaves in the background when it ends by itself lives on.
+    /// is over, or this program. What it leaves in the background when it ends by itself lives on.
     fn run(&self, command: &[String], dir: &Path, timeout: Duration) -> Result<Output> {
         let mut prepared = prepare(command)?;
         let name = command.first().map_or("", String::as_str);
@@ -56,7 +56,7 @@ impl Commands for HostCommands {
             )));
         }
         prepared.current_dir(dir);
-        let captured = capture(prepared, timeout, Some(rustix::process::Signal::TERM))
+        let captured = capture(prepared, timeout, Tie::Attendant)
             .map_err(|error| failed(format!("cannot run `{name}`: {}", because(&error))))?;
         Ok(captured.into_output(timeout))
     }

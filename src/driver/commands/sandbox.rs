@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{capture, failed, prepare};
+use super::{Tie, capture, failed, prepare};
 use crate::driver::because::because;
 use crate::driver::files::resolve_owner;
 use crate::driver::{ErrorKind, NewFile, Output, Result};
@@ -217,8 +217,7 @@ fn run(job: &Job) -> std::result::Result<Output, String> {
             .map_err(|reason| format!("cannot place `{}`: {reason}", candidate.path.display()))?;
     }
     let command = prepare(&job.command).map_err(|error| error.message)?;
-    let captured =
-        capture(command, job.timeout, Some(Signal::KILL)).map_err(|error| because(&error))?;
+    let captured = capture(command, job.timeout, Tie::Thread).map_err(|error| because(&error))?;
     Ok(captured.into_output(job.timeout))
 }
 

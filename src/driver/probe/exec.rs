@@ -1,6 +1,6 @@
 //! A command whose exit code is the answer.
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 
 use super::{Said, plain, truncate_to};
+use crate::driver::session;
 use crate::health::OUTPUT_LIMIT;
 use crate::spec::model::Status;
 
@@ -32,11 +33,7 @@ pub(super) fn title(command: &[String]) -> String {
 pub(super) fn on_host(command: &[String]) -> Result<Command, String> {
     let (program, arguments) = command.split_first().ok_or("the command is empty")?;
     let mut made = Command::new(program);
-    // A process group of its own, so that the time-out takes what the command started too.
-    made.args(arguments)
-        .current_dir("/")
-        .env_clear()
-        .process_group(0);
+    made.args(arguments).current_dir("/").env_clear();
     for name in ["PATH", "HOME", "LANG"] {
         if let Some(value) = std::env::var_os(name) {
             made.env(name, value);
@@ -81,10 +78,12 @@ async fn run(mut command: Command) -> Result<(ExitStatus, String), String> {
         .try_clone()
         .map_err(|e| failed("open a pipe for", e))?;
     command.stdin(Stdio::null()).stdout(writer).stderr(second);
+    // So that the time-out takes what the command started too.
+    session::of_its_own(&mut command, true);
     let spawned = tokio::process::Command::from(command)
         .kill_on_drop(true)
         .spawn();
-    let mut running = Running(spawned.map_err(|e| failed("run", e))?);
+    let mut running = Running::new(spawned.map_err(|e| failed("run", e))?);
     let reader =
         Receiver::from_owned_fd(reader.into()).map_err(|e| failed("read the output of", e))?;
 
@@ -93,8 +92,8 @@ async fn run(mut command: Command) -> Result<(ExitStatus, String), String> {
         let gather = tail.gather(reader);
         tokio::pin!(gather);
         tokio::select! {
-            () = &mut gather => running.0.wait().await,
-            exit = running.0.wait() => {
+            () = &mut gather => running.child.wait().await,
+            exit = running.child.wait() => {
                 // What the command left behind may hold the pipe for long; what was said by
                 // now is enough.
                 let _ = tokio::time::timeout(LAST_WORDS, &mut gather).await;
@@ -107,15 +106,27 @@ async fn run(mut command: Command) -> Result<(ExitStatus, String), String> {
 }
 
 /// The child; when it is dropped before its end, its whole process group is killed.
-struct Running(Child);
+struct Running {
+    child: Child,
+    session: Option<i32>,
+}
+
+impl Running {
+    fn new(child: Child) -> Self {
+        let session = child.id().and_then(|id| i32::try_from(id).ok());
+        Running { child, session }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The number is there only until the child was reaped, so it cannot be another's.
-        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+        let Some(session) = self.session else { return };
+        // The child's number is there only until it was reaped, so it cannot be another's.
+        if self.child.id().is_some() {
             // It may have ended in this moment; then there is nobody left to kill.
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(session), Signal::SIGKILL);
         }
+        session::ended(session);
     }
 }
 

@@ -16,7 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::driver::because::because;
-use crate::driver::commands::{Captured, capture, prepare};
+use crate::driver::commands::{Captured, Tie, capture, prepare};
 
 const APT_GET: &str = "/usr/bin/apt-get";
 const LISTS: &str = "/var/lib/apt/lists";
@@ -185,8 +185,8 @@ fn apt(verb: &[&str], packages: &[String]) -> Result<Outcome, InstallError> {
     unsafe {
         prepared.pre_exec(forbid_starts);
     }
-    let captured =
-        capture(prepared, PATIENCE, None).map_err(|error| InstallError::Start(because(&error)))?;
+    let captured = capture(prepared, PATIENCE, Tie::Nothing)
+        .map_err(|error| InstallError::Start(because(&error)))?;
     Ok(Outcome(captured))
 }
 

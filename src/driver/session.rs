@@ -1,0 +1,179 @@
+//! Commands of ours have a session each, so that all of one can be ended, also when the
+//! controller was killed.
+//!
+//! What the controller runs for a while (checks, `pre_start`, reload commands) carries no mark and
+//! has no cgroup of its own, so the next controller could not know it. A process beside the
+//! controller, the attendant, does: every command tells it of its session before its program is
+//! executed, and what is left of them ends when the controller's end of a pipe closes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::because::because;
+use super::{DriverError, ErrorKind, inner};
+
+/// The controller's end of the pipe to the attendant.
+static PIPE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// How many times a session is searched for processes that are still there.
+const KILL_ROUNDS: u32 = 32;
+
+/// The command will run in a session of its own. With `attended` the attendant hears of it, where
+/// there is one.
+pub(super) fn of_its_own(command: &mut Command, attended: bool) {
+    let pipe = PIPE.get().filter(|_| attended).map(AsRawFd::as_raw_fd);
+    // SAFETY: between fork and exec only system calls are made; nothing allocates. The pipe's end
+    // is open as long as this program runs.
+    unsafe {
+        command.pre_exec(move || {
+            let session = rustix::process::setsid()?;
+            if let Some(pipe) = pipe {
+                tell(BorrowedFd::borrow_raw(pipe), session.as_raw_nonzero().get());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The command that began this session has ended by itself: what it left behind lives on.
+pub(super) fn ended(session: i32) {
+    if let Some(pipe) = PIPE.get() {
+        tell(pipe.as_fd(), session.saturating_neg());
+    }
+}
+
+/// Numbers are written whole, as no more than the kernel writes into a pipe at once. Where the
+/// attendant is gone nobody is told.
+fn tell(attendant: BorrowedFd<'_>, number: i32) {
+    let _ = rustix::io::write(attendant, &number.to_ne_bytes());
+}
+
+/// Starts the attendant of this program, unless it has one. It ends by itself with the program.
+///
+/// # Errors
+/// When it cannot be started, as the kernel says it.
+pub fn have_attendant() -> super::Result<()> {
+    if PIPE.get().is_none() {
+        let pipe = start().map_err(|error| DriverError {
+            message: format!(
+                "cannot start the process that ends checks and commands should the controller be \
+                 killed: {}",
+                because(&error)
+            ),
+            kind: ErrorKind::Failed,
+        })?;
+        let _ = PIPE.set(pipe);
+    }
+    Ok(())
+}
+
+fn start() -> io::Result<OwnedFd> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK)?;
+    let mut command = Command::new(inner::own_program());
+    command
+        .arg0("hatchery")
+        .args([inner::WORD, "attend"])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(reader))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // What a terminal sends to the controller's group is not meant for it.
+    // SAFETY: between fork and exec only one system call is made; nothing allocates.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+    command.spawn()?;
+    Ok(writer)
+}
+
+/// The inner job: hears of sessions until the controller is gone, then ends them.
+pub(super) fn attend(_arguments: &[OsString]) -> ExitCode {
+    let mut sessions: BTreeMap<i32, Option<u64>> = BTreeMap::new();
+    let mut input = io::stdin().lock();
+    let mut number = [0; 4];
+    while input.read_exact(&mut number).is_ok() {
+        match i32::from_ne_bytes(number) {
+            begun @ 1.. => {
+                sessions.insert(begun, started(begun));
+            }
+            ended => {
+                sessions.remove(&ended.saturating_neg());
+            }
+        }
+    }
+    for (session, start) in sessions {
+        // Its number is another's only if the leader's is: as long as anybody is left in the
+        // session, the kernel gives it to nobody.
+        let now = started(session);
+        if let Some(leader) = Pid::from_raw(session).filter(|_| now.is_none() || now == start) {
+            kill(leader);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// When a process was started, in clock ticks since boot.
+fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields(&stat)?.nth(19)?.parse().ok()
+}
+
+/// Kills every process of the session that `leader` opened. Its number must not mean another
+/// session meanwhile: it is not reaped yet, or others are left.
+pub(super) fn kill(leader: Pid) {
+    for _ in 0..KILL_ROUNDS {
+        let members = members(leader);
+        for member in &members {
+            // It may be gone by now, which is what is wanted.
+            let _ = kill_process(*member, Signal::KILL);
+        }
+        if members.is_empty() {
+            return;
+        }
+    }
+}
+
+fn members(leader: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return vec![leader];
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+        .filter(|pid| alive_in_session(*pid, leader))
+        .collect()
+}
+
+/// Whether the process is of this session and not a zombie.
+fn alive_in_session(pid: Pid, leader: Pid) -> bool {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let Ok(stat) = std::fs::read_to_string(path) else {
+        return false;
+    };
+    let Some(mut fields) = fields(&stat) else {
+        return false;
+    };
+    let state = fields.next();
+    let session = fields.nth(2).and_then(|field| field.parse::<i32>().ok());
+    session == Some(leader.as_raw_nonzero().get()) && !matches!(state, Some("Z" | "X"))
+}
+
+/// The fields of a `stat` file (proc(5)) from the third on. The name in brackets before them may
+/// hold anything, also brackets.
+fn fields(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
+}
