@@ -551,6 +551,23 @@ fn checks_and_commands_end_with_their_controller() {
     wait_for("all of them to end", LONG, || {
         (running() == 0).then_some(())
     });
+    // Where nobody attends to them they run all the same.
+    let parent = format!("PPid:\t{}\n", farm.up_foreground());
+    let attendant = wait_for("the attendant", LONG, || {
+        let all = fs::read_dir("/proc").expect("/proc").flatten();
+        let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.find(|pid: &i32| {
+            let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            read("cmdline") == "hatchery\0__inner\0attend\0" && read("status").contains(&parent)
+        })
+    });
+    signal(attendant, nix::sys::signal::Signal::SIGKILL);
+    farm.edit(|text| {
+        let more = "  later: { command: [ sleep, \"1000\" ], pre_start: [ \"sleep 2004\" ] }\n";
+        text.replace("processes:\n", &format!("processes:\n{more}"))
+    });
+    wait_for("another command", LONG, || (running() == 4).then_some(()));
+    farm.kill_controller();
     farm.ok(&["down"]);
 }
 

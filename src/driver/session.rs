@@ -4,24 +4,36 @@
 //! What the controller runs for a while (checks, `pre_start`, reload commands) carries no mark and
 //! has no cgroup of its own, so the next controller could not know it. A process beside the
 //! controller, the attendant, does: every command tells it of its session before its program is
-//! executed, and what is left of them ends when the controller's end of a pipe closes.
+//! executed, and what is left of them ends when the controller's end of a socket closes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::because::because;
 use super::{DriverError, ErrorKind, inner};
 
-/// The controller's end of the pipe to the attendant.
-static PIPE: OnceLock<OwnedFd> = OnceLock::new();
+/// The process beside the controller.
+struct Attendant {
+    process: Mutex<Child>,
+    /// The controller's end.
+    socket: UnixStream,
+}
+
+static ATTENDANT: OnceLock<Attendant> = OnceLock::new();
+
+/// How long its end is waited for.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// How many times a session is searched for processes that are still there.
 const KILL_ROUNDS: u32 = 32;
@@ -29,14 +41,16 @@ const KILL_ROUNDS: u32 = 32;
 /// The command will run in a session of its own. With `attended` the attendant hears of it, where
 /// there is one.
 pub(super) fn of_its_own(command: &mut Command, attended: bool) {
-    let pipe = PIPE.get().filter(|_| attended).map(AsRawFd::as_raw_fd);
-    // SAFETY: between fork and exec only system calls are made; nothing allocates. The pipe's end
-    // is open as long as this program runs.
+    let attendant = ATTENDANT.get().filter(|_| attended);
+    let attendant = attendant.map(|attendant| attendant.socket.as_raw_fd());
+    // SAFETY: between fork and exec only system calls are made; nothing allocates. The socket is
+    // open as long as this program runs.
     unsafe {
         command.pre_exec(move || {
             let session = rustix::process::setsid()?;
-            if let Some(pipe) = pipe {
-                tell(BorrowedFd::borrow_raw(pipe), session.as_raw_nonzero().get());
+            if let Some(attendant) = attendant {
+                let attendant = BorrowedFd::borrow_raw(attendant);
+                tell(attendant, session.as_raw_nonzero().get());
             }
             Ok(())
         });
@@ -45,24 +59,26 @@ pub(super) fn of_its_own(command: &mut Command, attended: bool) {
 
 /// The command that began this session has ended by itself: what it left behind lives on.
 pub(super) fn ended(session: i32) {
-    if let Some(pipe) = PIPE.get() {
-        tell(pipe.as_fd(), session.saturating_neg());
+    if let Some(attendant) = ATTENDANT.get() {
+        tell(attendant.socket.as_fd(), session.saturating_neg());
     }
 }
 
-/// Numbers are written whole, as no more than the kernel writes into a pipe at once. Where the
-/// attendant is gone nobody is told.
+/// So few bytes go whole or not at all. Where the attendant is gone nobody is told, and the
+/// signal for that would end a command that has not begun.
 fn tell(attendant: BorrowedFd<'_>, number: i32) {
-    let _ = rustix::io::write(attendant, &number.to_ne_bytes());
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = rustix::net::send(attendant, &number.to_ne_bytes(), flags);
 }
 
-/// Starts the attendant of this program, unless it has one. It ends by itself with the program.
+/// Starts the attendant of this program, unless it has one. It ends with the program, also where
+/// nobody dismisses it.
 ///
 /// # Errors
 /// When it cannot be started, as the kernel says it.
 pub fn have_attendant() -> super::Result<()> {
-    if PIPE.get().is_none() {
-        let pipe = start().map_err(|error| DriverError {
+    if ATTENDANT.get().is_none() {
+        let attendant = start().map_err(|error| DriverError {
             message: format!(
                 "cannot start the process that ends checks and commands should the controller be \
                  killed: {}",
@@ -70,21 +86,37 @@ pub fn have_attendant() -> super::Result<()> {
             ),
             kind: ErrorKind::Failed,
         })?;
-        let _ = PIPE.set(pipe);
+        let _ = ATTENDANT.set(attendant);
     }
     Ok(())
 }
 
-fn start() -> io::Result<OwnedFd> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK)?;
+/// Ends the attendant of this program, and what runs of all that it attends to: for who is about
+/// to end and begins nothing any more.
+pub fn dismiss() {
+    let Some(attendant) = ATTENDANT.get() else {
+        return;
+    };
+    let _ = attendant.socket.shutdown(Shutdown::Both);
+    let mut process = attendant
+        .process
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let deadline = Instant::now() + PARTING;
+    while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn start() -> io::Result<Attendant> {
+    let (socket, its) = UnixStream::pair()?;
     let mut command = Command::new(inner::own_program());
     command
         .arg0("hatchery")
         .args([inner::WORD, "attend"])
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::from(reader))
+        .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     // What a terminal sends to the controller's group is not meant for it.
@@ -95,8 +127,8 @@ fn start() -> io::Result<OwnedFd> {
             Ok(())
         });
     }
-    command.spawn()?;
-    Ok(writer)
+    let process = Mutex::new(command.spawn()?);
+    Ok(Attendant { process, socket })
 }
 
 /// The inner job: hears of sessions until the controller is gone, then ends them.
