@@ -58,6 +58,7 @@ impl Run {
             by: operator(),
             answer,
         };
+        let seen_up = self.world.lock().seen_up.clone();
         // Judged before it is asked: a start may follow at once.
         self.tell(epoch, Input::Request(Box::new(request)));
         let Ok(Ok(nodes)) = told.try_recv() else {
@@ -81,9 +82,9 @@ impl Run {
                 .perhaps_stopped
                 .retain(|stopped| instance(stopped) != started);
             if verb == Verb::Restart {
-                // One that is being started is what was asked for.
+                // One that is started at this moment is what was asked for.
                 let lives = world.cgroups.iter_mut().filter(|(id, _)| id.node == node);
-                for (_, cgroup) in lives.filter(|(_, cgroup)| cgroup.ran) {
+                for (_, cgroup) in lives.filter(|(id, _)| seen_up.contains(id)) {
                     cgroup.restarting = true;
                 }
             }

@@ -222,6 +222,8 @@ pub struct World {
     pub allow_empty: bool,
     pub down_kill: bool,
     pub last_view: Option<(u64, Vec<hatchery::plan::world::Life>)>,
+    /// Which lives are up, as far as a controller was told.
+    pub seen_up: BTreeSet<LifeId>,
     pub last_net: Option<(u64, Net)>,
     /// How often something was changed through a driver.
     pub mutations: u64,
@@ -318,6 +320,7 @@ impl World {
             allow_empty: false,
             down_kill: false,
             last_view: None,
+            seen_up: BTreeSet::new(),
             last_net: None,
             mutations: 0,
             blind_at: None,

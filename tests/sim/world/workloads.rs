@@ -5,12 +5,20 @@ use std::time::Duration;
 
 use hatchery::driver::{ErrorKind, Result, Start, Workloads};
 use hatchery::plan::model::Note;
-use hatchery::plan::world::{Exit, Life, LifeId};
+use hatchery::plan::world::{Exit, Life, LifeId, LifeState};
 use hatchery::spec::model::{Confirm, Signal};
 
-use super::{End, Facts, Happening, Reach, SECOND, Shared, error};
+use super::{End, Facts, Happening, Reach, SECOND, Shared, World, error};
 use crate::faults::{Action, Fault};
 use crate::invariants;
+
+impl World {
+    /// A controller is told of these lives.
+    fn show(&mut self, view: &[Life]) {
+        let up = view.iter().filter(|life| life.state == LifeState::Up);
+        self.seen_up = up.map(|life| life.id.clone()).collect();
+    }
+}
 
 impl Workloads for Shared {
     fn observe(&self) -> Result<Vec<Life>> {
@@ -36,11 +44,13 @@ impl Workloads for Shared {
         {
             world.note(Fault::StaleView, Action::Observe);
             world.blind_at = Some(now);
+            world.show(&view);
             return Ok(view);
         }
         let ids: Vec<LifeId> = world.cgroups.keys().cloned().collect();
         let view: Vec<Life> = ids.iter().filter_map(|id| world.view(id)).collect();
         world.last_view = Some((now, view.clone()));
+        world.show(&view);
         Ok(view)
     }
 
