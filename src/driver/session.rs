@@ -32,6 +32,10 @@ struct Attendant {
 
 static ATTENDANT: OnceLock<Attendant> = OnceLock::new();
 
+/// Told in place of a session: those whose leader is gone are to be forgotten, or their numbers
+/// would be others' some day.
+const GONE: i32 = 0;
+
 /// How long its end is waited for.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -61,6 +65,14 @@ pub(super) fn of_its_own(command: &mut Command, attended: bool) {
 pub(super) fn ended(session: i32) {
     if let Some(attendant) = ATTENDANT.get() {
         tell(attendant.socket.as_fd(), session.saturating_neg());
+    }
+}
+
+/// A command with [`of_its_own`] could not be started: what it may have told before its program
+/// was not found counts no more.
+pub(super) fn not_begun() {
+    if let Some(attendant) = ATTENDANT.get() {
+        tell(attendant.socket.as_fd(), GONE);
     }
 }
 
@@ -133,20 +145,7 @@ fn start() -> io::Result<Attendant> {
 
 /// The inner job: hears of sessions until the controller is gone, then ends them.
 pub(super) fn attend(_arguments: &[OsString]) -> ExitCode {
-    let mut sessions: BTreeMap<i32, Option<u64>> = BTreeMap::new();
-    let mut input = io::stdin().lock();
-    let mut number = [0; 4];
-    while input.read_exact(&mut number).is_ok() {
-        match i32::from_ne_bytes(number) {
-            begun @ 1.. => {
-                sessions.insert(begun, started(begun));
-            }
-            ended => {
-                sessions.remove(&ended.saturating_neg());
-            }
-        }
-    }
-    for (session, start) in sessions {
+    for (session, start) in heard(io::stdin().lock()) {
         // Its number is another's only if the leader's is: as long as anybody is left in the
         // session, the kernel gives it to nobody.
         let now = started(session);
@@ -155,6 +154,24 @@ pub(super) fn attend(_arguments: &[OsString]) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// The sessions that are left once nothing more is said, and when their leaders were started.
+fn heard(mut input: impl Read) -> BTreeMap<i32, Option<u64>> {
+    let mut sessions: BTreeMap<i32, Option<u64>> = BTreeMap::new();
+    let mut number = [0; 4];
+    while input.read_exact(&mut number).is_ok() {
+        match i32::from_ne_bytes(number) {
+            GONE => sessions.retain(|session, _| started(*session).is_some()),
+            begun @ 1.. => {
+                sessions.insert(begun, started(begun));
+            }
+            ended => {
+                sessions.remove(&ended.saturating_neg());
+            }
+        }
+    }
+    sessions
 }
 
 /// When a process was started, in clock ticks since boot.
@@ -208,4 +225,33 @@ fn alive_in_session(pid: Pid, leader: Pid) -> bool {
 /// hold anything, also brackets.
 fn fields(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn after(numbers: &[i32]) -> Vec<i32> {
+        let told: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
+        heard(&*told).into_keys().collect()
+    }
+
+    #[test]
+    fn sessions_count_from_their_begin_to_their_end() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        // Above any number that the kernel gives.
+        let nobody = i32::MAX;
+        assert_eq!(after(&[own, nobody]), [own, nobody]);
+        assert_eq!(after(&[own, nobody, -own]), [nobody]);
+        assert_eq!(after(&[own, nobody, GONE]), [own]);
+        assert_eq!(after(&[-own, i32::MIN]), [0; 0]);
+    }
+
+    #[test]
+    fn the_time_of_a_start_is_read() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(started(own) >= started(1) && started(own).is_some());
+        assert_eq!(started(i32::MAX), None);
+    }
 }

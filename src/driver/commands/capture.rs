@@ -95,7 +95,7 @@ pub(crate) fn capture(mut command: Command, timeout: Duration, tie: Tie) -> io::
             });
         }
     }
-    let mut child = command.spawn()?;
+    let mut child = command.spawn().inspect_err(|_| session::not_begun())?;
     // Our copies of the pipe's end go with it; otherwise its closing would never be seen.
     drop(command);
     let pid = Pid::from_child(&child);

@@ -82,7 +82,8 @@ async fn run(mut command: Command) -> Result<(ExitStatus, String), String> {
     session::of_its_own(&mut command, true);
     let spawned = tokio::process::Command::from(command)
         .kill_on_drop(true)
-        .spawn();
+        .spawn()
+        .inspect_err(|_| session::not_begun());
     let mut running = Running::new(spawned.map_err(|e| failed("run", e))?);
     let reader =
         Receiver::from_owned_fd(reader.into()).map_err(|e| failed("read the output of", e))?;
