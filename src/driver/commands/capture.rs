@@ -85,6 +85,7 @@ pub(crate) fn capture(mut command: Command, timeout: Duration, tie: Tie) -> io::
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
+    let mut tail = Tail::new(reader)?;
     session::of_its_own(&mut command, tie == Tie::Attendant);
     if tie == Tie::Thread {
         // SAFETY: between fork and exec only one system call is made; nothing allocates.
@@ -99,18 +100,10 @@ pub(crate) fn capture(mut command: Command, timeout: Duration, tie: Tie) -> io::
     // Our copies of the pipe's end go with it; otherwise its closing would never be seen.
     drop(command);
     let pid = Pid::from_child(&child);
-    let mut tail = Tail::new(reader)?;
     let watched = pidfd_open(pid, PidfdFlags::empty())
         .map_err(io::Error::from)
         .and_then(|ended| await_end(&ended, &mut tail, deadline));
-    let in_time = match watched {
-        Ok(in_time) => in_time,
-        Err(error) => {
-            session::kill(pid);
-            child.wait()?;
-            return Err(error);
-        }
-    };
+    let in_time = watched.as_ref().is_ok_and(|in_time| *in_time);
     if !in_time {
         session::kill(pid);
     }
@@ -119,6 +112,7 @@ pub(crate) fn capture(mut command: Command, timeout: Duration, tie: Tie) -> io::
         session::ended(pid.as_raw_nonzero().get());
     }
     let status = child.wait()?;
+    watched?;
     tail.drain(LEFT_OVER);
     Ok(Captured {
         status: in_time.then_some(status),

@@ -146,22 +146,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
     use std::io::Read;
-    use std::process::Command;
 
     use super::super::mirror::{Limits, size};
+    use super::super::tests::said;
     use super::*;
-
-    /// What `git` says in a folder.
-    fn said(folder: &Path, arguments: &[&str]) -> String {
-        let output = Command::new("git")
-            .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
-            .args(arguments)
-            .current_dir(folder)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
 
     #[test]
     fn what_a_submodule_had_once_does_not_pile_up() {

@@ -11,7 +11,7 @@ use rustix::fs::inotify;
 use super::*;
 
 /// What `git` says in a folder.
-fn said(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn said(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
         .args(["-c", "protocol.file.allow=always"])
